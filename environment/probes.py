@@ -1,0 +1,224 @@
+"""Probes: environments so small that their values are known on paper.
+
+After Andy Jones, "Debugging RL, without the agonizing pain" (2021). Each needs one thing more than those before it, so
+the first one that does not reach its values says where to look.
+
+| probe                   | what it needs to work                             |
+|-------------------------|---------------------------------------------------|
+| `ValueOnly`             | the critic's loss and its optimizer               |
+| `ObsDependentValue`     | observations that reach the critic                |
+| `DiscountedReward`      | discounting, advantage and target over time       |
+| `ActionDependentReward` | the policy's loss, its sign, the action's way out |
+| `ObsAndActionReward`    | observation and action of the same row together   |
+| `TwoState`              | what follows a truncation                         |
+
+Every observation is (1,) float32, every action Discrete. Reset: a random start state where there is more than one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from ppo_lab.envs import Step
+from ppo_lab.errors import EnvError
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Markov decision process of S states and A actions, written out."""
+
+    obs: tuple[float, ...]  # (S,)
+    reward: tuple[tuple[float, ...], ...]  # (S, A)
+    next_state: tuple[int, ...]  # (S,) whatever the action
+    terminates: tuple[bool, ...]  # (S,) the step out of this state ends the task
+    start: tuple[int, ...]  # equally likely start states; one that stands here twice is twice as likely
+    values: Callable[[float], tuple[float, ...]]  # gamma -> (S,) of the best policy, from paper
+    max_episode_steps: int | None = None
+
+
+class Probe:
+    """N copies of a table as `ppo_lab.envs.Envs`, with same-step reset. The probes below are its tables.
+
+    Args:
+        num_envs: N.
+        device: Where all tensors lie.
+        max_episode_steps: Steps until an episode is cut off; None: as the table says.
+
+    Raises:
+        EnvError: num_envs or max_episode_steps below 1.
+    """
+
+    table: Table
+    next_step_autoreset = False
+
+    def __init__(self, num_envs: int, device: str | torch.device = "cpu", max_episode_steps: int | None = None) -> None:
+        table, name = self.table, type(self).__name__
+        limit = table.max_episode_steps if max_episode_steps is None else max_episode_steps
+        if num_envs < 1 or (limit is not None and limit < 1):
+            raise EnvError(f"{name}: num_envs={num_envs}, max_episode_steps={limit}; both must be >= 1")
+        self.num_envs, self.device, self.max_episode_steps = num_envs, torch.device(device), limit
+        self.observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.action_space = spaces.Discrete(len(table.reward[0]))
+        self.generator = torch.Generator(self.device)
+        self._obs = torch.tensor(table.obs, device=self.device)[:, None]  # (S, 1)
+        self._reward = torch.tensor(table.reward, device=self.device)  # (S, A)
+        self._next = torch.tensor(table.next_state, device=self.device)
+        self._terminates = torch.tensor(table.terminates, device=self.device)
+        self._start = torch.tensor(table.start, device=self.device)
+        self._limit = torch.iinfo(torch.int64).max if limit is None else limit
+        self._state = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        self._elapsed = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        self._valid = torch.ones(num_envs, dtype=torch.bool, device=self.device)
+
+    @classmethod
+    def known_values(cls, gamma: float) -> list[tuple[Tensor, float]]:
+        """(observation (1,), value under the best policy at discount `gamma`), one for each state."""
+        return [(torch.tensor([o]), v) for o, v in zip(cls.table.obs, cls.table.values(gamma), strict=True)]
+
+    @property
+    def obs(self) -> Tensor:
+        """(N, 1) what to act on next."""
+        return self._obs[self._state]
+
+    def reset(self, seed: int) -> Tensor:
+        """Start N new episodes; equal seeds give equal ones. Returns obs (N, 1)."""
+        self.generator.manual_seed(seed)
+        self._state.copy_(self._draw_start())
+        self._elapsed.zero_()
+        return self.obs
+
+    def step(self, action: Tensor) -> Step:
+        """One transition of every copy: action (N,) int64."""
+        reward, led_to = self._reward[self._state, action], self._next[self._state]
+        terminated = self._terminates[self._state]
+        self._elapsed += 1
+        truncated = self._elapsed >= self._limit
+        done = terminated | truncated
+        self._state.copy_(torch.where(done, self._draw_start(), led_to))
+        self._elapsed.masked_fill_(done, 0)
+        return Step(self.obs, reward, terminated, truncated, self._obs[led_to], self._valid)
+
+    def _draw_start(self) -> Tensor:
+        pick = torch.randint(len(self._start), (self.num_envs,), generator=self.generator, device=self.device)
+        return self._start[pick]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything the next step depends on: `state` (N,), `elapsed` (N,), `generator`."""
+        state, elapsed = self._state.clone(), self._elapsed.clone()
+        return {"state": state, "elapsed": elapsed, "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from a `state_dict` as if never stopped. Raises EnvError where it does not fit."""
+        if not {"state", "elapsed", "generator"} <= state.keys() or state["state"].shape != self._state.shape:
+            raise EnvError(f"{type(self).__name__} state: needs 'state' and 'elapsed' of {self.num_envs}, 'generator'")
+        self._state.copy_(state["state"])
+        self._elapsed.copy_(state["elapsed"])
+        self.generator.set_state(state["generator"].cpu())
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+class ValueOnly(Probe):
+    """One state, one action, one step, reward 1: V = 1."""
+
+    table = Table(
+        obs=(0.0,), reward=((1.0,),), next_state=(0,), terminates=(True,), start=(0,), values=lambda gamma: (1.0,)
+    )
+
+
+class ObsDependentValue(Probe):
+    """Observation -1 or +1 at random, one action, one step, reward = observation: V(-1) = -1, V(+1) = 1."""
+
+    table = Table(
+        obs=(-1.0, 1.0),
+        reward=((-1.0,), (1.0,)),
+        next_state=(0, 1),
+        terminates=(True, True),
+        start=(0, 1),
+        values=lambda gamma: (-1.0, 1.0),
+    )
+
+
+class DiscountedReward(Probe):
+    """Observation 0 then 1, one action, two steps, reward 0 then 1: V(0) = gamma, V(1) = 1."""
+
+    table = Table(
+        obs=(0.0, 1.0),
+        reward=((0.0,), (1.0,)),
+        next_state=(1, 1),
+        terminates=(False, True),
+        start=(0,),
+        values=lambda gamma: (gamma, 1.0),
+    )
+
+
+class ActionDependentReward(Probe):
+    """One state, one step, reward -1 for action 0 and +1 for action 1: the policy takes 1, and V goes to 1."""
+
+    table = Table(
+        obs=(0.0,), reward=((-1.0, 1.0),), next_state=(0,), terminates=(True,), start=(0,), values=lambda gamma: (1.0,)
+    )
+
+
+class ObsAndActionReward(Probe):
+    """Observation -1 or +1 at random, one step, reward +1 where the action (0 for -1, 1 for +1) matches, else -1.
+
+    The policy matches, and V goes to 1 for both.
+    """
+
+    table = Table(
+        obs=(-1.0, 1.0),
+        reward=((1.0, -1.0), (-1.0, 1.0)),
+        next_state=(0, 1),
+        terminates=(True, True),
+        start=(0, 1),
+        values=lambda gamma: (1.0, 1.0),
+    )
+
+
+class TwoState(Probe):
+    """A (observation -1) and B (+1) alternate for ever; leaving A pays 1, B 0. Cut after 3 steps, never terminated.
+
+    V(A) = 1 / (1 - gamma^2), V(B) = gamma V(A): 5.263 and 4.737 at gamma 0.9, wherever the episodes are cut. Start: A
+    three times in four, so that the reset observation resembles neither the last state nor its successor. At
+    gamma 0.9 and gae_lambda 0.95 the critic settles at (exact expectations, held by a test):
+
+    | what the code does at a truncation                                        |  V(A) |  V(B) |
+    |----------------------------------------------------------------------------|-------|-------|
+    | V(final_obs) as bootstrap, trace cut: right                                | 5.263 | 4.737 |
+    | no bootstrap: truncation taken for termination                             | 1.355 | 0.738 |
+    | V(s_t) as bootstrap                                                        | 6.691 | 5.897 |
+    | V(reset observation) as bootstrap, trace cut                               | 6.512 | 5.876 |
+    | V(reset observation) as bootstrap, trace not cut: episodes glued together  | 6.097 | 5.464 |
+
+    A trace that is not cut moves nothing while the bootstrap is right: at the true values every temporal difference is
+    0, in whichever episode. That bug shows earlier: with V = 0 and the rows A B A, B A B the first advantage is 2.265
+    where it should be 1.731.
+    """
+
+    table = Table(
+        obs=(-1.0, 1.0),
+        reward=((1.0,), (0.0,)),
+        next_state=(1, 0),
+        terminates=(False, False),
+        start=(0, 0, 0, 1),
+        values=lambda gamma: (1 / (1 - gamma**2), gamma / (1 - gamma**2)),
+        max_episode_steps=3,
+    )
+
+
+PROBES: tuple[type[Probe], ...] = (
+    ValueOnly,
+    ObsDependentValue,
+    DiscountedReward,
+    ActionDependentReward,
+    ObsAndActionReward,
+    TwoState,
+)

@@ -1,0 +1,250 @@
+"""Third-party environments as `Envs`: single ones stepped in this process, and vector ones of any autoreset mode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.spaces import Discrete
+from gymnasium.vector import AutoresetMode
+from torch import Tensor
+
+from ppo_lab.env_loop import (
+    EnvLoop,
+    Rows,
+    describe_action,
+    describe_error,
+    episode_seed,
+    find_non_finite,
+    one_line,
+    row_formats,
+)  # fmt: skip
+from ppo_lab.envs import Step, check_spaces
+from ppo_lab.errors import EnvError, NonFiniteError
+
+
+def action_format(num_envs: int, space: gymnasium.Space) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of the actions of N environments: (N,) int64 for Discrete, (N, *shape) for Box."""
+    dtype = np.int64 if isinstance(space, Discrete) else space.dtype
+    return (num_envs, *(space.shape or ())), np.dtype(dtype)
+
+
+def as_numpy(action: Tensor, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The actions as a NumPy array of their own: environments keep what they are given, and write into it.
+
+    Raises EnvError for a wrong shape, NonFiniteError with the environment for an action that is no number.
+    """
+    if action.shape != shape:
+        raise EnvError(f"expected actions of shape {shape}, got {tuple(action.shape)}")
+    array = action.numpy(force=True).astype(dtype)
+    if dtype.kind == "f" and not np.isfinite(array).all():
+        i = int(np.argmin(np.isfinite(array).reshape(len(array), -1).all(axis=1)))
+        raise NonFiniteError(f"the action for environment {i} is {describe_action(array[i])}: the policy's fault")
+    return array
+
+
+def as_step(rows: Rows, valid: np.ndarray) -> Step:
+    """NumPy rows as tensors over the same memory."""
+    obs, final_obs, reward, terminated, truncated = (torch.from_numpy(array) for array in rows)
+    return Step(obs, reward, terminated, truncated, final_obs, torch.from_numpy(valid))
+
+
+def on_device(step: Step, device: torch.device) -> Step:
+    """The step where the trainer wants it: itself on a CPU, copies elsewhere."""
+    return step if device.type == "cpu" else Step(*(tensor.to(device) for tensor in step))
+
+
+class SingleEnvs:
+    """N single Gymnasium environments, stepped one after the other in this process.
+
+    Same-step autoreset with exact final observations; each episode has its own seed (`env_loop.episode_seed`). On a CPU
+    `step` returns the same Step each time and the next call writes over it: the caller copies what it keeps.
+    """
+
+    next_step_autoreset: bool = False
+
+    def __init__(self, envs: Sequence[gymnasium.Env], device: torch.device | str = "cpu") -> None:
+        """Takes the environments over, and closes them. Raises EnvError if their spaces are unfit or not all equal."""
+        if not envs:
+            raise EnvError("at least one environment is needed, got none")
+        self.num_envs = len(envs)
+        self.observation_space: gymnasium.Space = envs[0].observation_space
+        self.action_space: gymnasium.Space = envs[0].action_space
+        self.device = torch.device(device)
+        check_spaces(self.observation_space, self.action_space, str(envs[0]))
+        for i, env in enumerate(envs):
+            if env.observation_space != self.observation_space or env.action_space != self.action_space:
+                spaces = f"{env.observation_space} and {env.action_space}"
+                raise EnvError(f"environment {i} has other spaces than environment 0: {one_line(spaces)}")
+        rows = Rows(*(np.zeros(*one) for one in row_formats(self.num_envs, self.observation_space)))
+        self._action_format = action_format(self.num_envs, self.action_space)
+        self._step = as_step(rows, np.ones(self.num_envs, np.bool_))
+        self._loop = EnvLoop(envs, rows)
+
+    def reset(self, seed: int) -> Tensor:
+        """Start all N episodes from one run seed; returns the first observations (N, *obs)."""
+        self._loop.reset(seed)
+        return self._step.obs.to(self.device)
+
+    def step(self, action: Tensor) -> Step:
+        """Act once in each environment: action is (N,) for Discrete, (N, *shape) for Box.
+
+        Raises EnvError or NonFiniteError that name the environment and its step; after that only `reset` is possible.
+        """
+        self._loop.step(as_numpy(action, *self._action_format))
+        return on_device(self._step, self.device)
+
+    def close(self) -> None:
+        """Close the environments. Twice is harmless."""
+        self._loop.close()
+
+
+class VectorEnvs:
+    """Any gymnasium.vector.VectorEnv, by the autoreset mode that it declares.
+
+    NEXT_STEP: the row after an ending is the reset; it has `valid` False, reward 0 and both flags False.
+    SAME_STEP: the final observations come from infos["final_obs"]. DISABLED: this class resets what has ended.
+
+    A vector environment has random numbers of its own: one run seed starts it, and its episodes follow from there.
+    In SAME_STEP Gymnasium 1.4 hands on final observations without a copy, so an environment that reuses its buffer has
+    overwritten them; for SyncVectorEnv that is noticed and refused, elsewhere it cannot be seen from outside.
+    """
+
+    def __init__(self, envs: gymnasium.vector.VectorEnv, device: torch.device | str = "cpu") -> None:
+        """Takes the vector environment over, and closes it. Raises EnvError if it does not say how it resets."""
+        self._name = one_line(envs.spec.id if envs.spec is not None else type(envs.unwrapped).__name__, 80)
+        declared = envs.metadata.get("autoreset_mode")
+        try:
+            self._mode = AutoresetMode(declared)
+        except ValueError:
+            got = "nothing" if declared is None else repr(declared)
+            raise EnvError(
+                f'{self._name}: its metadata["autoreset_mode"] must say how it resets, one of '
+                f"gymnasium.vector.AutoresetMode.NEXT_STEP, SAME_STEP, DISABLED; got {got}"
+            ) from None
+        self.num_envs = envs.num_envs
+        self.observation_space: gymnasium.Space = envs.single_observation_space
+        self.action_space: gymnasium.Space = envs.single_action_space
+        self.device = torch.device(device)
+        self.next_step_autoreset = self._mode is AutoresetMode.NEXT_STEP
+        check_spaces(self.observation_space, self.action_space, self._name)
+        self._envs = envs
+        self._action_format = action_format(self.num_envs, self.action_space)
+        self._obs_format = row_formats(self.num_envs, self.observation_space)[0]
+        self._ended = np.zeros(self.num_envs, np.bool_)  # in the step before
+        self._length = np.zeros(self.num_envs, np.int64)  # steps of the episode under way
+        self._ready = False
+        self._closed = False
+
+    def reset(self, seed: int) -> Tensor:
+        """Start all N episodes from one run seed; returns the first observations (N, *obs)."""
+        obs = self._reset(seed=episode_seed(seed, 0, 0))
+        self._ended[:], self._length[:] = False, 0
+        self._ready = True
+        return torch.from_numpy(obs).to(self.device)
+
+    def step(self, action: Tensor) -> Step:
+        """Act once in each environment: action is (N,) for Discrete, (N, *shape) for Box.
+
+        Raises EnvError or NonFiniteError that name the environment and its step; after that only `reset` is possible.
+        """
+        if not self._ready:
+            raise EnvError("call reset() first: there is no step after none, a failed or an interrupted one")
+        array = as_numpy(action, *self._action_format)
+        self._ready = False
+        try:
+            obs, reward, terminated, truncated, infos = self._envs.step(array)
+        except Exception as error:
+            raise EnvError(
+                f"{self._name}: a step of its {self.num_envs} environments: {describe_error(error)}"
+            ) from error
+        flags = (self.num_envs,), np.dtype(np.bool_)
+        rows = Rows(
+            self._array("observation", obs, *self._obs_format),
+            self._array("observation", obs, *self._obs_format),
+            self._array("reward", reward, (self.num_envs,), np.dtype(np.float32)),
+            self._array("terminated", terminated, *flags),
+            self._array("truncated", truncated, *flags),
+        )
+        step = on_device(self._as_step(rows, infos, array), self.device)
+        self._ready = True
+        return step
+
+    def close(self) -> None:
+        """Close the vector environment. Twice is harmless."""
+        self._ready = False
+        if not self._closed:
+            self._closed = True
+            self._envs.close()
+
+    def _as_step(self, rows: Rows, infos: dict[str, Any], action: np.ndarray) -> Step:
+        """The same step in our terms, with what the autoreset mode asks for done."""
+        ended = rows.terminated | rows.truncated
+        valid = np.ones(self.num_envs, np.bool_)
+        if self.next_step_autoreset:
+            valid = ~self._ended
+            rows = rows._replace(reward=np.where(valid, rows.reward, np.float32(0)))
+            if (ended & self._ended).any():
+                i = int(np.argmax(ended & self._ended))
+                raise EnvError(f"{self._name}: declares NEXT_STEP, but environment {i} ended in the row of its reset")
+        elif ended.any() and self._mode is AutoresetMode.SAME_STEP:
+            rows = rows._replace(final_obs=self._final_obs(rows.obs, infos, ended))
+        elif ended.any():
+            final_obs = rows.obs.copy()  # before the reset writes over it
+            obs = self._reset(options={"reset_mask": ended.copy()})
+            rows = rows._replace(obs=obs, final_obs=final_obs)
+        self._length += valid
+        self._check_values(rows, action)
+        self._ended = ended
+        self._length[ended] = 0
+        return as_step(rows, valid)
+
+    def _final_obs(self, obs: np.ndarray, infos: dict[str, Any], ended: np.ndarray) -> np.ndarray:
+        """SAME_STEP: obs (N, *obs) with the rows that ended replaced by what their action led to."""
+        given = infos.get("final_obs")
+        mask = infos.get("_final_obs")
+        sources = getattr(self._envs.unwrapped, "_env_obs", None)  # SyncVectorEnv: what its environments returned last
+        final_obs = obs.copy()
+        for i in np.flatnonzero(ended):
+            if given is None or given[i] is None or (mask is not None and not mask[i]):
+                raise EnvError(f'{self._name}: environment {i} ended, but infos["final_obs"] has nothing for it')
+            if sources is not None and np.shares_memory(given[i], sources[i]):
+                raise EnvError(
+                    f"{self._name}: environment {i} reuses its observation buffer, so its final observation is lost in "
+                    "autoreset mode SAME_STEP; use DISABLED, or let it return copies"
+                )
+            final_obs[i] = self._array("final_obs", given[i], self._obs_format[0][1:], self._obs_format[1])
+        return final_obs
+
+    def _reset(self, **how: Any) -> np.ndarray:
+        try:
+            obs, _ = self._envs.reset(**how)
+        except Exception as error:
+            raise EnvError(f"{self._name}: reset: {describe_error(error)}") from error
+        array = self._array("observation", obs, *self._obs_format)
+        if not np.isfinite(array).all():
+            i, problem = find_non_finite(np.zeros(self.num_envs, np.float32), array)
+            raise NonFiniteError(f"environment {i} returned {problem} from its reset")
+        return array
+
+    def _array(self, what: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """A third party's array (NumPy, torch, jax) as a writable one of this shape and dtype."""
+        array = value.numpy(force=True) if isinstance(value, Tensor) else np.asarray(value)
+        if array.shape != shape:
+            raise EnvError(f"{self._name}: expected {what} of shape {shape}, got {array.shape}")
+        if dtype != np.bool_ and not np.can_cast(array.dtype, dtype, "same_kind"):
+            raise EnvError(f"{self._name}: expected {what} of dtype {dtype}, got {array.dtype}")
+        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite and is reported as that
+            return np.require(array, dtype, ["C", "W"])
+
+    def _check_values(self, rows: Rows, action: np.ndarray) -> None:
+        """Raise NonFiniteError if a reward or an observation of this step is no number."""
+        floats = rows.final_obs.dtype.kind == "f"
+        if np.isfinite(rows.reward).all() and not (floats and not np.isfinite(rows.final_obs).all()):
+            return
+        i, problem = find_non_finite(rows.reward, rows.final_obs)
+        where = f"at its step {self._length[i]} (action {describe_action(action[i])})"
+        raise NonFiniteError(f"environment {i} returned {problem} {where}")

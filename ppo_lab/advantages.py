@@ -1,0 +1,55 @@
+"""Advantages: how much better an action was than the critic expected. Pure functions of tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def gae(
+    reward: Tensor,  # (T, N) what the action at t earned
+    value: Tensor,  # (T, N) V(s_t)
+    next_value: Tensor,  # (T, N) V(what the action led to), also where the environment then started anew
+    terminated: Tensor,  # (T, N) bool: the task ended, nothing comes after
+    done: Tensor,  # (T, N) bool: terminated or truncated, row t+1 is another episode
+    valid: Tensor,  # (T, N) bool: False where the row is no experience
+    gamma: float,
+    gae_lambda: float,
+) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation (Schulman et al. 2016): advantage and returns, each (T, N).
+
+        delta_t   = r_t + gamma * V(s_{t+1}) * (1 - terminated_t) - V(s_t)
+        A_t       = delta_t + gamma * lambda * (1 - done_t) * A_{t+1}
+        returns_t = A_t + V(s_t)
+
+    `terminated` cuts the bootstrap, `done` cuts the trace: an episode that was only cut off would have gone on earning
+    V(s_{t+1}). Rows that are no experience get advantage 0 and hand nothing on.
+    """
+    delta = torch.where(valid, reward + gamma * next_value * ~terminated - value, 0.0)  # (T, N)
+    decay = (~done & valid).to(delta.dtype) * (gamma * gae_lambda)  # (T, N)
+    advantage = torch.empty_like(delta)
+    running = torch.zeros_like(delta[0])  # (N,)
+    for t in range(len(delta) - 1, -1, -1):
+        running = torch.addcmul(delta[t], decay[t], running)
+        advantage[t] = running
+    return advantage, advantage + value
+
+
+def normalized(advantage: Tensor) -> Tensor:
+    """(A - mean) / std over all rows, in the shape it came.
+
+    The moments are float64 and a spread below rounding (std <= 1e-6 * max(1, |mean|)) counts as none: in float32, 2048
+    equal advantages near 1000 would come out as noise of size 1.5. One row, or equal rows, become 0.
+    """
+    wide = advantage.double()
+    var, mean = torch.var_mean(wide, correction=0)
+    std = var.sqrt()
+    scale = torch.where(std > 1e-6 * mean.abs().clamp(min=1.0), 1.0 / std, 0.0)
+    return ((wide - mean) * scale).to(advantage.dtype)
+
+
+def explained_variance(value: Tensor, returns: Tensor) -> Tensor:
+    """1 - Var(returns - value) / Var(returns): 1 is a perfect critic, 0 one no better than the mean; NaN if Var is 0."""
+    var_returns = returns.double().var(correction=0)
+    residual = (returns.double() - value.double()).var(correction=0)
+    return torch.where(var_returns > 0, 1.0 - residual / var_returns, torch.nan)

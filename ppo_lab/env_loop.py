@@ -1,0 +1,217 @@
+"""Steps single Gymnasium environments one after the other and writes their answers into NumPy rows.
+
+The one place where the code of a third-party environment runs step by step, so it copies, checks and names the culprit.
+`SingleEnvs` runs this loop in its own process, `WorkerEnvs` in subprocesses: the same loop, hence the same results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Discrete
+
+from ppo_lab.errors import EnvError, NonFiniteError
+
+
+class Rows(NamedTuple):
+    """What N environments answered, one row each. A worker writes a slice of it."""
+
+    obs: np.ndarray  # (N, *obs) what to act on next
+    final_obs: np.ndarray  # (N, *obs) what the action led to
+    reward: np.ndarray  # (N,) float32
+    terminated: np.ndarray  # (N,) bool
+    truncated: np.ndarray  # (N,) bool
+
+
+def row_formats(num_envs: int, space: gymnasium.Space) -> list[tuple[tuple[int, ...], np.dtype]]:
+    """Shape and dtype of each array of Rows."""
+    obs = ((num_envs, *(space.shape or ())), obs_dtype(space))
+    return [obs, obs, ((num_envs,), np.dtype(np.float32)), *[((num_envs,), np.dtype(np.bool_))] * 2]
+
+
+def obs_dtype(space: gymnasium.Space) -> np.dtype:
+    """The dtype in which observations are kept: int64 for Discrete, float32 for float64, else that of the space."""
+    if isinstance(space, Discrete):
+        return np.dtype(np.int64)
+    return np.dtype(np.float32) if space.dtype == np.float64 else np.dtype(space.dtype)
+
+
+def episode_seed(run_seed: int, env_index: int, episode_number: int) -> int:
+    """The seed of one episode, in 0 .. 2**31 - 1: it depends on these three numbers and on nothing else.
+
+    So neither the number of workers nor the order in which episodes end changes what an environment does.
+    """
+    sequence = np.random.SeedSequence(run_seed, spawn_key=(env_index, episode_number))
+    return int(sequence.generate_state(1)[0] >> 1)  # 31 bits: simulators written in C take an int32
+
+
+def one_line(text: object, limit: int = 300) -> str:
+    """Any text or error as one line of bounded length."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def describe_error(error: BaseException) -> str:
+    """'ValueError: what it said' in one line."""
+    return one_line(f"{type(error).__name__}: {error}".removesuffix(": "))
+
+
+def describe_action(action: Any) -> str:
+    """An action for an error message."""
+    return one_line(np.array2string(np.asarray(action), precision=4, threshold=8, separator=", "), 80)
+
+
+def find_non_finite(reward: np.ndarray, obs: np.ndarray) -> tuple[int, str]:
+    """The first row with NaN or infinity in reward (N,) or obs (N, *obs), and what is wrong there."""
+    row = int(np.argmin(np.isfinite(reward) & np.isfinite(obs).reshape(len(obs), -1).all(axis=1)))
+    if not np.isfinite(reward[row]):
+        return row, f"reward {reward[row]}"
+    entry = int(np.argmin(np.isfinite(obs[row])))
+    return row, f"an observation with {obs[row].flat[entry]} in entry {entry} of {obs[row].size}"
+
+
+class EnvLoop:
+    """Environments `first`, `first + 1`, ... of a run, each writing into its row of `rows`.
+
+    An episode that ends is started anew in the same step, after its final observation was copied, so `obs` is already
+    the new episode (same-step autoreset). Every episode is reset with its own `episode_seed`.
+    """
+
+    def __init__(self, envs: Sequence[gymnasium.Env], rows: Rows, first: int = 0) -> None:
+        space = envs[0].observation_space
+        self._envs = list(envs)
+        self._steps = [env.step for env in envs]
+        self._rows = rows
+        self._first = first
+        self._shape = space.shape or ()
+        self._range = (int(space.start), int(space.start + space.n)) if isinstance(space, Discrete) else None
+        # 0 * x is 0 for every finite x and NaN otherwise: a dot product finds a bad value faster than isfinite().all()
+        self._reward_zeros = np.zeros_like(rows.reward)
+        self._final_flat = rows.final_obs.reshape(-1)
+        self._obs_zeros = np.zeros_like(self._final_flat) if rows.obs.dtype.kind == "f" else None
+        self._run_seed = 0
+        self._now = 0  # steps since reset(); minus an episode's start it is the environment's own step number
+        self._episode = [0] * len(envs)
+        self._start = [0] * len(envs)
+        self._seed = [0] * len(envs)
+        self._ready = False
+
+    def reset(self, run_seed: int) -> None:
+        """Start the first episode of every environment; `rows.obs` holds what they show."""
+        self._run_seed = run_seed
+        self._now = 0
+        for i in range(len(self._envs)):
+            self._begin(i, 0)
+        self._ready = True
+
+    def step(self, action: np.ndarray) -> None:
+        """Act once in each environment and write what came of it.
+
+        action: (n,) int64 for Discrete, (n, *shape) for Box. An environment may keep its row or write into it, so the
+        caller hands over a copy.
+        Raises EnvError or NonFiniteError with the environment, its step and its action; then only `reset` is possible.
+        """
+        if not self._ready:
+            raise EnvError("call reset() first: there is no step after none, a failed or an interrupted one")
+        self._ready = False
+        self._now += 1
+        shape = self._shape
+        obs, final_obs, reward, terminated, truncated = self._rows
+        ended = []
+        for i, (step, act) in enumerate(zip(self._steps, action, strict=True)):
+            try:
+                answer = step(act)
+            except Exception as error:
+                raise EnvError(
+                    f"environment {self._first + i} raised {describe_error(error)} {self._at(i, act)}"
+                ) from error
+            try:
+                seen, gain, over, cut, _ = answer
+                if shape and getattr(seen, "shape", None) != shape:
+                    seen = self._as_declared(seen)
+                final_obs[i] = seen  # copied at once: many environments reuse their buffer
+                reward[i] = float(gain)
+                terminated[i] = over
+                truncated[i] = cut
+            except Exception as error:
+                self._refuse(i, act, answer, error)
+            if over or cut:
+                ended.append(i)
+        self._check_values(action)
+        np.copyto(obs, final_obs)
+        for i in ended:
+            self._begin(i, self._episode[i] + 1)
+        self._ready = True
+
+    def close(self) -> None:
+        """Close every environment, also when one of them raises on the way."""
+        with contextlib.ExitStack() as stack:
+            for env in self._envs:
+                stack.callback(env.close)
+        self._ready = False
+
+    def _begin(self, i: int, episode: int) -> None:
+        """Reset environment i for this episode, with its seed, and write the observation into its row."""
+        self._episode[i] = episode
+        self._start[i] = self._now
+        self._seed[i] = episode_seed(self._run_seed, self._first + i, episode)
+        where = f"(reset with episode seed {self._seed[i]})"
+        try:
+            answer = self._envs[i].reset(seed=self._seed[i])
+        except Exception as error:
+            raise EnvError(f"environment {self._first + i} raised {describe_error(error)} {where}") from error
+        row = self._rows.obs[i : i + 1]  # (1, *obs)
+        try:
+            seen, _ = answer
+            row[0] = self._as_declared(seen)
+        except Exception as error:
+            message = f"environment {self._first + i} gave no (observation, info): {describe_error(error)} {where}"
+            raise EnvError(message) from error
+        if self._obs_zeros is not None and not np.isfinite(row).all():
+            _, problem = find_non_finite(np.zeros(1, np.float32), row)
+            raise NonFiniteError(f"environment {self._first + i} returned {problem} {where}")
+
+    def _as_declared(self, seen: Any) -> np.ndarray:
+        """The observation as an array of the declared shape and kind. Raises ValueError where it is not."""
+        array = np.asarray(seen)
+        kept = self._rows.obs.dtype
+        if array.shape != self._shape:
+            raise ValueError(f"an observation of shape {array.shape}, declared is {self._shape}")
+        if not np.can_cast(array.dtype, kept, "same_kind"):  # floats in 0..1 declared as uint8 would all become 0
+            raise ValueError(f"an observation of dtype {array.dtype}, declared is {kept}")
+        return array
+
+    def _refuse(self, i: int, act: Any, answer: Any, error: Exception) -> NoReturn:
+        """Raise the error for an answer that is no step, or whose numbers do not fit into float32."""
+        if isinstance(error, RuntimeWarning):  # NumPy's overflow warning, where the user turned warnings into errors
+            raise NonFiniteError(
+                f"environment {self._first + i} returned a number beyond float32 {self._at(i, act)}"
+            ) from error
+        problem = describe_error(error)
+        if not isinstance(answer, tuple) or len(answer) != 5:
+            size = f" of {len(answer)}" if isinstance(answer, tuple) else ""
+            problem = f"expected (obs, reward, terminated, truncated, info), got a {type(answer).__name__}{size}"
+        raise EnvError(f"environment {self._first + i} returned no valid step: {problem} {self._at(i, act)}") from error
+
+    def _check_values(self, action: np.ndarray) -> None:
+        """Raise NonFiniteError or EnvError if a reward or an observation of this step is no number of its space."""
+        reward, final_obs = self._rows.reward, self._rows.final_obs
+        with np.errstate(invalid="ignore"):
+            finite = reward.dot(self._reward_zeros) == 0
+            finite = finite and (self._obs_zeros is None or self._final_flat.dot(self._obs_zeros) == 0)
+        if not finite:
+            i, problem = find_non_finite(reward, final_obs)
+            raise NonFiniteError(f"environment {self._first + i} returned {problem} {self._at(i, action[i])}")
+        if self._range and not (self._range[0] <= final_obs.min() and final_obs.max() < self._range[1]):
+            i = int(np.argmax((final_obs < self._range[0]) | (final_obs >= self._range[1])))
+            allowed = f"{self._range[0]} .. {self._range[1] - 1}"
+            problem = f"observation {final_obs[i]}, its space allows {allowed}"
+            raise EnvError(f"environment {self._first + i} returned {problem} {self._at(i, action[i])}")
+
+    def _at(self, i: int, act: Any) -> str:
+        """Where in its life environment i is: 'at its step 17 (action 1, episode seed 42)'."""
+        return f"at its step {self._now - self._start[i]} (action {describe_action(act)}, episode seed {self._seed[i]})"

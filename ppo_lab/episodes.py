@@ -1,0 +1,71 @@
+"""Returns and lengths of the episodes that ended, from the rewards and endings of a rollout."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WINDOW = 100  # episodes the running mean is over
+
+
+class EpisodeStatistics:
+    """The last 100 finished episodes, and what the unfinished ones have gathered so far."""
+
+    def __init__(self, num_envs: int, device: torch.device) -> None:
+        self.partial_return = torch.zeros(num_envs, dtype=torch.float64, device=device)  # (N,)
+        self.partial_length = torch.zeros(num_envs, dtype=torch.int64, device=device)  # (N,)
+        self.returns: deque[float] = deque(maxlen=WINDOW)
+        self.lengths: deque[int] = deque(maxlen=WINDOW)
+        self.count = 0
+
+    def update(self, reward: Tensor, done: Tensor, valid: Tensor) -> tuple[list[float], list[int]]:
+        """Take in a rollout (T, N): undiscounted sums of raw rewards. Returns and lengths of the episodes that ended.
+
+        Without a loop over time: an episode's return is the running sum at its end minus that at the end before.
+        """
+        returns = (reward.double() * valid).cumsum(0) + self.partial_return  # (T, N)
+        lengths = valid.long().cumsum(0) + self.partial_length  # (T, N)
+        env, time = done.T.nonzero().unbind(-1)  # (E,) each, by environment, then by time
+        total, steps = returns[time, env], lengths[time, env]  # (E,)
+        same = env[1:] == env[:-1]  # the entry before is an earlier episode of the same environment
+        ended_return = total.clone()
+        ended_length = steps.clone()
+        ended_return[1:] -= torch.where(same, total[:-1], 0.0)
+        ended_length[1:] -= torch.where(same, steps[:-1], 0)
+        # what came after an environment's last ending is the start of its next episode
+        last = (done * torch.arange(len(done), device=done.device).unsqueeze(-1)).amax(0)  # (N,) time of it, or 0
+        ended = done.any(0)  # (N,)
+        self.partial_return = returns[-1] - torch.where(ended, returns.gather(0, last[None])[0], 0.0)
+        self.partial_length = lengths[-1] - torch.where(ended, lengths.gather(0, last[None])[0], 0)
+        by_time = time.argsort(stable=True)
+        new_returns, new_lengths = ended_return[by_time].tolist(), ended_length[by_time].tolist()
+        self.returns.extend(new_returns)
+        self.lengths.extend(new_lengths)
+        self.count += len(new_returns)
+        return new_returns, new_lengths
+
+    def metrics(self) -> dict[str, float]:
+        """Means over the last 100 episodes; nothing before the first has ended."""
+        if not self.returns:
+            return {}
+        returns = torch.tensor(list(self.returns), dtype=torch.float64)
+        lengths = torch.tensor(list(self.lengths), dtype=torch.float64)
+        return {
+            "episode/return_mean": returns.mean().item(),
+            "episode/return_std": returns.std(correction=0).item(),
+            "episode/length_mean": lengths.mean().item(),
+            "episode/count": float(self.count),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, as tensors and numbers."""
+        return {
+            "partial_return": self.partial_return,
+            "partial_length": self.partial_length,
+            "returns": list(self.returns),
+            "lengths": list(self.lengths),
+            "count": self.count,
+        }

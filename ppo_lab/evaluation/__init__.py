@@ -1,0 +1,23 @@
+"""How good is a policy? `evaluate` gives raw returns and lengths; the statistics are functions of them."""
+
+from ppo_lab.evaluation.evaluate import Evaluation, evaluate, run_episodes
+from ppo_lab.evaluation.statistics import (
+    bootstrap_interval,
+    describe,
+    iqm,
+    mean_interval,
+    probability_of_improvement,
+    stratified_interval,
+)
+
+__all__ = [
+    "Evaluation",
+    "bootstrap_interval",
+    "describe",
+    "evaluate",
+    "iqm",
+    "mean_interval",
+    "probability_of_improvement",
+    "run_episodes",
+    "stratified_interval",
+]

@@ -1,0 +1,73 @@
+"""Running mean and variance, and the observation normaliser that lives in the model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class RunningMoments(nn.Module):
+    """Mean and variance of all rows seen so far, in float64, merged batch by batch.
+
+    Chan, Golub and LeVeque (1979), with n rows so far and m new ones:
+
+        delta = mean_new - mean
+        mean' = mean + delta * m / (n + m)
+        M2'   = M2 + M2_new + delta^2 * n * m / (n + m),        var = M2 / n
+    """
+
+    mean: Tensor  # (*shape) float64
+    squares: Tensor  # (*shape) float64  M2: sum of squared distances from the mean
+    count: Tensor  # () float64, exact up to 2^53 rows (float32 would stop counting at 2^24)
+
+    def __init__(self, shape: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("squares", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    @torch.no_grad()
+    def update(self, rows: Tensor) -> None:
+        """Merge rows (M, *shape); none is fine."""
+        if len(rows) == 0:
+            return
+        rows = rows.double()
+        var, mean = torch.var_mean(rows, dim=0, correction=0)  # (*shape)
+        count = self.count + len(rows)
+        delta = mean - self.mean
+        self.squares += var * len(rows) + delta**2 * (self.count * len(rows) / count)
+        self.mean += delta * (len(rows) / count)
+        self.count.copy_(count)
+
+    @property
+    def var(self) -> Tensor:
+        """Population variance (*shape); 1 before the first row."""
+        return torch.where(self.count > 0, self.squares / self.count.clamp(min=1.0), 1.0)
+
+
+class ObsNormalizer(nn.Module):
+    """(obs - mean) / std, clipped to +- clip, with statistics that stand still until `refresh`.
+
+    The statistics a policy acts with must be the ones it is trained with, or the ratio is not 1 before the first
+    step: so `update` only gathers, and `refresh` (once, after an update) takes over what was gathered.
+    """
+
+    center: Tensor  # (features) float32, in use
+    scale: Tensor  # (features) float32, in use
+
+    def __init__(self, num_features: int, clip: float) -> None:
+        super().__init__()
+        self.moments = RunningMoments((num_features,))
+        self.clip = clip
+        self.register_buffer("center", torch.zeros(num_features))
+        self.register_buffer("scale", torch.ones(num_features))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., features) -> the same, normalised. A feature that never changed becomes 0."""
+        return ((features - self.center) * self.scale).clamp_(-self.clip, self.clip)
+
+    def refresh(self, features: Tensor) -> None:
+        """Merge the rows (M, features) the policy saw, and use the statistics from now on."""
+        self.moments.update(features)
+        self.center.copy_(self.moments.mean)
+        self.scale.copy_((self.moments.var + 1e-8).rsqrt())

@@ -1,0 +1,39 @@
+"""Reward scaling by the running standard deviation of the discounted return."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppo_lab.networks.normalization import RunningMoments
+
+
+class RewardScaler:
+    """Divide rewards by the running std of R_t = gamma * R_{t-1} + r_t (Engstrom et al. 2020); the mean stays.
+
+    R starts anew after an episode, terminated or truncated. Statistics take in a whole rollout before it is scaled, so
+    that the first one is scaled well too. Rows that are no experience do not count.
+    """
+
+    def __init__(self, num_envs: int, device: torch.device) -> None:
+        self.moments = RunningMoments().to(device)
+        self.discounted_return = torch.zeros(num_envs, dtype=torch.float64, device=device)  # (N,)
+
+    def __call__(self, reward: Tensor, done: Tensor, valid: Tensor, gamma: float, clip: float) -> Tensor:
+        """Take in a rollout (T, N) and give its rewards scaled and clipped to +- clip, (T, N). The input stays as it is."""
+        raw = reward.double()
+        discounted = torch.empty_like(raw)  # (T, N)
+        running = self.discounted_return
+        for t in range(len(raw)):
+            running = torch.where(valid[t], gamma * running + raw[t], running)
+            discounted[t] = running
+            running = running * ~done[t]
+        self.discounted_return = running
+        self.moments.update(discounted[valid])
+        return (raw / (self.moments.var + 1e-8).sqrt()).clamp(-clip, clip).to(reward.dtype)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, as tensors."""
+        return {"discounted_return": self.discounted_return, **self.moments.state_dict()}

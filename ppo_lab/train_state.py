@@ -1,0 +1,117 @@
+"""All that training changes, in one object, and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from ppo_lab.actor_critic import ActorCritic, Memory
+from ppo_lab.config import Config
+from ppo_lab.envs import Envs
+from ppo_lab.episodes import EpisodeStatistics
+from ppo_lab.errors import ConfigError
+from ppo_lab.optimizer import make_optimizer
+from ppo_lab.reward_scaling import RewardScaler
+from ppo_lab.schedules import LiveChange
+
+
+@dataclass
+class TrainState:
+    """Everything training changes; the trainer remembers nothing else from one update to the next."""
+
+    model: ActorCritic
+    optimizer: torch.optim.Adam
+    obs: Tensor  # (N, *obs) what the policy sees now
+    memory: Memory
+    starts: Tensor  # (N,) bool: obs is the first of an episode
+    action_rng: Generator
+    shuffle_rng: Generator
+    episodes: EpisodeStatistics
+    reward_scaler: RewardScaler
+    global_step: int = 0  # env steps so far, over all environments; rows that are no experience do not count
+    update: int = 0  # updates so far
+    live: dict[str, LiveChange] = field(default_factory=dict)  # settings a person changed, and when
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it as nested dictionaries of tensors and plain values."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "obs": self.obs,
+            "memory": self.memory,
+            "starts": self.starts,
+            "action_rng": self.action_rng.get_state(),
+            "shuffle_rng": self.shuffle_rng.get_state(),
+            "episodes": self.episodes.state_dict(),
+            "reward_scaler": self.reward_scaler.state_dict(),
+            "global_step": self.global_step,
+            "update": self.update,
+            "live": {name: list(change) for name, change in self.live.items()},
+        }
+
+
+def initial_state(config: Config, envs: Envs) -> TrainState:
+    """The state before the first update. Everything random in it follows from config.run.seed and nothing else.
+
+    Weights, actions and minibatch order have a stream of random numbers each, so that no use of one shifts another.
+    """
+    seeds = np.random.SeedSequence(config.run.seed).generate_state(4, np.uint64) >> np.uint64(1)
+    weights, actions, order, environments = (int(seed) for seed in seeds)
+    with torch.random.fork_rng(devices=[]):  # the caller's global random numbers stay as they were
+        torch.manual_seed(weights)
+        model = ActorCritic(config.model, envs.observation_space, envs.action_space)  # on the CPU: equal on any device
+    model.to(envs.device)
+    obs = envs.reset(environments % 2**31)
+    return TrainState(
+        model=model,
+        optimizer=make_optimizer(model, config.ppo.adam_eps),
+        obs=obs.clone(),
+        memory=model.initial_memory(envs.num_envs),
+        starts=torch.ones(envs.num_envs, dtype=torch.bool, device=envs.device),
+        action_rng=Generator(envs.device).manual_seed(actions),
+        shuffle_rng=Generator(envs.device).manual_seed(order),
+        episodes=EpisodeStatistics(envs.num_envs, envs.device),
+        reward_scaler=RewardScaler(envs.num_envs, envs.device),
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """The device a name asks for; auto is cuda if there is one. Raises ConfigError where it is missing."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("run.device: cuda was asked for, but torch finds no CUDA device; use auto or cpu")
+    return torch.device(name)
+
+
+def fingerprint(state: Any) -> str:
+    """SHA-256 over nested dictionaries, lists, tensors and plain values: equal content, equal fingerprint."""
+    digest = hashlib.sha256()
+    _feed(digest, state)
+    return digest.hexdigest()
+
+
+def _feed(digest: Any, value: Any) -> None:
+    if isinstance(value, Mapping):
+        digest.update(b"{")
+        for key in sorted(value, key=str):
+            digest.update(json.dumps(str(key)).encode())
+            _feed(digest, value[key])
+        digest.update(b"}")
+    elif isinstance(value, (list, tuple)):
+        digest.update(b"[")
+        for item in value:
+            _feed(digest, item)
+        digest.update(b"]")
+    elif isinstance(value, Tensor):
+        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    else:
+        digest.update(json.dumps(value).encode())

@@ -1,0 +1,242 @@
+"""The trainer: one PPO update at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ppo_lab.advantages import gae, normalized
+from ppo_lab.config import Config, PPOConfig
+from ppo_lab.config_file import check_live
+from ppo_lab.diagnostics import critic_metrics, loss_metrics
+from ppo_lab.envs import Envs, make_envs
+from ppo_lab.errors import ConfigError
+from ppo_lab.export import Policy
+from ppo_lab.interrupts import interrupt_deferred
+from ppo_lab.losses import Loss, ppo_loss
+from ppo_lab.optimizer import gradient_step, set_learning_rates
+from ppo_lab.rollout import Batch, Rollout, collect, minibatches
+from ppo_lab.runs.run import Run
+from ppo_lab.schedules import LiveChange, settings_at
+from ppo_lab.train_state import fingerprint, initial_state, pick_device
+
+
+class RolloutCollected(NamedTuple):
+    """T steps of N environments are in; the next update writes over them."""
+
+    rollout: Rollout
+
+
+class AdvantagesEstimated(NamedTuple):
+    """What the update will learn from."""
+
+    advantage: Tensor  # (T, N) before normalisation
+    returns: Tensor  # (T, N)
+
+
+class MinibatchStepped(NamedTuple):
+    """One optimizer step was taken; `loss` is from before it."""
+
+    epoch: int
+    batch: Batch
+    loss: Loss
+    grad_norm: Tensor  # () before clipping
+
+
+class Update(NamedTuple):
+    """One PPO update is done: the state is whole, and can be looked at, evaluated and saved."""
+
+    update: int  # 1 for the first
+    global_step: int
+    metrics: dict[str, float]
+
+
+Event = RolloutCollected | AdvantagesEstimated | MinibatchStepped | Update
+
+
+class Trainer:
+    """PPO on a set of environments, one update at a time.
+
+        for update in Trainer(config):
+            print(update.global_step, update.metrics.get("episode/return_mean"))
+
+    Stop by leaving the loop and go on with a new one: all that training changes is in `state`. A rollout is never cut
+    short: the run ends with the first update at or past total_timesteps, ceil(total / (num_envs * num_steps)) updates.
+    """
+
+    def __init__(self, config: Config, envs: Envs | None = None) -> None:
+        """Raises ConfigError or EnvError for settings that cannot work. `envs` replaces the ones of config.env."""
+        if config.run.threads is not None:
+            torch.set_num_threads(config.run.threads)
+        self.config = config
+        self.envs = envs if envs is not None else make_envs(config, pick_device(config.run.device))
+        self.state = initial_state(config, self.envs)
+        self.rollout = Rollout.empty(config.ppo.num_steps, self.envs.num_envs, self.state.obs, self.state.model)
+        self.run = Run.create(config) if config.run.root is not None else None
+        self._pending: dict[str, Any] = {}  # live changes on their way, from any thread
+        self._lock = threading.Lock()
+        self._under_way: Iterator[Event] | None = None
+        self._seconds: defaultdict[type, float] = defaultdict(float)  # spent on each kind of event of this update
+
+    def __iter__(self) -> Iterator[Update]:
+        """Train, yielding after every update, until total_timesteps are reached."""
+        return (event for event in self.events() if isinstance(event, Update))
+
+    def events(self) -> Iterator[Event]:
+        """The same, finer: every part of an update as it happens.
+
+        Left in the middle of an update, that update goes on where it was with the next loop over the trainer. An
+        interrupt (Ctrl-C, the notebook's stop button) arrives between two events and loses nothing.
+        """
+        while self._under_way is not None or not self.finished:
+            if self._under_way is None:
+                self._under_way = self._update()
+                self._seconds.clear()
+            with interrupt_deferred():
+                event = self._next_event(self._under_way)
+            yield event
+
+    @property
+    def finished(self) -> bool:
+        """total_timesteps are reached."""
+        return self.state.global_step >= self.config.ppo.total_timesteps
+
+    def _update(self) -> Iterator[Event]:
+        """One iteration of PPO (Schulman et al. 2017, algorithm 1)."""
+        state, rollout = self.state, self.rollout
+        ppo = self._begin_update()
+
+        collect(self.envs, state.model, state, rollout)
+        self._count_experience()
+        yield RolloutCollected(rollout)
+
+        advantage, returns = gae(
+            self._reward(ppo), rollout.value, rollout.next_value, rollout.terminated, rollout.done, rollout.valid,
+            ppo.gamma, ppo.gae_lambda,
+        )  # fmt: skip
+        yield AdvantagesEstimated(advantage, returns)
+
+        if ppo.normalize_advantage == "rollout":
+            advantage = advantage.masked_scatter(rollout.valid, normalized(advantage[rollout.valid]))
+        losses: list[Loss] = []
+        grad_norms: list[Tensor] = []
+        for epoch, batch in self._batches(ppo, advantage, returns):
+            loss = self._loss(batch, ppo)
+            if ppo.target_kl is not None and not loss.approx_kl <= 1.5 * ppo.target_kl:  # NaN stops too
+                break
+            losses.append(loss)
+            grad_norms.append(gradient_step(state.optimizer, loss.total, ppo.max_grad_norm))
+            yield MinibatchStepped(epoch, batch, loss, grad_norms[-1])
+
+        metrics = self._metrics(ppo, losses, grad_norms, returns)
+        state.model.refresh_statistics(rollout.obs[:-1][rollout.valid])
+        state.update += 1
+        yield Update(state.update, state.global_step, metrics)
+
+    def _begin_update(self) -> PPOConfig:
+        """Take the live changes in; the settings of this update."""
+        state, ppo = self.state, self.config.ppo
+        progress = state.global_step / ppo.total_timesteps
+        with self._lock:
+            state.live.update({key: LiveChange(value, progress) for key, value in self._pending.items()})
+            self._pending.clear()
+        settings = settings_at(ppo, state.live, progress)
+        step = self.envs.num_envs * ppo.num_steps / ppo.total_timesteps
+        set_learning_rates(state.optimizer, ppo, settings.learning_rate, progress, step)
+        return settings
+
+    def _count_experience(self) -> None:
+        """Count steps and finished episodes: they happened, whatever becomes of the update."""
+        rollout = self.rollout
+        self.state.global_step += int(rollout.valid.sum())
+        self.state.episodes.update(rollout.reward, rollout.done, rollout.valid)
+
+    def _reward(self, ppo: PPOConfig) -> Tensor:
+        """Rewards as the critic learns them, (T, N). The recorded ones stay raw."""
+        rollout = self.rollout
+        if not ppo.normalize_reward:
+            return rollout.reward
+        return self.state.reward_scaler(rollout.reward, rollout.done, rollout.valid, ppo.gamma, ppo.reward_clip)
+
+    def _batches(self, ppo: PPOConfig, advantage: Tensor, returns: Tensor) -> Iterator[tuple[int, Batch]]:
+        """update_epochs passes over the rollout, each in a new order."""
+        for epoch in range(ppo.update_epochs):
+            for batch in minibatches(self.rollout, advantage, returns, ppo.num_minibatches, self.state.shuffle_rng):
+                yield epoch, batch
+
+    def _loss(self, batch: Batch, ppo: PPOConfig) -> Loss:
+        """The loss of one minibatch under the policy as it is now."""
+        log_prob, entropy, value = self.state.model.evaluate(batch.obs, batch.action, None, batch.starts)  # (L, B)
+        advantage = normalized(batch.advantage) if ppo.normalize_advantage == "minibatch" else batch.advantage
+        return ppo_loss(
+            log_prob, entropy, value, batch.log_prob, batch.value, advantage, batch.returns,
+            clip_coef=ppo.clip_coef, vf_coef=ppo.vf_coef, ent_coef=ppo.ent_coef, value_clip_coef=ppo.value_clip_coef,
+        )  # fmt: skip
+
+    def _metrics(
+        self, ppo: PPOConfig, losses: list[Loss], grad_norms: list[Tensor], returns: Tensor
+    ) -> dict[str, float]:
+        """What the dials show of this update. A number that does not exist yet is absent."""
+        actor, critic = self.state.optimizer.param_groups
+        return {
+            "update/learning_rate": actor["lr"],
+            "update/critic_learning_rate": critic["lr"],
+            "update/clip_coef": ppo.clip_coef,
+            "update/ent_coef": ppo.ent_coef,
+            "update/gradient_steps": float(len(losses)),
+            **loss_metrics(losses, grad_norms),
+            **critic_metrics(self.rollout.value, returns, self.rollout.valid),
+            **self.state.episodes.metrics(),
+        }
+
+    def _next_event(self, under_way: Iterator[Event]) -> Event:
+        """The next event of the update under way, timed; an update's last one is recorded."""
+        began = time.perf_counter()
+        try:
+            event = next(under_way)
+        except BaseException:
+            self._under_way = None  # a generator that raised is over: the next loop starts with a new rollout
+            raise
+        self._seconds[type(event)] += time.perf_counter() - began
+        if isinstance(event, Update):
+            self._under_way = None
+            seconds = sum(self._seconds.values())
+            event.metrics["time/rollout_seconds"] = self._seconds[RolloutCollected]
+            event.metrics["time/learn_seconds"] = seconds - self._seconds[RolloutCollected]
+            event.metrics["time/steps_per_second"] = int(self.rollout.valid.sum()) / seconds
+            if self.run is not None:
+                self.run.record(event.update, event.global_step, event.metrics)
+        return event
+
+    def set(self, **changes: float | int | None) -> None:
+        """Change settings while training runs, e.g. set(learning_rate=1e-4); taken at the next update boundary.
+
+        Safe from any thread. All changes or none: raises ConfigError for a key that cannot change or a value outside
+        its range.
+        """
+        checked = {key: check_live(key, value) for key, value in changes.items()}
+        if checked.get("gamma") == 1.0 and self.config.ppo.normalize_reward:
+            raise ConfigError("ppo.gamma: normalize_reward needs gamma < 1, got 1.0")
+        with self._lock:
+            self._pending.update(checked)
+
+    def policy(self) -> Policy:
+        """The policy as it is now, as a copy: training goes on without it."""
+        return Policy(self.state.model)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over all that training changes (environments included where they can tell their state)."""
+        envs_state: dict[str, Any] = getattr(self.envs, "state_dict", dict)()
+        return fingerprint({"state": self.state.state_dict(), "envs": envs_state})
+
+    def close(self) -> None:
+        """Give back environments and files. The state stays readable."""
+        self.envs.close()
+        if self.run is not None:
+            self.run.close()

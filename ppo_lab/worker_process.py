@@ -1,0 +1,87 @@
+"""What runs in a worker of `WorkerEnvs`: a fresh Python process that steps its slice of the environments.
+
+It imports NumPy and Gymnasium but not torch, which alone would take two seconds and 200 MB in every worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import multiprocessing
+import signal
+import sys
+import traceback
+from multiprocessing import connection
+from typing import NamedTuple
+
+import numpy as np
+
+from ppo_lab.env_ids import make_single
+from ppo_lab.env_loop import EnvLoop, Rows, describe_error
+from ppo_lab.errors import LabError
+
+NOT_IMPORTABLE = "a worker imports the environment anew: define it in a module file, or set env.workers to 0"
+
+
+class Failure(NamedTuple):
+    """What a worker answers instead of None: an error as text, since not every exception survives a pipe."""
+
+    kind: str
+    text: str
+    trace: str
+
+
+class SharedArray:
+    """A NumPy array in memory that subprocesses see too. It has no name, so nothing is left behind by a crash."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self._shape, self._dtype = shape, dtype
+        context = multiprocessing.get_context("spawn")
+        self._memory = context.RawArray(ctypes.c_byte, math.prod(shape) * dtype.itemsize)
+
+    def view(self) -> np.ndarray:
+        """The array, over the shared memory."""
+        return np.frombuffer(self._memory, self._dtype).reshape(self._shape)
+
+
+def work(
+    pipe: connection.Connection, action: SharedArray, shared_rows: list[SharedArray], first: int, count: int
+) -> None:
+    """A worker's life: make environments, then reset or step them at each message, until the pipe ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    mine = slice(first, first + count)
+    rows = Rows(*(shared.view()[mine] for shared in shared_rows))
+    actions = action.view()[mine]
+    with contextlib.ExitStack() as stack, contextlib.suppress(EOFError, OSError):  # the pipe ends with the trainer
+        try:
+            spec, kwargs = pipe.recv()
+            envs = [stack.enter_context(contextlib.closing(make_single(spec, kwargs))) for _ in range(count)]
+        except EOFError:
+            return
+        except Exception as error:
+            text = str(error) if isinstance(error, LabError) else describe_error(error)
+            pipe.send(Failure("EnvError", f"{text}; {NOT_IMPORTABLE}", traceback.format_exc()))
+            return
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(1)  # the cores are for the workers
+        pipe.send(None)
+        loop = EnvLoop(envs, rows, first)
+        while True:
+            command, seed = pipe.recv()
+            if command == "close":
+                return
+            pipe.send(_obey(loop, command, seed, actions))
+
+
+def _obey(loop: EnvLoop, command: str, seed: int, actions: np.ndarray) -> Failure | None:
+    """Reset or step. The error as text, or None."""
+    try:
+        if command == "reset":
+            loop.reset(seed)
+        else:
+            loop.step(actions.copy())  # the next step's actions are written over these, and environments keep theirs
+    except Exception as error:
+        text = str(error) if isinstance(error, LabError) else describe_error(error)
+        return Failure(type(error).__name__, text, traceback.format_exc())
+    return None

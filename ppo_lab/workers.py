@@ -1,0 +1,198 @@
+"""Single Gymnasium environments in subprocesses: each worker runs `EnvLoop` on its slice of rows in shared memory.
+
+Pipes carry commands and errors only. Workers are fresh interpreters (start method spawn: a notebook's kernel has
+threads, which a fork would tear apart), so they must be able to import the environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+import time
+from collections.abc import Mapping
+from multiprocessing import connection
+from typing import Any, NamedTuple, NoReturn
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.envs.registration import EnvSpec
+from torch import Tensor
+
+from ppo_lab.adapters import action_format, as_numpy, as_step, on_device
+from ppo_lab.env_ids import make_single
+from ppo_lab.env_loop import Rows, describe_error, row_formats
+from ppo_lab.envs import Step, check_spaces
+from ppo_lab.errors import EnvError, NonFiniteError
+from ppo_lab.worker_process import NOT_IMPORTABLE, Failure, SharedArray, work
+
+PATIENCE = 5.0  # seconds that close() waits for a worker before it ends it
+
+
+class Worker(NamedTuple):
+    """One subprocess, and which environments it steps."""
+
+    index: int
+    first: int
+    count: int
+    process: Any  # multiprocessing.context.SpawnProcess
+    pipe: connection.Connection
+
+    def __str__(self) -> str:
+        last = self.first + self.count - 1
+        which = f"environment {last}" if self.count == 1 else f"environments {self.first} to {last}"
+        return f"worker {self.index} ({which})"
+
+
+class WorkerEnvs:
+    """N single Gymnasium environments in subprocesses, with the same results as `SingleEnvs`, bit for bit.
+
+    Workers ignore SIGINT (a notebook's stop button signals the whole process group) and end when this process does.
+    A worker that died, or a step that was interrupted half-way, costs nothing but a `reset`, which starts fresh ones.
+    """
+
+    next_step_autoreset: bool = False
+
+    def __init__(
+        self, spec: EnvSpec, kwargs: Mapping[str, Any], num_envs: int, workers: int, device: torch.device | str = "cpu"
+    ) -> None:
+        """Start min(workers, num_envs) processes. Raises EnvError if they cannot make the environment."""
+        probe = make_single(spec, kwargs)  # the spaces say how much memory to share, before there is a worker
+        self.num_envs = num_envs
+        self.observation_space: gymnasium.Space = probe.observation_space
+        self.action_space: gymnasium.Space = probe.action_space
+        self.device = torch.device(device)
+        probe.close()
+        check_spaces(self.observation_space, self.action_space, spec.id)
+        self._recipe = (spec, dict(kwargs))
+        self._action_format = action_format(num_envs, self.action_space)
+        self._shared_action = SharedArray(*self._action_format)
+        self._shared_rows = [SharedArray(*one) for one in row_formats(num_envs, self.observation_space)]
+        self._action = self._shared_action.view()
+        rows = Rows(*(shared.view() for shared in self._shared_rows))
+        self._step = as_step(rows, np.ones(num_envs, np.bool_))
+        share, rest = divmod(num_envs, min(workers, num_envs))
+        self._counts = [share + (w < rest) for w in range(min(workers, num_envs))]
+        self._workers: list[Worker] = []
+        self._in_step = False  # True: a worker may not have answered yet, or not been asked
+        self._ready = False
+        self._closed = False
+        self._start()
+
+    def reset(self, seed: int) -> Tensor:
+        """Start all N episodes from one run seed; returns the first observations (N, *obs)."""
+        if self._closed:
+            raise EnvError("these environments are closed")
+        self._ready = False
+        if self._in_step or not self._workers:
+            self._stop()  # an interrupt can leave half an answer in a pipe
+            self._start()
+        self._exchange(("reset", seed))
+        self._ready = True
+        return self._step.obs.to(self.device)
+
+    def step(self, action: Tensor) -> Step:
+        """Act once in each environment: action is (N,) for Discrete, (N, *shape) for Box.
+
+        Raises EnvError or NonFiniteError that name the environment and its step (or the worker that died), with the
+        worker's traceback as a note; after that only `reset` is possible.
+        """
+        if not self._ready:
+            raise EnvError("call reset() first: there is no step after none, a failed or an interrupted one")
+        self._action[...] = as_numpy(action, *self._action_format)
+        self._ready = False
+        self._exchange(("step", 0))
+        self._ready = True
+        return on_device(self._step, self.device)
+
+    def close(self) -> None:
+        """End the workers, by force those that do not answer in time. Twice is harmless."""
+        self._closed = True
+        self._ready = False
+        self._stop()
+
+    def _start(self) -> None:
+        """Start all workers and wait until each has made its environments."""
+        self._started = False
+        context = multiprocessing.get_context("spawn")
+        try:
+            for index, count in enumerate(self._counts):
+                first = sum(self._counts[:index])
+                mine, theirs = context.Pipe()
+                process = context.Process(
+                    target=work,
+                    args=(theirs, self._shared_action, self._shared_rows, first, count),
+                    daemon=True,
+                )
+                process.start()
+                theirs.close()  # else the pipe would not end with the worker
+                self._workers.append(Worker(index, first, count, process, mine))
+            self._exchange(self._recipe)
+            self._started = True
+        except BaseException:
+            self._stop()
+            raise
+
+    def _exchange(self, message: tuple[Any, Any]) -> None:
+        """Send a message to all workers, then wait for every answer. Raises the error of the first that has one."""
+        self._in_step = True
+        for worker in self._workers:
+            try:
+                worker.pipe.send(message)
+            except OSError:
+                self._raise_dead(worker)
+            except Exception as error:  # a lambda, a class made in a function: nothing that has a name to import
+                raise EnvError(f"{self._recipe[0].id}: {describe_error(error)}; {NOT_IMPORTABLE}") from error
+        failures: dict[int, Failure] = {}
+        waiting = list(self._workers)
+        while waiting:
+            ready = set(connection.wait([source for w in waiting for source in (w.pipe, w.process.sentinel)]))
+            for worker in [w for w in waiting if w.pipe in ready or w.process.sentinel in ready]:
+                waiting.remove(worker)
+                answer = self._answer(worker)
+                if answer is not None:
+                    failures[worker.index] = answer
+        self._in_step = False
+        if failures:
+            failure = failures[min(failures)]
+            error = (NonFiniteError if failure.kind == "NonFiniteError" else EnvError)(failure.text)
+            error.add_note(failure.trace)
+            raise error
+
+    def _answer(self, worker: Worker) -> Failure | None:
+        """What a worker answered. Raises EnvError if it ended instead."""
+        with contextlib.suppress(EOFError, OSError):
+            if worker.pipe.poll():
+                answer: Failure | None = worker.pipe.recv()
+                return answer
+        return self._raise_dead(worker)
+
+    def _raise_dead(self, worker: Worker) -> NoReturn:
+        """Name the worker that ended and how, after the others were ended too."""
+        worker.process.join(PATIENCE)
+        code = worker.process.exitcode
+        how = f"exit code {code}"
+        if code is not None and code < 0:
+            how += f", {signal.strsignal(-code)}" + (": is there enough memory?" if code == -9 else "")
+        if not self._started:  # a worker imports the script that started it, and must not start it again
+            how += "; a script that trains with workers needs `if __name__ == '__main__':` around its code"
+        self._stop()
+        raise EnvError(f"{worker} died ({how})")
+
+    def _stop(self) -> None:
+        """End all workers and wait for them: first by request, then by force."""
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            with contextlib.suppress(OSError):
+                worker.pipe.send(("close", 0))
+        deadline = time.monotonic() + PATIENCE
+        for worker in workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            for end in (worker.process.terminate, worker.process.kill):
+                if worker.process.is_alive():
+                    end()
+                    worker.process.join(PATIENCE)
+            worker.pipe.close()
+            worker.process.close()
+        self._in_step = False
