@@ -187,10 +187,10 @@ class TwoState(Probe):
     """A (observation -1) and B (+1) alternate for ever; leaving A pays 1, B 0. Cut after 3 steps, never terminated.
 
     V(A) = 1 / (1 - gamma^2), V(B) = gamma V(A): 5.263 and 4.737 at gamma 0.9, wherever the episodes are cut. Start: A
-    three times in four, so that the reset observation resembles neither the last state nor its successor. At
-    gamma 0.9 and gae_lambda 0.95 the critic settles at (exact expectations, held by a test):
+    three times in four, so that the mean value after a reset is neither V(s_t) nor V(s_t+1) there. At gamma 0.9 and
+    gae_lambda 0.95 the critic settles at (exact expectations, held by a test):
 
-    | what the code does at a truncation                                        |  V(A) |  V(B) |
+    | what the code does at a truncation                                         |  V(A) |  V(B) |
     |----------------------------------------------------------------------------|-------|-------|
     | V(final_obs) as bootstrap, trace cut: right                                | 5.263 | 4.737 |
     | no bootstrap: truncation taken for termination                             | 1.355 | 0.738 |

@@ -7,8 +7,6 @@ protocol.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import NamedTuple, Protocol
 
@@ -74,18 +72,19 @@ def make_envs(config: Config, device: torch.device | str | None = None) -> Envs:
     own vector environment, else one by one, in this process or in `workers` subprocesses with the same results.
     Raises ConfigError or EnvError with one line: what is wrong with the id, its kwargs or its spaces.
     """
-    from ppo_lab.adapters import SingleEnvs, VectorEnvs  # they stand on this file
+    from environment import BATCHED  # all of these stand on this file
+    from ppo_lab.adapters import SingleEnvs, VectorEnvs
     from ppo_lab.workers import WorkerEnvs
 
     settings = config.env
     place = torch.device("cpu" if device is None else device)
-    batched: dict[str, Callable[..., Envs]] = getattr(importlib.import_module("environment"), "BATCHED", {})
-    if settings.workers and (settings.vector or settings.id in batched):
+    if settings.workers and (settings.vector or settings.id in BATCHED):
         raise ConfigError(f"env.workers: {settings.id} is stepped as one batched program; set env.workers to 0")
-    if settings.id in batched:
+    if settings.id in BATCHED:
         given = {"num_envs": settings.num_envs, "device": place}
-        return call_creator(settings.id, batched[settings.id], settings.kwargs, given)
-    spec = find_spec(settings.id, settings.allow_import, batched)
+        ours: Envs = call_creator(settings.id, BATCHED[settings.id], settings.kwargs, given)
+        return ours
+    spec = find_spec(settings.id, settings.allow_import, BATCHED)
     if settings.vector:
         return VectorEnvs(make_vector(spec, settings.num_envs, settings.kwargs), place)
     if settings.workers:

@@ -76,4 +76,4 @@ class Policy:
             self._memory, self._batch = self.initial_memory(len(batch)), len(batch)
         action, self._memory = self.act(batch, self._memory, starts, deterministic=deterministic)
         action = action[0] if single else action
-        return action if isinstance(obs, Tensor) else action.cpu().numpy()
+        return action if isinstance(obs, Tensor) else action.cpu().numpy()[()]  # a lone Discrete action as a scalar

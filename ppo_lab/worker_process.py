@@ -1,6 +1,6 @@
 """What runs in a worker of `WorkerEnvs`: a fresh Python process that steps its slice of the environments.
 
-It imports NumPy and Gymnasium but not torch, which alone would take two seconds and 200 MB in every worker.
+It stands on NumPy and Gymnasium and not on torch, which would take seconds and 200 MB in every worker.
 """
 
 from __future__ import annotations

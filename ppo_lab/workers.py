@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Mapping
 from multiprocessing import connection
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple, NoReturn
 
 import gymnasium
@@ -66,6 +67,10 @@ class WorkerEnvs:
         probe.close()
         check_spaces(self.observation_space, self.action_space, spec.id)
         self._recipe = (spec, dict(kwargs))
+        try:
+            ForkingPickler.dumps(self._recipe)  # as a pipe does it
+        except Exception as error:  # a lambda, a class made in a function: nothing that has a name to import
+            raise EnvError(f"{spec.id}: {describe_error(error)}; {NOT_IMPORTABLE}") from error
         self._action_format = action_format(num_envs, self.action_space)
         self._shared_action = SharedArray(*self._action_format)
         self._shared_rows = [SharedArray(*one) for one in row_formats(num_envs, self.observation_space)]
@@ -142,8 +147,6 @@ class WorkerEnvs:
                 worker.pipe.send(message)
             except OSError:
                 self._raise_dead(worker)
-            except Exception as error:  # a lambda, a class made in a function: nothing that has a name to import
-                raise EnvError(f"{self._recipe[0].id}: {describe_error(error)}; {NOT_IMPORTABLE}") from error
         failures: dict[int, Failure] = {}
         waiting = list(self._workers)
         while waiting:
@@ -156,7 +159,8 @@ class WorkerEnvs:
         self._in_step = False
         if failures:
             failure = failures[min(failures)]
-            error = (NonFiniteError if failure.kind == "NonFiniteError" else EnvError)(failure.text)
+            text = failure.text if self._started else f"{self._recipe[0].id} in a worker: {failure.text}"
+            error = (NonFiniteError if failure.kind == "NonFiniteError" else EnvError)(text)
             error.add_note(failure.trace)
             raise error
 

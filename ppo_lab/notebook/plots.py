@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 Columns = Mapping[str, np.ndarray]  # name -> value at every update, NaN where there was none
 
@@ -68,15 +68,16 @@ def learning_curve(columns: Columns, ax: Axes, total_timesteps: int | None = Non
     columns: "global_step", "episode/return_mean", "episode/return_std", each (updates,); absent ones are no data.
     total_timesteps: the x axis ends there, so that the picture shows how far the run has come.
     """
-    style(ax)
+    _blank(ax)
     step, mean, std = (_column(columns, name) for name in ("global_step", "episode/return_mean", "episode/return_std"))
     _steps_axis(ax, step, total_timesteps)
     ax.set_ylabel("return", color=TEXT, fontsize=8)
     rows = _finite(step, mean)  # (points,)
     if not rows.size:
-        ax.set_yticks([])
+        ax.yaxis.set_major_locator(NullLocator())
         return _title(ax, "No episode has ended yet", TEXT)
     step, mean, std = step[rows], mean[rows], std[rows]
+    ax.yaxis.set_major_locator(MaxNLocator(7))
     ax.fill_between(step, mean - std, mean + std, color=BLUE, alpha=0.18, linewidth=0, label="± 1 std")
     ax.plot(step, mean, color=BLUE, linewidth=1.8, marker=_marker(step), label="mean of the last 100 episodes")
     ax.legend(loc="upper left", fontsize=8, frameon=False, labelcolor=TEXT)
@@ -114,20 +115,18 @@ def dashboard_figure(
     columns: Columns,
     total_timesteps: int | None = None,
     num_actions: int | None = None,
-    size: tuple[float, float] = (10.0, 4.2),
+    figure: Figure | None = None,
 ) -> Figure:
-    """The learning curve and the four dials in one picture. `size` is in inches."""
-    figure = Figure(figsize=size, facecolor="none")
-    FigureCanvasAgg(figure)
-    # fixed margins: letting matplotlib find them doubles the time of a frame
-    grid = figure.add_gridspec(
-        2, 3, width_ratios=(1.55, 1, 1), left=0.07, right=0.985, top=0.93, bottom=0.115, hspace=0.5, wspace=0.42
-    )
-    learning_curve(columns, figure.add_subplot(grid[:, 0]), total_timesteps)
-    axes = [figure.add_subplot(grid[row, column]) for row in (0, 1) for column in (1, 2)]
-    dials(columns, axes, total_timesteps, entropy_range(num_actions))
-    for ax in axes[:2]:
-        ax.set_xlabel("")
+    """The learning curve and the four dials in one picture.
+
+    figure: one that this function returned earlier, to draw anew: most of a frame's time goes into making axes.
+    """
+    figure = figure if figure is not None else _five_axes()
+    curve, *four = figure.axes
+    learning_curve(columns, curve, total_timesteps)
+    dials(columns, four, total_timesteps, entropy_range(num_actions))
+    for ax in four[:2]:
+        ax.set_xlabel("")  # the one below has it
     return figure
 
 
@@ -166,18 +165,38 @@ def steps(value: float, _position: int | None = None) -> str:
     return f"{value:.4g}"
 
 
+def _five_axes() -> Figure:
+    figure = Figure(figsize=(10.0, 4.2), facecolor="none")
+    FigureCanvasAgg(figure)
+    # fixed margins: letting matplotlib find them doubles the time of a frame
+    grid = figure.add_gridspec(
+        2, 3, width_ratios=(1.55, 1, 1), left=0.07, right=0.985, top=0.93, bottom=0.115, hspace=0.5, wspace=0.42
+    )
+    for place in (grid[:, 0], grid[0, 1], grid[0, 2], grid[1, 1], grid[1, 2]):
+        figure.add_subplot(place)
+    return figure
+
+
+def _blank(ax: Axes) -> None:
+    """Axes in our style with nothing drawn on them, whether they are new or were used before."""
+    for artist in [*ax.lines, *ax.collections, *ax.patches, *ax.texts]:
+        artist.remove()
+    if ax.patch.get_alpha() != 0.0:
+        style(ax)
+
+
 def _dial(name: str, dial: Dial, columns: Columns, ax: Axes, total_timesteps: int | None) -> None:
-    style(ax)
+    _blank(ax)
     step, value = _column(columns, "global_step"), _column(columns, name)
     _steps_axis(ax, step, total_timesteps)
-    ax.yaxis.set_major_locator(MaxNLocator(4))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, digits=3)))
     ax.set_ylabel(dial.unit, color=TEXT, fontsize=8)
     rows = _finite(step, value)  # (points,)
     if not rows.size:
-        ax.set_yticks([])
+        ax.yaxis.set_major_locator(NullLocator())
         return _title(ax, f"{dial.name}: nothing yet", TEXT)
     step, value = step[rows], value[rows]
+    ax.yaxis.set_major_locator(MaxNLocator(4))
     if not math.isnan(dial.low):
         ax.axhspan(dial.low, dial.high, color=GREEN, alpha=0.16, linewidth=0)
     shown = value.clip(min=dial.floor)

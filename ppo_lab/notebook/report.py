@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ppo_lab.evaluation.statistics import mean_interval
+from ppo_lab.evaluation.statistics import describe, mean_interval
 from ppo_lab.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Report:
     return_low: float | None  # 95 % interval of the mean; None with fewer than two episodes
     return_high: float | None
     episodes: int  # that the mean is over
+    score: str  # the same in words
     global_step: int
     total_timesteps: int
     seconds: float  # spent on updates: pauses and pictures do not count
@@ -37,7 +38,7 @@ class Report:
     run: str | None  # the run's folder
 
     def __str__(self) -> str:
-        lines = [("mean return", self._return()), ("env steps", f"{self.global_step:,} of {self.total_timesteps:,}")]
+        lines = [("mean return", self.score), ("env steps", f"{self.global_step:,} of {self.total_timesteps:,}")]
         if self.steps_per_second is not None:
             lines.append(("time", f"{self.seconds:.1f} s, {self.steps_per_second:,.0f} steps per second"))
         if self.run is not None:
@@ -46,14 +47,6 @@ class Report:
         return f"Training is still under way; run this cell again for the end.\n{text}" if self.training else text
 
     __repr__ = __str__
-
-    def _return(self) -> str:
-        if self.return_mean is None:
-            return "no episode has ended yet"
-        if self.return_low is None or self.return_high is None:
-            return f"{self.return_mean:.1f} (one episode)"
-        interval = f"95 % interval {self.return_low:.1f} to {self.return_high:.1f}"
-        return f"{self.return_mean:.1f} ({interval}, last {self.episodes} episodes)"
 
 
 def report(session: Session) -> Report:
@@ -81,25 +74,27 @@ def _report(session: Session, training: bool) -> Report:
     returns = np.array(list(trainer.state.episodes.returns), dtype=np.float64)  # (episodes,)
     low, high = mean_interval(returns) if len(returns) > 1 else (math.nan, math.nan)
     known = math.isfinite(low) and math.isfinite(high)
-    times = [history[name] for name in ("time/rollout_seconds", "time/learn_seconds") if name in history]
-    seconds = float(np.nansum(times)) if times else 0.0
-    # only updates this process has seen have a time; a speed must not count the steps of others
-    steps = float(np.diff(history["global_step"], prepend=_first_step(history)).sum()) if times else 0.0
+    seconds, speed = _timing(history)
     return Report(
         training=training,
         return_mean=float(returns.mean()) if len(returns) else None,
         return_low=low if known else None,
         return_high=high if known else None,
         episodes=len(returns),
+        score=describe(returns) if len(returns) else "no episode has ended yet",
         global_step=trainer.state.global_step,
         total_timesteps=trainer.config.ppo.total_timesteps,
         seconds=seconds,
-        steps_per_second=steps / seconds if seconds else None,
+        steps_per_second=speed,
         run=os.path.relpath(trainer.run.folder) if trainer.run is not None else None,
     )
 
 
-def _first_step(history: dict[str, np.ndarray]) -> float:
-    """global_step before the first update of a history, taking its length for that of the others."""
-    update, step = history["update"], history["global_step"]
-    return float(step[0] - step[0] / update[0]) if len(update) else 0.0
+def _timing(history: dict[str, np.ndarray]) -> tuple[float, float | None]:
+    """Seconds spent on the updates of a history, and env steps a second over them."""
+    names = ("time/rollout_seconds", "time/learn_seconds", "time/steps_per_second")
+    if not all(name in history for name in names):
+        return 0.0, None
+    rollout, learn, speed = (history[name] for name in names)  # (updates,) each
+    seconds = rollout + learn
+    return float(seconds.sum()), float((speed * seconds).sum() / seconds.sum())

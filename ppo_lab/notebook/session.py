@@ -68,7 +68,7 @@ def ui_attached() -> bool:
     forced = os.environ.get("PPO_LAB_UI")
     if forced in ("0", "1"):
         return forced == "1"
-    shell = get_ipython()
+    shell: Any = get_ipython()
     if shell is None or not hasattr(shell, "kernel"):
         return False
     # the one sign that is right everywhere: papermill, nbconvert and nbval can answer no input(). JPY_SESSION_NAME is
@@ -168,7 +168,7 @@ class Session:
     # ---- the training thread ---------------------------------------------------------------------------------------
 
     def _train_in_background(self, view: View) -> None:
-        shell = get_ipython()
+        shell: Any = get_ipython()
         cell = shell.get_parent() if shell is not None and hasattr(shell, "get_parent") else None
 
         def train() -> None:
@@ -205,11 +205,12 @@ class Session:
             for update in self.trainer:
                 self._take(update)
                 if self._boundary():
-                    return
+                    break
         except KeyboardInterrupt:  # only on the main thread; the update it fell into is done to its end
             self._stop = True
             for update in self.trainer:
-                return self._take(update)
+                self._take(update)
+                break
 
     def _take(self, update: Update) -> None:
         self.records.append(update)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.getipython import get_ipython
 from IPython.display import display
+from matplotlib.figure import Figure
 
 from ppo_lab.notebook.plots import dashboard_figure, number, to_png
 
@@ -31,16 +32,15 @@ class Lines:
     def finish(self, session: Session) -> None:
         """The picture and the last line."""
         if get_ipython() is not None:
-            display(as_bundle(picture(session), progress_line(session)), raw=True)
+            display(as_bundle(to_png(figure_of(session)), progress_line(session)), raw=True)
         print(closing_line(session), flush=True)
 
 
-def picture(session: Session, dpi: int = 100, compress_level: int = 6) -> bytes:
-    """Learning curve and dials of a session as PNG."""
+def figure_of(session: Session, figure: Figure | None = None) -> Figure:
+    """Learning curve and dials of a session; `figure` is an earlier one to draw anew."""
     trainer = session.trainer
     num_actions = getattr(trainer.envs.action_space, "n", None)  # of a Discrete space
-    figure = dashboard_figure(session.history, trainer.config.ppo.total_timesteps, num_actions)
-    return to_png(figure, dpi, compress_level)
+    return dashboard_figure(session.history, trainer.config.ppo.total_timesteps, num_actions, figure)
 
 
 def as_bundle(png: bytes, text: str) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def as_bundle(png: bytes, text: str) -> dict[str, Any]:
 
 
 def progress_line(session: Session) -> str:
-    """"20,480 of 100,000 steps, return 87 ± 40, 24,012 steps per second"."""
+    """ "20,480 of 100,000 steps, return 87 ± 40, 24,012 steps per second"."""
     trainer, last = session.trainer, session.records.last
     parts = [f"{trainer.state.global_step:,} of {trainer.config.ppo.total_timesteps:,} steps"]
     mean = last("episode/return_mean")

@@ -208,15 +208,15 @@ def test_a_cart_does_not_feel_its_neighbours():
 
 
 def test_seeds():
-    def run(seed):
-        envs = CartPole(4)
+    def run(seed, before):
+        envs = CartPole(4, max_episode_steps=12)
         envs.reset(seed=99)  # what was before does not matter
-        envs.step(torch.ones(4, dtype=torch.int64))
+        rollout(envs, random_actions(before, 4, seed=9))
         first = envs.reset(seed=seed).clone()
         return torch.cat([first[None], rollout(envs, random_actions(100, 4))[0]])
 
-    assert torch.equal(run(1), run(1))
-    assert not torch.equal(run(1)[0], run(2)[0])
+    assert torch.equal(run(1, before=1), run(1, before=8))
+    assert not torch.equal(run(1, before=1)[0], run(2, before=1)[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -166,6 +166,12 @@ def test_two_state_shows_a_trace_that_is_not_cut_before_it_has_learned():
     assert [sum(weighted), sum(weighted[:3])] == pytest.approx([float(x) for x in told.groups()], abs=6e-4)
 
 
+def reset_anew(probe):
+    envs = probe(16)
+    envs.reset(seed=4)
+    return envs
+
+
 @pytest.mark.parametrize("probe", PROBES)
 def test_seeds_and_a_loaded_state_continue_alike(probe):
     def play(envs, steps):
@@ -179,6 +185,8 @@ def test_seeds_and_a_loaded_state_continue_alike(probe):
     other = probe(16)
     other.load_state_dict(snapshot)
     assert torch.equal(play(other, 10), rest)
+    same.reset(seed=4)  # in the middle of its episodes
+    assert torch.equal(play(same, 5), play(reset_anew(probe), 5))
     if len(probe.table.obs) > 1 and len(probe.table.start) > 1:
         assert not torch.equal(envs.reset(seed=5).clone(), envs.reset(seed=6))
 

@@ -278,6 +278,14 @@ def test_settings_of_the_environment_are_kept_but_for_their_number(made, kind):
     assert env.num_envs == before.env.num_envs == 1000
 
 
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_evaluate_is_run_episodes_in_environments_of_its_own(made, deterministic):
+    a = evaluate(Constant(), "CartPole-v1", 6, seed=9, deterministic=deterministic, num_envs=4)
+    b = run_episodes(Constant(), ScriptedEnvs(4, lambda i, k: 3), 6, seed=9, deterministic=deterministic)
+    assert_equal(a, b)
+    assert made[0][1].seed == 9
+
+
 def test_environments_are_closed_after_an_error(made):
     class Broken(Constant):
         def act(self, *args, **kwargs):
@@ -349,9 +357,14 @@ def test_cartpole_as_a_plain_gymnasium_loop_plays_it():
 
 
 def test_evaluate_by_id():
+    torch.manual_seed(5)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     a, b = (evaluate(Leaning(), "CartPole-v1", episodes=5, seed=2) for _ in range(2))
     assert_equal(a, b)
     assert (a.returns > 20).all()
+    assert torch.equal(torch.get_rng_state(), before[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])
+    assert random.getstate() == before[2]
     cut_off = evaluate(Leaning(), EnvConfig(id="CartPole-v1", kwargs={"max_episode_steps": 9}), episodes=5)
     assert cut_off.lengths.tolist() == [9] * 5
     assert not cut_off.terminated.any()

@@ -1,0 +1,85 @@
+"""Sliders for the settings that may change while training runs, made from their ranges in the config."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+
+from ppo_lab.config import LIVE, PPOConfig
+from ppo_lab.errors import ConfigError, LabError
+
+MOST_STEPS = 50  # of a linear slider
+PER_DECADE = (1.0, 1.3, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0, 6.3, 8.0)  # of a logarithmic one: equal ratios, rounded
+
+
+def slider_values(key: str, current: float) -> list[float]:
+    """The values a slider for ppo.<key> offers, ascending, `current` among them exactly as it is."""
+    if key not in LIVE:
+        raise ConfigError(f"{key!r} cannot change while training runs; live keys: {', '.join(LIVE)}")
+    extra: Any = PPOConfig.model_fields[key].json_schema_extra
+    low, high, scale = (extra["slider"][part] for part in ("low", "high", "scale"))
+    if scale == "log":
+        exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        grid = [float(f"{mantissa}e{exponent}") for exponent in exponents for mantissa in PER_DECADE]
+    else:
+        step = _round_step((high - low) / MOST_STEPS)
+        if PPOConfig.model_fields[key].annotation is int:
+            step = max(round(step), 1)
+        grid = [round(float(value), 10) for value in np.arange(low, high, step)]
+    inside = {value for value in grid if low <= value <= high}
+    values = sorted(inside | {float(low), float(high), float(current)})
+    return [int(value) for value in values] if PPOConfig.model_fields[key].annotation is int else values
+
+
+def slider_label(value: float) -> str:
+    """A value as the slider shows it: 0.2, 3.2e-4."""
+    if value and abs(value) < 0.01:
+        mantissa, exponent = f"{value:.6e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:g}"
+
+
+class Slider:
+    """One setting: the slider, and what is in force."""
+
+    def __init__(self, key: str, current: float, change: Callable[[str, Any], None]) -> None:
+        """change: called with key and value when the person has moved the slider. It may raise LabError."""
+        self.key = key
+        self._change = change
+        # An explicit list of values, not a FloatSlider: that one rounds the value it is given to its own grid when the
+        # browser draws it and sends the rounded one back, which changes a setting that nobody has touched.
+        self.slider = widgets.SelectionSlider(
+            options=[(slider_label(value), value) for value in slider_values(key, current)],
+            value=current,
+            description=key,
+            continuous_update=False,  # one change a drag
+            tooltip=PPOConfig.model_fields[key].description,
+            style={"description_width": "110px"},
+            layout={"width": "420px"},
+        )
+        self.note = widgets.HTML()
+        self.slider.observe(self._moved, names="value")
+        self.widget = widgets.HBox([self.slider, self.note])
+
+    def show(self, in_force: float, pending: float | None) -> None:
+        """Say beside the slider what the trainer uses now, or what it has been asked for and not taken yet."""
+        if pending is not None:
+            self.note.value = f"<i>pending: {slider_label(pending)}, in force: {slider_label(in_force)}</i>"
+        else:
+            self.note.value = f"in force: {slider_label(in_force)}"
+
+    def _moved(self, change: Any) -> None:
+        try:
+            self._change(self.key, change["new"])
+        except LabError as error:
+            self.note.value = f"<b>{error}</b>"
+
+
+def _round_step(step: float) -> float:
+    """The next of 1, 2, 5 times a power of ten at or above `step`."""
+    power = 10.0 ** math.floor(math.log10(step) + 1e-9)
+    return next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= step * (1 - 1e-9))

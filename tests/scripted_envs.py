@@ -1,0 +1,106 @@
+"""Gymnasium environments for tests: what they answer follows from their script or their seed and from nothing else."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+
+
+class ScriptedEnv(gymnasium.Env):
+    """Observation (who, episode, step, action) and endings as written: episode k is script[k % len(script)].
+
+    One character a step: '.' goes on, 'T' terminates, 'C' is cut off, 'B' both at once. With `reuse` every observation
+    is the same array, written over; `spoil` writes into the action, as environments that clip in place do.
+    """
+
+    metadata: ClassVar = {"render_modes": []}
+    observation_space = spaces.Box(-np.inf, np.inf, (4,), np.float32)
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def __init__(self, who: int, script: tuple[str, ...], reuse: bool = False, spoil: bool = False) -> None:
+        self.who, self.script, self.reuse, self.spoil = who, script, reuse, spoil
+        self.episode, self.seeds, self.closed = -1, [], 0
+        self.buffer = np.zeros(4, np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        self.seeds.append(seed)
+        self.episode += 1
+        self.t = 0
+        return self._observe(0.0), {}
+
+    def step(self, action: np.ndarray):
+        ending = self.script[self.episode % len(self.script)][self.t]
+        self.t += 1
+        obs = self._observe(float(action[0]))
+        if self.spoil:
+            action *= 0
+        reward = self.who + self.episode / 8 + self.t / 64
+        return obs, reward, ending in "TB", ending in "CB", {}
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def _observe(self, action: float) -> np.ndarray:
+        obs = self.buffer if self.reuse else np.zeros(4, np.float32)
+        obs[:] = self.who, self.episode, self.t, action
+        return obs
+
+
+class SeededEnv(gymnasium.Env):
+    """A noisy walk that follows from its seed; an episode lasts 1 to 6 steps. Fails where `faults` says so.
+
+    faults: [seed of an episode, step in it, kind], kind one of FAULTS.
+    """
+
+    metadata: ClassVar = {"render_modes": []}
+    observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float64)  # float64: handed out as float32
+    action_space = spaces.Discrete(3, start=5)
+    FAULTS = (
+        "raise", "exit", "slow", "stuck", "nan reward", "nan obs", "huge obs", "no reward", "shape", "four"
+    )  # fmt: skip
+
+    def __init__(self, faults: tuple = ()) -> None:
+        self.faults = {int(seed): (step, kind) for seed, step, kind in faults}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        self.fault = self.faults.get(seed, (0, ""))
+        self.t = 0
+        self.length = int(self.np_random.integers(1, 7)) if seed not in self.faults else 10
+        return self.np_random.normal(size=3), {}
+
+    def step(self, action: np.integer):
+        assert isinstance(action, np.integer)
+        assert self.action_space.contains(action), f"action {action}"
+        self.t += 1
+        obs, reward = self.np_random.normal(size=3) + action, float(self.np_random.normal())
+        over, cut = self.t == self.length and self.length % 2 == 0, self.t == self.length and self.length % 3 == 0
+        answer = obs, reward, over or (self.t == self.length and not cut), cut, {}
+        return self.faulty(answer) if self.t == self.fault[0] else answer
+
+    def faulty(self, answer: tuple) -> Any:
+        obs, reward, *rest = answer
+        kind = self.fault[1]
+        if kind == "raise":
+            raise ZeroDivisionError("a wheel\n came off")
+        if kind == "exit":
+            os._exit(7)
+        if kind in ("slow", "stuck"):
+            time.sleep(1.0 if kind == "slow" else 3600)
+        if kind in ("nan obs", "huge obs"):
+            obs[1] = np.nan if kind == "nan obs" else 1e300
+        changed = {"nan reward": (obs, np.nan), "no reward": (obs, None), "shape": (obs[:2], reward)}.get(kind)
+        answer = (*(changed or (obs, reward)), *rest)
+        return answer[:4] if kind == "four" else answer
+
+
+def seeded_spec(env_id: str = "test/Seeded-v0") -> EnvSpec:
+    """SeededEnv as Gymnasium registers it: its entry point is text, so another process can import it."""
+    return EnvSpec(env_id, entry_point="tests.scripted_envs:SeededEnv", max_episode_steps=20)

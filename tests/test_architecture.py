@@ -1,0 +1,115 @@
+"""The house stays as it was drawn: imports run downwards, files and functions stay readable."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# From the ground up; a module imports from floors below its own, or within its own folder.
+FLOORS = [
+    ["errors"],
+    ["yaml_text"],
+    ["config"],
+    ["config_file", "networks", "interrupts"],
+    ["distributions", "advantages", "losses", "schedules"],
+    ["env_loop", "adapters", "workers", "envs"],
+    ["actor_critic", "episodes", "reward_scaling", "diagnostics"],
+    ["rollout", "export", "optimizer"],
+    ["train_state", "runs"],
+    ["trainer"],
+    ["evaluation", "selfplay", "scale"],
+    ["notebook"],
+    ["cli"],
+]
+FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
+SPACES_ALLOWED = {"ppo_lab/distributions.py", "ppo_lab/envs.py", "ppo_lab/networks/observation.py"}
+SOURCES = sorted([*ROOT.glob("ppo_lab/**/*.py"), *ROOT.glob("environment/**/*.py")])
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports(tree: ast.AST, inside_functions: bool) -> set[str]:
+    """Dotted names of what is imported; without those inside functions, which are how a wing is asked for lazily."""
+    nodes = ast.walk(tree) if inside_functions else _outside_functions(tree)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def _outside_functions(node: ast.AST):
+    yield node
+    for child in ast.iter_child_nodes(node):
+        typing_only = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not typing_only:
+            yield from _outside_functions(child)
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if name(p).startswith("ppo_lab/")], ids=name)
+def test_imports_run_downwards(path):
+    own = path.relative_to(ROOT / "ppo_lab").parts[0].removesuffix(".py")
+    if own == "__init__":
+        return  # the table of contents
+    assert own in FLOOR, f"{own} has no floor yet: give it one in FLOORS"
+    for module in imports(ast.parse(path.read_text()), inside_functions=False):
+        parts = module.split(".")
+        assert parts[0] not in ("environment", "notebooks", "tests", "benchmarks"), f"{name(path)} imports {module}"
+        if parts[0] == "ppo_lab" and len(parts) > 1 and parts[1] != own:
+            assert FLOOR[parts[1]] <= FLOOR[own], f"{name(path)} imports {module} from a floor above"
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if name(p).startswith("environment/")], ids=name)
+def test_environments_stand_on_the_protocol_alone(path):
+    ours = {m for m in imports(ast.parse(path.read_text()), inside_functions=True) if m.startswith("ppo_lab")}
+    assert ours <= {"ppo_lab.envs", "ppo_lab.errors"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_files_and_functions_stay_readable(path):
+    text = path.read_text()
+    assert text.count("\n") <= 260
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 50, f"{node.name} has {node.end_lineno - node.lineno + 1} lines"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_spaces_are_looked_at_in_three_files_only(path):
+    if name(path) not in SPACES_ALLOWED and not name(path).startswith("environment/"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":
+                asked = ast.unparse(node.args[1])
+                assert not any(space in asked for space in ("spaces.", "Box", "Discrete")), f"line {node.lineno}"
+
+
+def test_only_the_notebook_wing_knows_jupyter():
+    for path in SOURCES:
+        if "ppo_lab/notebook/" not in name(path):
+            found = imports(ast.parse(path.read_text()), inside_functions=True)
+            assert not {m.split(".")[0] for m in found} & {"IPython", "ipywidgets", "papermill", "matplotlib"}, name(path)
+
+
+def test_files_without_a_home_do_not_exist():
+    homeless = {"utils", "common", "base", "helpers", "misc", "core", "types"}
+    assert not homeless & {path.stem for path in SOURCES}
+
+
+def test_the_readme_names_every_room():
+    text = (ROOT / "README.md").read_text()
+    for path in [*ROOT.glob("ppo_lab/*.py"), *ROOT.glob("environment/*.py"), *ROOT.glob("notebooks/*.ipynb")]:
+        if path.stem != "__init__":
+            assert path.name in text, f"README's file tree lacks {path.name}"
+
+
+def test_public_names_exist():
+    import ppo_lab
+
+    assert all(getattr(ppo_lab, public) is not None for public in ppo_lab.__all__)
