@@ -22,6 +22,7 @@ LOSS_METRICS = (
 )
 
 
+@torch.no_grad()
 def loss_metrics(losses: Sequence[Loss], grad_norms: Sequence[Tensor]) -> dict[str, float]:
     """Means over the gradient steps of an update; nothing if there was none.
 

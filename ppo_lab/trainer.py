@@ -76,9 +76,13 @@ class Trainer:
             torch.set_num_threads(config.run.threads)
         self.config = config
         self.envs = envs if envs is not None else make_envs(config, pick_device(config.run.device))
-        self.state = initial_state(config, self.envs)
-        self.rollout = Rollout.empty(config.ppo.num_steps, self.envs.num_envs, self.state.obs, self.state.model)
-        self.run = Run.create(config) if config.run.root is not None else None
+        try:
+            self.state = initial_state(config, self.envs)
+            self.rollout = Rollout.empty(config.ppo.num_steps, self.envs.num_envs, self.state.obs, self.state.model)
+            self.run = Run.create(config) if config.run.root is not None else None
+        except BaseException:
+            self.envs.close()  # leave no worker behind
+            raise
         self._pending: dict[str, Any] = {}  # live changes on their way, from any thread
         self._lock = threading.Lock()
         self._under_way: Iterator[Event] | None = None
