@@ -148,6 +148,14 @@ class RunConfig(_Section):
         1, description="torch CPU threads (small networks are fastest with 1); null: torch's", ge=1, le=1024
     )
     tensorboard: bool = Field(True, description="write TensorBoard event files beside metrics.jsonl")
+    checkpoint_every: int = Field(
+        50_000, description="env steps between checkpoints; 0: only when the run ends or is stopped", ge=0
+    )
+    keep_last: int = Field(3, description="checkpoints kept for being the newest", ge=1, le=10_000)
+    keep_every: int = Field(0, description="keep also the first checkpoint in every so many env steps; 0: none", ge=0)
+    best_by: Literal["return", "evaluation"] = Field("return", description="what the best checkpoint is best in")
+    eval_every: int = Field(0, description="env steps between evaluations of the policy while it trains; 0: none", ge=0)
+    eval_episodes: int = Field(10, description="episodes of each of them", ge=1, le=100_000)
 
     @field_validator("name")
     @classmethod
@@ -157,6 +165,12 @@ class RunConfig(_Section):
                 "a run name has 1 to 64 letters, digits, '.', '_' or '-' and starts with a letter or digit"
             )
         return name
+
+    @model_validator(mode="after")
+    def _best_can_be_known(self) -> RunConfig:
+        if self.best_by == "evaluation" and not self.eval_every:
+            raise ValueError("best_by: evaluation needs eval_every > 0")
+        return self
 
 
 class Config(_Section):

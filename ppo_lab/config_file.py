@@ -55,9 +55,14 @@ def override(config: Config, overrides: Mapping[str, Any]) -> Config:
     return _validated(settings)
 
 
+def flat(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """{"ppo": {"gamma": 0.9}} as {"ppo.gamma": 0.9}."""
+    return {f"{section}.{name}": value for section, values in _nested(overrides).items() for name, value in values.items()}
+
+
 def check_live(key: str, value: Any) -> Any:
     """The value as a live change of ppo.<key> takes it. Raises ConfigError if the key or the value is not allowed."""
-    if key not in LIVE:
+    if key not in LIVE and key != "total_timesteps":  # a run can be made longer or shorter, but has no slider for it
         raise ConfigError(
             f"{key!r} cannot change while training runs{_nearest(key, LIVE)}; live keys: {', '.join(LIVE)}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -69,3 +70,13 @@ class EpisodeStatistics:
             "lengths": list(self.lengths),
             "count": self.count,
         }
+
+    def load_finished(self, saved: Mapping[str, Any]) -> None:
+        """Take over the episodes that ended."""
+        self.returns = deque(saved["returns"], maxlen=WINDOW)
+        self.lengths = deque(saved["lengths"], maxlen=WINDOW)
+        self.count = saved["count"]
+
+    def load_under_way(self, saved: Mapping[str, Any]) -> None:
+        """Take over what the unfinished episodes have gathered."""
+        self.partial_return, self.partial_length = saved["partial_return"], saved["partial_length"]

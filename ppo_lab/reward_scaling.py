@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -37,3 +38,7 @@ class RewardScaler:
     def state_dict(self) -> dict[str, Any]:
         """All of it, as tensors."""
         return {"discounted_return": self.discounted_return, **self.moments.state_dict()}
+
+    def load_moments(self, saved: Mapping[str, Any]) -> None:
+        """Take over the statistics; the returns under way belong to the environments."""
+        self.moments.load_state_dict({name: saved[name] for name in self.moments.state_dict()})

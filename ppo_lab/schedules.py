@@ -53,8 +53,13 @@ def settings_at(ppo: PPOConfig, live: Mapping[str, LiveChange], progress: float)
             }
             values[name] = scheduled(kind, start, end, progress, later)
         else:
-            values[name] = scheduled(kind, start, end, (progress - since) / (1.0 - since) if since < 1.0 else 1.0)
+            values[name] = scheduled(kind, start, end, _rest(progress, since))
     return ppo.model_copy(update=values)
+
+
+def _rest(progress: float, since: float) -> float:
+    """How much of the training that was left at `since` is over; progress can step back when a run is made longer."""
+    return max(progress - since, 0.0) / (1.0 - since) if since < 1.0 else 1.0
 
 
 def warmup_factor(warmup: float, progress: float, step: float) -> float:

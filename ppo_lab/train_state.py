@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from ppo_lab.actor_critic import ActorCritic, Memory
 from ppo_lab.config import Config
 from ppo_lab.envs import Envs
 from ppo_lab.episodes import EpisodeStatistics
-from ppo_lab.errors import ConfigError
+from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.optimizer import make_optimizer
 from ppo_lab.reward_scaling import RewardScaler
 from ppo_lab.schedules import LiveChange
@@ -35,9 +35,21 @@ class TrainState:
     shuffle_rng: Generator
     episodes: EpisodeStatistics
     reward_scaler: RewardScaler
+    configured_timesteps: int  # env steps in all, before anybody extended the run
     global_step: int = 0  # env steps so far, over all environments; rows that are no experience do not count
     update: int = 0  # updates so far
     live: dict[str, LiveChange] = field(default_factory=dict)  # settings a person changed, and when
+
+    @property
+    def total_timesteps(self) -> int:
+        """Env steps in all: as configured, or as the run was extended to."""
+        live = self.live.get("total_timesteps")
+        return int(live.value) if live is not None else self.configured_timesteps
+
+    @property
+    def progress(self) -> float:
+        """The share of training that is over, 0 to about 1."""
+        return self.global_step / self.total_timesteps
 
     def state_dict(self) -> dict[str, Any]:
         """All of it as nested dictionaries of tensors and plain values."""
@@ -56,29 +68,78 @@ class TrainState:
             "live": {name: list(change) for name, change in self.live.items()},
         }
 
+    def load_learner(self, saved: Mapping[str, Any]) -> None:
+        """Take over what was learned and counted, from a `state_dict`: all but what belongs to the environments.
+
+        Raises RunError if the weights belong to another model.
+        """
+        try:
+            self.model.load_state_dict(saved["model"])
+            state = {int(index): moments for index, moments in saved["optimizer"]["state"].items()}
+            self.optimizer.load_state_dict({**saved["optimizer"], "state": state})
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise RunError(f"the weights of the checkpoint do not fit this model: {reason}") from None
+        self.reward_scaler.load_moments(saved["reward_scaler"])
+        self.episodes.load_finished(saved["episodes"])
+        self.global_step, self.update = saved["global_step"], saved["update"]
+        self.live = {name: LiveChange(*change) for name, change in saved["live"].items()}
+
+    def load_experience(self, saved: Mapping[str, Any]) -> None:
+        """Take over what belongs to the environments as they were: observations, memory, episodes under way."""
+        self.obs, self.memory, self.starts = saved["obs"], saved["memory"], saved["starts"]
+        self.episodes.load_under_way(saved["episodes"])
+        self.reward_scaler.discounted_return = saved["reward_scaler"]["discounted_return"]
+
+    def reseed(self, run_seed: int) -> None:
+        """Begin new streams of random numbers."""
+        fresh = seeds(run_seed)
+        self.action_rng.manual_seed(fresh.actions)
+        self.shuffle_rng.manual_seed(fresh.order)
+
+    def load_random_numbers(self, saved: Mapping[str, Any]) -> None:
+        """Go on in every stream of random numbers. Last, so that nothing draws from them in between."""
+        self.action_rng.set_state(saved["action_rng"].cpu())
+        self.shuffle_rng.set_state(saved["shuffle_rng"].cpu())
+
+
+class Seeds(NamedTuple):
+    """A seed for each use of random numbers, so that no use of one shifts another."""
+
+    weights: int
+    actions: int
+    order: int  # of rows in minibatches
+    environments: int
+
+
+def seeds(run_seed: int) -> Seeds:
+    """All seeds of a run."""
+    weights, actions, order, environments = np.random.SeedSequence(run_seed).generate_state(4, np.uint64) >> np.uint64(1)
+    return Seeds(int(weights), int(actions), int(order), int(environments) % 2**31)
+
 
 def initial_state(config: Config, envs: Envs) -> TrainState:
     """The state before the first update. Everything random in it follows from config.run.seed and nothing else.
 
     Weights, actions and minibatch order have a stream of random numbers each, so that no use of one shifts another.
     """
-    seeds = np.random.SeedSequence(config.run.seed).generate_state(4, np.uint64) >> np.uint64(1)
-    weights, actions, order, environments = (int(seed) for seed in seeds)
+    seed = seeds(config.run.seed)
     with torch.random.fork_rng(devices=[]):  # the caller's global random numbers stay as they were
-        torch.manual_seed(weights)
+        torch.manual_seed(seed.weights)
         model = ActorCritic(config.model, envs.observation_space, envs.action_space)  # on the CPU: equal on any device
     model.to(envs.device)
-    obs = envs.reset(environments % 2**31)
+    obs = envs.reset(seed.environments)
     return TrainState(
         model=model,
         optimizer=make_optimizer(model, config.ppo.adam_eps),
         obs=obs.clone(),
         memory=model.initial_memory(envs.num_envs),
         starts=torch.ones(envs.num_envs, dtype=torch.bool, device=envs.device),
-        action_rng=Generator(envs.device).manual_seed(actions),
-        shuffle_rng=Generator(envs.device).manual_seed(order),
+        action_rng=Generator(envs.device).manual_seed(seed.actions),
+        shuffle_rng=Generator(envs.device).manual_seed(seed.order),
         episodes=EpisodeStatistics(envs.num_envs, envs.device),
         reward_scaler=RewardScaler(envs.num_envs, envs.device),
+        configured_timesteps=config.ppo.total_timesteps,
     )
 
 

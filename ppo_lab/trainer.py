@@ -2,62 +2,34 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ppo_lab.advantages import gae, normalized
+from ppo_lab import continuing
 from ppo_lab.config import Config, PPOConfig
 from ppo_lab.config_file import check_live
 from ppo_lab.diagnostics import critic_metrics, loss_metrics
 from ppo_lab.envs import Envs, make_envs
-from ppo_lab.errors import ConfigError
+from ppo_lab.errors import ConfigError, RunError
+from ppo_lab.events import AdvantagesEstimated, Event, MinibatchStepped, RolloutCollected, Update
 from ppo_lab.export import Policy
 from ppo_lab.interrupts import interrupt_deferred
 from ppo_lab.losses import Loss, ppo_loss
 from ppo_lab.optimizer import gradient_step, set_learning_rates
+from ppo_lab.recording import finish_update, write_checkpoint
 from ppo_lab.rollout import Batch, Rollout, collect, minibatches
+from ppo_lab.mailbox import Mailbox, take_changes
+from ppo_lab.runs.journal import Change
 from ppo_lab.runs.run import Run
-from ppo_lab.schedules import LiveChange, settings_at
+from ppo_lab.schedules import settings_at
 from ppo_lab.train_state import fingerprint, initial_state, pick_device
-
-
-class RolloutCollected(NamedTuple):
-    """T steps of N environments are in; the next update writes over them."""
-
-    rollout: Rollout
-
-
-class AdvantagesEstimated(NamedTuple):
-    """What the update will learn from."""
-
-    advantage: Tensor  # (T, N) before normalisation
-    returns: Tensor  # (T, N)
-
-
-class MinibatchStepped(NamedTuple):
-    """One optimizer step was taken; `loss` is from before it."""
-
-    epoch: int
-    batch: Batch
-    loss: Loss
-    grad_norm: Tensor  # () before clipping
-
-
-class Update(NamedTuple):
-    """One PPO update is done: the state is whole, and can be looked at, evaluated and saved."""
-
-    update: int  # 1 for the first
-    global_step: int
-    metrics: dict[str, float]
-
-
-Event = RolloutCollected | AdvantagesEstimated | MinibatchStepped | Update
 
 
 class Trainer:
@@ -70,8 +42,11 @@ class Trainer:
     short: the run ends with the first update at or past total_timesteps, ceil(total / (num_envs * num_steps)) updates.
     """
 
-    def __init__(self, config: Config, envs: Envs | None = None) -> None:
-        """Raises ConfigError or EnvError for settings that cannot work. `envs` replaces the ones of config.env."""
+    def __init__(self, config: Config, envs: Envs | None = None, run: Run | None = None) -> None:
+        """Raises ConfigError, EnvError or RunError for settings that cannot work.
+
+        envs: instead of the ones config.env asks for. run: an open folder to go on in, instead of a new one.
+        """
         if config.run.threads is not None:
             torch.set_num_threads(config.run.threads)
         self.config = config
@@ -79,12 +54,13 @@ class Trainer:
         try:
             self.state = initial_state(config, self.envs)
             self.rollout = Rollout.empty(config.ppo.num_steps, self.envs.num_envs, self.state.obs, self.state.model)
-            self.run = Run.create(config) if config.run.root is not None else None
+            self.run = run or (Run.create(config) if config.run.root is not None else None)
         except BaseException:
             self.envs.close()  # leave no worker behind
             raise
-        self._pending: dict[str, Any] = {}  # live changes on their way, from any thread
-        self._lock = threading.Lock()
+        self.inexact = continuing.why_inexact(self.envs)  # why a resume would not be exact; None: it will be
+        self._mailbox = Mailbox()
+        self.save_asked = False  # by a person, for the end of the update under way
         self._under_way: Iterator[Event] | None = None
         self._seconds: defaultdict[type, float] = defaultdict(float)  # spent on each kind of event of this update
 
@@ -98,8 +74,11 @@ class Trainer:
         Left in the middle of an update, that update goes on where it was with the next loop over the trainer. An
         interrupt (Ctrl-C, the notebook's stop button) arrives between two events and loses nothing.
         """
-        while self._under_way is not None or not self.finished:
+        while True:
             if self._under_way is None:
+                take_changes(self.state, self._mailbox, self.config.ppo, self.run)
+                if self.finished:
+                    return
                 self._under_way = self._update()
                 self._seconds.clear()
             with interrupt_deferred():
@@ -109,7 +88,7 @@ class Trainer:
     @property
     def finished(self) -> bool:
         """total_timesteps are reached."""
-        return self.state.global_step >= self.config.ppo.total_timesteps
+        return self.state.global_step >= self.state.total_timesteps
 
     def _update(self) -> Iterator[Event]:
         """One iteration of PPO (Schulman et al. 2017, algorithm 1)."""
@@ -144,15 +123,11 @@ class Trainer:
         yield Update(state.update, state.global_step, metrics)
 
     def _begin_update(self) -> PPOConfig:
-        """Take the live changes in; the settings of this update."""
+        """The settings of this update: schedules and live changes in force."""
         state, ppo = self.state, self.config.ppo
-        progress = state.global_step / ppo.total_timesteps
-        with self._lock:
-            state.live.update({key: LiveChange(value, progress) for key, value in self._pending.items()})
-            self._pending.clear()
-        settings = settings_at(ppo, state.live, progress)
-        step = self.envs.num_envs * ppo.num_steps / ppo.total_timesteps
-        set_learning_rates(state.optimizer, ppo, settings.learning_rate, progress, step)
+        settings = settings_at(ppo, state.live, state.progress)
+        step = self.envs.num_envs * ppo.num_steps / state.total_timesteps
+        set_learning_rates(state.optimizer, ppo, settings.learning_rate, state.progress, step)
         return settings
 
     def _count_experience(self) -> None:
@@ -210,25 +185,61 @@ class Trainer:
         self._seconds[type(event)] += time.perf_counter() - began
         if isinstance(event, Update):
             self._under_way = None
-            seconds = sum(self._seconds.values())
-            event.metrics["time/rollout_seconds"] = self._seconds[RolloutCollected]
-            event.metrics["time/learn_seconds"] = seconds - self._seconds[RolloutCollected]
-            event.metrics["time/steps_per_second"] = int(self.rollout.valid.sum()) / seconds
-            if self.run is not None:
-                self.run.record(event.update, event.global_step, event.metrics)
+            finish_update(self, event, self._seconds)
         return event
 
-    def set(self, **changes: float | int | None) -> None:
+    def set(self, *, source: str = "code", **changes: float | int | None) -> None:
         """Change settings while training runs, e.g. set(learning_rate=1e-4); taken at the next update boundary.
 
-        Safe from any thread. All changes or none: raises ConfigError for a key that cannot change or a value outside
-        its range.
+        Safe from any thread; written into the journal with `source`. total_timesteps can be set too, to extend a run.
+        All changes or none: raises ConfigError for a key that cannot change or a value outside its range.
         """
         checked = {key: check_live(key, value) for key, value in changes.items()}
         if checked.get("gamma") == 1.0 and self.config.ppo.normalize_reward:
             raise ConfigError("ppo.gamma: normalize_reward needs gamma < 1, got 1.0")
-        with self._lock:
-            self._pending.update(checked)
+        self._mailbox.post(checked, source)
+
+    def save(self) -> Path | None:
+        """A checkpoint now; in the middle of an update, with its end (then None). Raises RunError without a run folder."""
+        if self.run is None:
+            raise RunError("nothing is written: run.root is null")
+        if self._under_way is not None:
+            self.save_asked = True
+            return None
+        return write_checkpoint(self, {})
+
+    @classmethod
+    def resume(cls, run: str | Path, total_timesteps: int | None = None, envs: Envs | None = None) -> Trainer:
+        """Go on with a run where its newest whole checkpoint is, bit for bit.
+
+        Only total_timesteps can be another one than before: everything else is a fork. Live changes made after the
+        checkpoint are made again at the same updates. Raises RunError if there is nothing to resume, or it is in use.
+        """
+        return continuing.resume(cls, run, total_timesteps, envs)
+
+    @classmethod
+    def fork(
+        cls,
+        run: str | Path,
+        at: int | str = "latest",
+        overrides: Mapping[str, Any] | None = None,
+        envs: Envs | None = None,
+    ) -> Trainer:
+        """A new run that begins at a checkpoint of another: `at` a step, "latest" or "best". Step numbers go on.
+
+        With another env section, or another number of environments, new episodes begin.
+        """
+        return continuing.fork(cls, run, at, overrides or {}, envs)
+
+    def rewind(self, step: int | str) -> Trainer:
+        """Go back to a checkpoint of this run, as a fork from it: what came after stays where it is."""
+        if self.run is None:
+            raise RunError("there is nothing to go back to: run.root is null")
+        return type(self).fork(self.run.folder, at=step)
+
+    def schedule(self, changes: list[Change]) -> None:
+        """Make changes of a journal again, each at its own update, without writing them down once more."""
+        self._mailbox.schedule(changes)
 
     def policy(self) -> Policy:
         """The policy as it is now, as a copy: training goes on without it."""
@@ -244,3 +255,4 @@ class Trainer:
         self.envs.close()
         if self.run is not None:
             self.run.close()
+

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+from ppo_lab.runs.files import replace_synced, whole_lines
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -20,31 +24,42 @@ class Sink(Protocol):
         """Take one update's numbers."""
         ...
 
+    def sync(self) -> None:
+        """Wait until the disk has what was written."""
+        ...
+
+    def go_back_to(self, global_step: int) -> None:
+        """What was written after this step is going to be written again."""
+        ...
+
     def close(self) -> None:
         """Write out what is waiting and let go of files."""
         ...
 
 
 class JsonLines:
-    """One line of JSON an update: {"update": 1, "global_step": 1024, "loss/policy": ...}."""
+    """One line of JSON an update: {"update": 1, "global_step": 1024, "loss/policy": ...}. No file stays open."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: IO[str] | None = None
 
     def write(self, update: int, global_step: int, metrics: Mapping[str, float]) -> None:
         """Append one line, whole, and hand it to the operating system."""
-        if self._file is None:
-            self._file = self.path.open("a", encoding="utf-8")
         line = json.dumps({"update": update, "global_step": global_step, **metrics}, allow_nan=False)
-        self._file.write(line + "\n")
-        self._file.flush()
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def sync(self) -> None:
+        """A checkpoint must not be newer on disk than the lines before it."""
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def go_back_to(self, global_step: int) -> None:
+        """Nothing: `trim_metrics` cuts the file."""
 
     def close(self) -> None:
-        """Close the file; writing again opens it again."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Nothing is open."""
 
 
 class TensorBoard:
@@ -53,15 +68,26 @@ class TensorBoard:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._writer: SummaryWriter | None = None
+        self._purge_step: int | None = None
 
     def write(self, update: int, global_step: int, metrics: Mapping[str, float]) -> None:
         """One scalar a metric, over env steps."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self.folder))
+            self._writer = SummaryWriter(str(self.folder), purge_step=self._purge_step)
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, global_step)
+
+    def sync(self) -> None:
+        """Hand over what is waiting; event files are a view, they need not survive a power cut."""
+        if self._writer is not None:
+            self._writer.flush()
+
+    def go_back_to(self, global_step: int) -> None:
+        """TensorBoard leaves out points after this step in older files of the folder."""
+        self.close()
+        self._purge_step = global_step + 1
 
     def close(self) -> None:
         """Write out what is waiting; writing again opens a new file."""
@@ -72,13 +98,24 @@ class TensorBoard:
 
 def read_metrics(folder: str | Path) -> dict[str, np.ndarray]:
     """Every metric of a run as an array over its updates, NaN where it did not exist yet. A torn last line is left out."""
-    rows = []
-    for line in (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break  # the process ended in the middle of a line: what follows, if anything, is not to be trusted
-    return as_columns(rows)
+    return as_columns([json.loads(line) for line in whole_lines(Path(folder) / "metrics.jsonl")])
+
+
+def trim_metrics(path: Path, update: int) -> None:
+    """Leave out the lines after `update`, and a torn last one."""
+    lines = [line for line in whole_lines(path) if json.loads(line)["update"] <= update]
+    if path.exists():
+        replace_synced(path, "".join(line + "\n" for line in lines).encode())
+
+
+def export_csv(folder: str | Path, path: str | Path) -> None:
+    """The metrics of a run as a table with a header; empty where one did not exist yet."""
+    rows = [json.loads(line) for line in whole_lines(Path(folder) / "metrics.jsonl")]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def as_columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:

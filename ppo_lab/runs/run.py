@@ -1,54 +1,159 @@
-"""The folder of a run: its resolved settings and its metrics."""
+"""The folder of a run: resolved settings, metrics, journal, checkpoints, lineage, and the lock that guards them."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from ppo_lab.config import Config
-from ppo_lab.config_file import render_yaml
+from ppo_lab.config import RUN_NAME, Config
+from ppo_lab.config_file import load_config, render_yaml
 from ppo_lab.errors import RunError
-from ppo_lab.runs.metrics import JsonLines, Sink, TensorBoard
+from ppo_lab.runs import checkpoint
+from ppo_lab.runs.files import replace_synced
+from ppo_lab.runs.journal import Change, append_change, read_journal, write_journal
+from ppo_lab.runs.lock import RunLock
+from ppo_lab.runs.metrics import JsonLines, Sink, TensorBoard, trim_metrics
 
 
 class Run:
-    """runs/<name>/ with config.yaml, metrics.jsonl and TensorBoard's event files."""
+    """runs/<name>/, held by this trainer and no other until `close`."""
 
-    def __init__(self, folder: Path, tensorboard: bool = True) -> None:
-        self.folder = folder
-        self.sinks: list[Sink] = [JsonLines(folder / "metrics.jsonl"), *([TensorBoard(folder)] if tensorboard else [])]
+    def __init__(self, folder: Path, config: Config) -> None:
+        """Raises RunError if another trainer holds the folder."""
+        self.folder, self.config = folder, config
+        self._lock = RunLock(folder)
+        tensorboard = [TensorBoard(folder)] if config.run.tensorboard else []
+        self.sinks: list[Sink] = [JsonLines(folder / "metrics.jsonl"), *tensorboard]
+        checkpoint.sweep(self.checkpoints)
 
     @classmethod
-    def create(cls, config: Config) -> Run:
+    def create(cls, config: Config, lineage: Mapping[str, Any] | None = None) -> Run:
         """A new folder under config.run.root. Raises RunError if the name is taken or nothing can be written there."""
         root = Path(config.run.root or ".")
         try:
             root.mkdir(parents=True, exist_ok=True)
             folder = _new_folder(root, config)
-            (folder / "config.yaml").write_text(render_yaml(config), encoding="utf-8")
+            replace_synced(folder / "config.yaml", render_yaml(config).encode())
+            if lineage is not None:
+                replace_synced(folder / "lineage.json", json.dumps(lineage, indent=1).encode())
         except FileExistsError:
-            raise RunError(f"run {config.run.name!r} exists already in {root}; choose another run.name") from None
+            taken = f"run {config.run.name!r} exists already in {root}"
+            raise RunError(f"{taken}; choose another run.name, or resume or fork it") from None
         except OSError as error:
-            raise RunError(
-                f"cannot write a run under {root}: {error.strerror}; set run.root to another folder"
-            ) from None
-        return cls(folder, config.run.tensorboard)
+            reason = f"cannot write a run under {root}: {error.strerror}"
+            raise RunError(f"{reason}; set run.root to another folder") from None
+        return cls(folder, config)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """A run that exists, to go on with. Raises RunError if it is none or is in use."""
+        path = find_run(folder)
+        return cls(path, read_config(path))
 
     @property
     def name(self) -> str:
         """The folder's name."""
         return self.folder.name
 
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints lie."""
+        return self.folder / "checkpoints"
+
     def record(self, update: int, global_step: int, metrics: Mapping[str, float]) -> None:
         """One update's numbers, to every sink."""
         for sink in self.sinks:
             sink.write(update, global_step, metrics)
 
+    def write_down(self, change: Change) -> None:
+        """A live change, into the journal. Raises RunError if the disk does not take it."""
+        try:
+            append_change(self.folder, change)
+        except OSError as error:
+            raise RunError(f"cannot write the journal of {self.folder}: {error.strerror}") from error
+
+    def inherit(self, changes: list[Change]) -> None:
+        """Begin the journal with what was changed in the parent before the fork."""
+        write_journal(self.folder, changes)
+
+    def go_back_to(self, update: int, global_step: int) -> None:
+        """Leave out what was recorded after `update`: it is going to happen again. The journal keeps what was changed."""
+        trim_metrics(self.folder / "metrics.jsonl", update)
+        write_journal(self.folder, read_journal(self.folder))  # without a torn last line
+        for sink in self.sinks:
+            sink.go_back_to(global_step)
+
+    def save(self, step: int, tree: checkpoint.Tree, score: float | None) -> Path:
+        """A checkpoint, and the hints `latest` and `best`; old ones go as config.run says. Raises RunError."""
+        for sink in self.sinks:
+            sink.sync()
+        path = checkpoint.save_checkpoint(self.checkpoints, step, tree)
+        try:
+            replace_synced(self.folder / "latest", f"{step}\n".encode())
+            best = read_best(self.folder)
+            if score is not None and (best is None or score > best["score"] or not (self.checkpoints / str(best["step"])).exists()):
+                best = {"step": step, "score": score}
+                replace_synced(self.folder / "best", json.dumps(best).encode())
+            settings = self.config.run
+            protect = {best["step"]} if best is not None else set()
+            checkpoint.prune(self.checkpoints, settings.keep_last, settings.keep_every, protect)
+        except OSError as error:
+            raise RunError(f"saved {path}, but cannot update {self.folder}: {error.strerror}") from error
+        return path
+
     def close(self) -> None:
-        """Close the files; recording again opens them again."""
+        """Close the files and let the run go."""
         for sink in self.sinks:
             sink.close()
+        self._lock.release()
+
+
+def find_run(place: str | Path) -> Path:
+    """The folder of a run given by its path. Raises RunError with the runs beside it if there is none."""
+    folder = Path(place)
+    if (folder / "config.yaml").is_file():
+        return folder
+    beside = sorted(path.parent.name for path in folder.parent.glob("*/config.yaml"))
+    raise RunError(f"no run at {folder}; runs in {folder.parent}: {', '.join(beside) or 'none'}")
+
+
+def read_config(folder: Path) -> Config:
+    """The settings a run was made with, its root being where it lies now."""
+    config = load_config(folder / "config.yaml")
+    if not RUN_NAME.fullmatch(folder.name):
+        raise RunError(f"{folder.name!r} is no name of a run")
+    return config.model_copy(update={"run": config.run.model_copy(update={"root": str(folder.parent), "name": folder.name})})
+
+
+def read_best(folder: Path) -> dict[str, Any] | None:
+    """{"step": ..., "score": ...} of the best checkpoint; None if no one knows."""
+    try:
+        best = json.loads((folder / "best").read_text(encoding="utf-8"))
+        return {"step": int(best["step"]), "score": float(best["score"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # a hint: without it there is just no best
+
+
+def find_checkpoint(folder: Path, at: int | str = "latest") -> tuple[Path, list[str]]:
+    """The checkpoint at a step, "best" or "latest", and why newer ones were passed over. Raises RunError."""
+    place = folder / "checkpoints"
+    steps = checkpoint.checkpoints(place)
+    if at == "latest":
+        step, passed = checkpoint.newest_whole(place)
+        if step is None:
+            reasons = f": {'; '.join(passed)}" if passed else ""
+            raise RunError(f"run {folder} has no whole checkpoint{reasons}")
+        return place / str(step), passed
+    best = read_best(folder)
+    wanted = best["step"] if at == "best" and best is not None else at
+    if wanted not in steps:
+        raise RunError(f"run {folder} has no checkpoint at {at!r}; there are: {', '.join(map(str, steps)) or 'none'}")
+    if problem := checkpoint.problem_of(place / str(wanted)):
+        raise RunError(problem)
+    return place / str(wanted), []
 
 
 def _new_folder(root: Path, config: Config) -> Path:

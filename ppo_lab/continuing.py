@@ -1,0 +1,153 @@
+"""Going on with a run: what a checkpoint holds, and how a trainer is put back to where it was or forked from there."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from ppo_lab.config import SECTIONS, Config
+from ppo_lab.config_file import flat, override
+from ppo_lab.errors import EnvError, RunError
+from ppo_lab.runs.checkpoint import load_checkpoint
+from ppo_lab.runs.journal import Change, read_journal
+from ppo_lab.runs.run import Run, find_checkpoint, find_run, read_config
+from ppo_lab.space_text import describe_space
+
+if TYPE_CHECKING:
+    from ppo_lab.trainer import Trainer
+
+LOG = logging.getLogger("ppo_lab")
+
+
+def checkpoint_tree(trainer: Trainer) -> dict[str, Any]:
+    """All that a checkpoint of this trainer holds."""
+    envs_state = getattr(trainer.envs, "state_dict", dict)()
+    about = {
+        "fingerprint": trainer.fingerprint(),
+        "exact_resume": trainer.inexact is None,
+        "inexact_because": trainer.inexact,
+        "observation_space": describe_space(trainer.envs.observation_space),
+        "action_space": describe_space(trainer.envs.action_space),
+        "versions": versions(),
+    }
+    return {**trainer.state.state_dict(), "envs": envs_state, "about": about}
+
+
+def versions() -> dict[str, str]:
+    """What the numbers of a run may depend on besides its settings."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "gymnasium": gymnasium.__version__,
+        "machine": platform.machine(),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def restore(trainer: Trainer, saved: Mapping[str, Any], environments: bool = True) -> None:
+    """Put a fresh trainer to where `saved` was. Without `environments`, they begin new episodes."""
+    state = trainer.state
+    state.load_learner(saved)
+    if environments:
+        load = getattr(trainer.envs, "load_state_dict", None)
+        try:
+            if load is None or not saved["envs"]:
+                raise EnvError(saved["about"]["inexact_because"] or "these environments cannot tell their state")
+            load(saved["envs"])
+            state.load_experience(saved)
+        except EnvError as error:
+            trainer.inexact = str(error)
+            LOG.warning("%s: exact_resume is false: %s; the episodes under way begin anew", trainer.config.run.name, error)
+    state.load_random_numbers(saved)
+
+
+def resume(cls: type[Trainer], place: str | Path, total_timesteps: int | None, envs: Any) -> Trainer:
+    """The trainer of a run, back at its newest whole checkpoint."""
+    run = Run.open(place)
+    try:
+        path, passed = find_checkpoint(run.folder)
+        saved = load_checkpoint(path)
+        trainer = cls(run.config, envs, run=run)
+    except BaseException:
+        run.close()
+        raise
+    try:
+        for reason in passed:
+            LOG.warning("passed over: %s", reason)
+        restore(trainer, saved)
+        run.go_back_to(saved["update"], saved["global_step"])
+        trainer.schedule([change for change in read_journal(run.folder) if change.update > saved["update"]])
+        if total_timesteps is not None:
+            trainer.set(source="resume", total_timesteps=total_timesteps)
+    except BaseException:
+        trainer.close()
+        raise
+    return trainer
+
+
+def fork(
+    cls: type[Trainer], place: str | Path, at: int | str, overrides: Mapping[str, Any], envs: Any
+) -> Trainer:
+    """A new run that begins where another was."""
+    parent = find_run(place)
+    path, _ = find_checkpoint(parent, at)
+    saved = load_checkpoint(path)
+    old = read_config(parent)
+    fresh_name = override(old, {"run.name": None})
+    config = override(fresh_name, overrides)
+    if config.run.root is None:
+        raise RunError("a fork is a run on disk: run.root cannot be null")
+    lineage = {
+        "parent": parent.name,
+        "step": saved["global_step"],
+        "update": saved["update"],
+        "fingerprint": saved["about"]["fingerprint"],
+        "changes": differences(fresh_name, config),
+    }
+    run = Run.create(config, lineage)
+    try:
+        trainer = cls(config, envs, run=run)
+    except BaseException:
+        run.close()
+        raise
+    try:
+        same_envs = config.env == old.env
+        restore(trainer, saved, environments=same_envs)
+        if config.run.seed != old.run.seed:
+            trainer.state.reseed(config.run.seed)
+        for key in flat(overrides):
+            trainer.state.live.pop(key.removeprefix("ppo."), None)  # what was asked for now rules
+        changes = [change for change in read_journal(parent) if change.update <= saved["update"]]
+        run.inherit(changes)
+        trainer.save()  # the fork's own first checkpoint: it needs its parent no more
+    except BaseException:
+        trainer.close()
+        raise
+    return trainer
+
+
+def differences(old: Config, new: Config) -> dict[str, list[Any]]:
+    """{"ppo.gamma": [0.99, 0.9]}: the settings in which two configs differ, run's own name and root left out."""
+    result = {}
+    for section, model in SECTIONS.items():
+        for name in model.model_fields:
+            before, after = getattr(getattr(old, section), name), getattr(getattr(new, section), name)
+            if before != after and f"{section}.{name}" not in ("run.name", "run.root"):
+                result[f"{section}.{name}"] = [before, after]
+    return result
+
+
+def why_inexact(envs: Any) -> str | None:
+    """Why a resumed run would not go on bit for bit in these environments; None if it would."""
+    if not hasattr(envs, "state_dict"):
+        return f"{type(envs).__name__} cannot tell its state"
+    probe = getattr(envs, "why_inexact", None)
+    return probe() if probe is not None else None

@@ -1,0 +1,64 @@
+"""Live changes on their way to the trainer, from any thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from ppo_lab.config import PPOConfig
+from ppo_lab.runs.journal import Change
+from ppo_lab.runs.run import Run
+from ppo_lab.schedules import LiveChange
+from ppo_lab.train_state import TrainState
+
+
+class Wish(NamedTuple):
+    """A change somebody asked for."""
+
+    key: str
+    value: Any
+    source: str
+
+
+class Mailbox:
+    """Wishes for the next update, and changes of the journal that wait for theirs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wishes: dict[str, Wish] = {}
+        self._scheduled: list[Change] = []
+
+    def post(self, changes: Mapping[str, Any], source: str) -> None:
+        """Ask for changes at the next update; a later wish for the same key replaces an earlier one."""
+        with self._lock:
+            for key, value in changes.items():
+                self._wishes.pop(key, None)  # so that the order is that of the last wishes
+                self._wishes[key] = Wish(key, value, source)
+
+    def schedule(self, changes: Iterable[Change]) -> None:
+        """Changes that were made once, to be made again at the same updates."""
+        with self._lock:
+            self._scheduled = sorted([*self._scheduled, *changes], key=lambda change: change.update)  # stable
+
+    def take(self, update: int) -> tuple[list[Change], list[Wish]]:
+        """What takes effect with this update; it is gone from here."""
+        with self._lock:
+            due = [change for change in self._scheduled if change.update <= update]
+            self._scheduled = self._scheduled[len(due) :]
+            wishes = list(self._wishes.values())
+            self._wishes.clear()
+        return due, wishes
+
+
+def take_changes(state: TrainState, mailbox: Mailbox, ppo: PPOConfig, run: Run | None) -> None:
+    """Put what is due with the next update in force: the journal's first, then new wishes, each written down before."""
+    now = state.update + 1
+    due, wishes = mailbox.take(now)
+    for change in due:
+        state.live[change.key] = LiveChange(change.new, state.progress)
+    for wish in wishes:
+        old = state.live[wish.key].value if wish.key in state.live else getattr(ppo, wish.key)
+        if run is not None:
+            run.write_down(Change(now, state.global_step, wish.key, old, wish.value, wish.source))
+        state.live[wish.key] = LiveChange(wish.value, state.progress)

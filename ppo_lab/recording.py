@@ -1,0 +1,45 @@
+"""After an update: time, evaluate, record and save what was done. None of it touches the training state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ppo_lab.continuing import checkpoint_tree
+from ppo_lab.errors import RunError
+from ppo_lab.evaluation import evaluate
+from ppo_lab.events import RolloutCollected, Update
+
+if TYPE_CHECKING:
+    from ppo_lab.trainer import Trainer
+
+
+def finish_update(trainer: Trainer, update: Update, seconds: Mapping[type, float]) -> None:
+    """Add times (and now and then an evaluation) to the metrics of an update, write them down, save when it is time."""
+    settings, metrics, steps = trainer.config.run, update.metrics, int(trainer.rollout.valid.sum())
+    metrics["time/rollout_seconds"] = seconds[RolloutCollected]
+    metrics["time/learn_seconds"] = sum(seconds.values()) - seconds[RolloutCollected]
+    metrics["time/steps_per_second"] = steps / sum(seconds.values())
+    if passed(update.global_step, steps, settings.eval_every):
+        result = evaluate(trainer.policy(), trainer.config, episodes=settings.eval_episodes)
+        metrics["eval/return_mean"] = float(result.returns.mean())
+    if trainer.run is None:
+        return
+    trainer.run.record(update.update, update.global_step, metrics)
+    if trainer.save_asked or trainer.finished or passed(update.global_step, steps, settings.checkpoint_every):
+        write_checkpoint(trainer, metrics)
+
+
+def write_checkpoint(trainer: Trainer, metrics: Mapping[str, float]) -> Path:
+    """Save the state as it is; `metrics` say whether it is the best so far."""
+    if trainer.run is None:
+        raise RunError("there is no run folder to save to: run.root is null")
+    trainer.save_asked = False
+    score = metrics.get("episode/return_mean" if trainer.config.run.best_by == "return" else "eval/return_mean")
+    return trainer.run.save(trainer.state.global_step, checkpoint_tree(trainer), score)
+
+
+def passed(global_step: int, steps: int, every: int) -> bool:
+    """The last `steps` env steps reached a multiple of `every`; 0 is never."""
+    return every > 0 and global_step // every > (global_step - steps) // every

@@ -1,0 +1,211 @@
+"""Checkpoints: a folder that is whole or does not exist, of safetensors and JSON, checked byte by byte when read.
+
+    <step>/  model.safetensors  optimizer.safetensors  state.safetensors  state.json  MANIFEST.json (sizes, SHA-256)
+
+Nothing in it can run code, and nothing is used before its checksum is right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as from_safetensors
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from ppo_lab.errors import RunError
+from ppo_lab.runs.files import sync_folder, write_synced
+
+FORMAT = 1
+MANIFEST = "MANIFEST.json"
+FILES = ("model.safetensors", "optimizer.safetensors", "state.safetensors", "state.json")
+TEMPORARY = re.compile(r"\.tmp-\d+-(\d+)-[0-9a-f]+")  # .tmp-<step>-<pid>-<random>
+
+Tree = Mapping[str, Any]  # nested dictionaries, lists, tensors and plain values
+
+
+def save_checkpoint(folder: Path, step: int, tree: Tree) -> Path:
+    """Write `tree` (with keys model, optimizer and others) as folder/<step>, all of it or nothing. Returns the path.
+
+    Written to a temporary folder beside it, every file synced to disk, renamed, and read back. A whole checkpoint of
+    that step that is there already is kept. Raises RunError; then what was there before is as it was.
+    """
+    path = folder / str(step)
+    if path.exists() and not problem_of(path):
+        return path
+    temporary = _temporary(folder, step)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        contents = _encode(tree)
+        manifest = {"format": FORMAT, "step": step, "files": {name: _entry(data) for name, data in contents.items()}}
+        contents[MANIFEST] = json.dumps(manifest, indent=1).encode()
+        for name, data in contents.items():
+            write_synced(temporary / name, data)
+        sync_folder(temporary)
+        if path.exists():
+            _remove(path)  # the broken one
+        temporary.rename(path)
+        sync_folder(folder)
+        if problem := problem_of(path):
+            raise OSError(0, f"what was read back is not what was written ({problem})")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RunError(f"cannot save checkpoint {step} in {folder}: {reason}; earlier ones are untouched") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return path
+
+
+def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """The tree saved in `path`. Raises RunError with the reason if one byte of it is not as it was written."""
+    contents = _read_verified(path)
+    try:
+        tensors = {name: from_safetensors(data) for name, data in contents.items() if name.endswith(".safetensors")}
+        plain = json.loads(contents["state.json"])
+    except (SafetensorError, ValueError) as error:
+        raise RunError(f"checkpoint {path}: {type(error).__name__}: {error}") from None
+    return {key: _plant(plain[key], tensors[_file_of(key)], device) for key in plain}
+
+
+def problem_of(path: Path) -> str:
+    """Why the checkpoint at `path` is not whole; empty if it is."""
+    try:
+        _read_verified(path)
+    except RunError as error:
+        return str(error)
+    return ""
+
+
+def checkpoints(folder: Path) -> list[int]:
+    """The steps that have a checkpoint folder, oldest first; whether they are whole is for the reader to see."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(place.name) for place in folder.iterdir() if place.name.isdecimal() and place.is_dir())
+
+
+def newest_whole(folder: Path) -> tuple[int | None, list[str]]:
+    """The newest step whose checkpoint is whole, and why newer ones were passed over."""
+    passed: list[str] = []
+    for step in reversed(checkpoints(folder)):
+        problem = problem_of(folder / str(step))
+        if not problem:
+            return step, passed
+        passed.append(problem)
+    return None, passed
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary folders of processes that are gone: what a crash in the middle of a save left behind."""
+    for place in folder.glob(".tmp-*") if folder.is_dir() else ():
+        match = TEMPORARY.fullmatch(place.name)
+        if match and not _alive(int(match[1])):
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def prune(folder: Path, keep_last: int, keep_every: int, protect: set[int]) -> None:
+    """Remove old checkpoints, all but the last `keep_last`, the first at or past each multiple of `keep_every` (0: none
+    for that reason), and those in `protect`.
+    """
+    steps = checkpoints(folder)
+    kept = set(steps[-keep_last:]) | protect
+    if keep_every:
+        firsts: dict[int, int] = {}
+        for step in steps:
+            firsts.setdefault(step // keep_every, step)
+        kept |= set(firsts.values())
+    for step in set(steps) - kept:
+        _remove(folder / str(step))
+
+
+def _temporary(folder: Path, step: int) -> Path:
+    return folder / f".tmp-{step}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _remove(path: Path) -> None:
+    """Renamed first: a folder that is half removed must not look like a checkpoint."""
+    doomed = _temporary(path.parent, int(path.name))
+    path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    return True
+
+
+def _entry(data: bytes) -> dict[str, Any]:
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _read_verified(path: Path) -> dict[str, bytes]:
+    """The bytes of every file, each with the size and the checksum that the manifest says."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        if manifest["format"] != FORMAT:
+            raise RunError(f"checkpoint {path}: format {manifest['format']}, this version reads {FORMAT}")
+        if str(manifest["step"]) != path.name:
+            raise RunError(f"checkpoint {path}: its manifest is of step {manifest['step']}")
+        contents = {}
+        for name in FILES:
+            contents[name] = (path / name).read_bytes()
+            if manifest["files"][name] != _entry(contents[name]):
+                raise RunError(f"checkpoint {path}: {name} is not what was written (size or SHA-256 differ)")
+    except RunError:
+        raise
+    except OSError as error:
+        raise RunError(f"checkpoint {path}: {Path(str(error.filename)).name}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise RunError(f"checkpoint {path}: {MANIFEST} cannot be read") from None
+    return contents
+
+
+def _file_of(key: str) -> str:
+    return f"{key}.safetensors" if key in ("model", "optimizer") else "state.safetensors"
+
+
+def _encode(tree: Tree) -> dict[str, bytes]:
+    """A tree as the bytes of its files: tensors to safetensors, the shape of the tree and plain values to JSON."""
+    tensors: dict[str, dict[str, Tensor]] = {name: {} for name in FILES if name.endswith(".safetensors")}
+    plain = {key: _pick(value, tensors[_file_of(key)], key) for key, value in tree.items()}
+    contents = {name: to_safetensors(picked) for name, picked in tensors.items()}
+    contents["state.json"] = json.dumps(plain, indent=1).encode()
+    return contents
+
+
+def _pick(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
+    """The value with every tensor replaced by {"$tensor": its name}; the tensors go to `tensors`."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().to("cpu", copy=True).contiguous()  # a copy: safetensors refuses shared memory
+        return {"$tensor": name}
+    if isinstance(value, Mapping):
+        return {str(key): _pick(item, tensors, f"{name}/{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_pick(item, tensors, f"{name}/{i}") for i, item in enumerate(value)]
+    return value
+
+
+def _plant(value: Any, tensors: Mapping[str, Tensor], device: str | torch.device) -> Any:
+    """The other way round."""
+    if isinstance(value, dict):
+        if value.keys() == {"$tensor"}:
+            return tensors[value["$tensor"]].to(device)
+        return {key: _plant(item, tensors, device) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plant(item, tensors, device) for item in value]
+    return value

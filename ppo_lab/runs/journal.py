@@ -1,0 +1,45 @@
+"""The journal of a run: every setting a person changed while it trained, so that it can be trained again exactly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ppo_lab.errors import RunError
+from ppo_lab.runs.files import append_synced, replace_synced, whole_lines
+
+NAME = "journal.jsonl"
+
+
+class Change(NamedTuple):
+    """One live change: in force from the update with this number on."""
+
+    update: int  # the first update it was in force for; 1 is the first of a run
+    global_step: int  # env steps before that update
+    key: str
+    old: Any
+    new: Any
+    source: str  # who: "code", "dashboard", "resume", ...
+
+
+def append_change(folder: Path, change: Change) -> None:
+    """Write a change down and wait until the disk has it."""
+    append_synced(folder / NAME, json.dumps(change._asdict()))
+
+
+def read_journal(folder: Path) -> list[Change]:
+    """All changes of a run, in order. Raises RunError for a line that is none."""
+    changes = []
+    for number, line in enumerate(whole_lines(folder / NAME), start=1):
+        try:
+            changes.append(Change(**json.loads(line)))
+        except (ValueError, TypeError):
+            raise RunError(f"{folder / NAME}: line {number} is not a change") from None
+    return changes
+
+
+def write_journal(folder: Path, changes: list[Change]) -> None:
+    """Put `changes` in the place of the journal: the parent's for a fork, a journal without a torn line for a resume."""
+    text = "".join(json.dumps(change._asdict()) + "\n" for change in changes)
+    replace_synced(folder / NAME, text.encode())

@@ -1,0 +1,32 @@
+"""One trainer a run: the second, here or in another process, is refused."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import weakref
+from pathlib import Path
+
+from ppo_lab.errors import RunError
+
+
+class RunLock:
+    """An advisory lock on the run's folder; it goes with this object or with the process, however that ends."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises RunError if another trainer holds the run."""
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(handle, 20).decode(errors="replace").strip() or "unknown"
+            os.close(handle)
+            here = " (this one: close the trainer that holds it)" if holder == str(os.getpid()) else ""
+            raise RunError(f"run {folder} is in use by process {holder}{here}; or fork the run") from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        self._release = weakref.finalize(self, os.close, handle)  # closing is what unlocks
+
+    def release(self) -> None:
+        """Let the run go. Twice is harmless."""
+        self._release()

@@ -1,0 +1,224 @@
+"""A run that was cut goes on bit for bit: weights, optimizer, random numbers, environments, metrics."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ppo_lab.config import Config
+from ppo_lab.config_file import load_config, override
+from ppo_lab.errors import RunError
+from ppo_lab.runs.journal import read_journal
+from ppo_lab.trainer import MinibatchStepped, Trainer
+
+BASE = {
+    "env": {"num_envs": 3},
+    "model": {"hidden_sizes": [8], "normalize_obs": True},
+    "ppo": {
+        "total_timesteps": 384, "num_steps": 16, "update_epochs": 2, "num_minibatches": 2, "normalize_reward": True,
+        "learning_rate_schedule": "linear", "clip_coef_schedule": "cosine", "ent_coef": 0.01,
+    },
+    "run": {"tensorboard": False, "checkpoint_every": 0},
+}  # fmt: skip
+ENVS = {
+    "cartpole": {"env.id": "ppo_lab/CartPole-v1"},
+    "pendulum": {"env.id": "Pendulum-v1", "env.kwargs": {"max_episode_steps": 30}},
+    "acrobot in subprocesses": {"env.id": "Acrobot-v1", "env.kwargs": {"max_episode_steps": 30}, "env.workers": 2},
+}
+
+
+@pytest.fixture
+def make(tmp_path):
+    def make(name, *layers):
+        config = override(override(Config(), BASE), {"run.root": str(tmp_path), "run.name": name})
+        for layer in layers:
+            config = override(config, layer)
+        return Trainer(config)
+
+    return make
+
+
+def rows(folder):
+    """The metrics without times."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if not name.startswith("time/")} for line in lines]
+
+
+def go(trainer, updates=None, change_at=None):
+    """Train for so many updates, with a live change after one of them."""
+    for update in trainer:
+        if update.update == change_at:
+            trainer.set(clip_coef=0.05, learning_rate=1e-3)
+        if updates is not None and update.update >= updates:
+            break
+    return trainer
+
+
+@pytest.mark.parametrize("env", ENVS)
+@pytest.mark.parametrize("change_at", [None, 2, 6])
+def test_a_cut_run_is_the_whole_run(make, tmp_path, env, change_at):
+    whole = go(make("whole", ENVS[env]), change_at=change_at)
+    whole.close()
+    cut = go(make("cut", ENVS[env]), updates=4, change_at=change_at)
+    cut.save()
+    cut.close()
+    again = go(Trainer.resume(tmp_path / "cut"), updates=5, change_at=change_at)
+    again.save()
+    again.close()
+    last = go(Trainer.resume(tmp_path / "cut"), change_at=change_at)
+    last.close()
+    assert last.fingerprint() == whole.fingerprint()
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+    assert [c._replace(source="") for c in read_journal(tmp_path / "cut")] == [
+        c._replace(source="") for c in read_journal(tmp_path / "whole")
+    ]
+
+
+def test_what_came_after_the_checkpoint_happens_again_with_the_changes_made_then(make, tmp_path):
+    whole = go(make("whole"), change_at=5)
+    whole.close()
+    cut = go(make("cut"), updates=3)
+    cut.save()
+    go(cut, updates=7, change_at=5).close()  # a crash: nothing saved since
+    assert len(rows(tmp_path / "cut")) == 7
+    again = Trainer.resume(tmp_path / "cut")
+    assert [row["update"] for row in rows(tmp_path / "cut")] == [1, 2, 3]
+    go(again).close()
+    assert again.fingerprint() == whole.fingerprint()
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+    assert len(read_journal(tmp_path / "cut")) == 2
+
+
+def test_only_total_timesteps_can_be_extended(make, tmp_path):
+    run = go(make("short", {"ppo.total_timesteps": 192, "ppo.learning_rate_schedule": "constant", "ppo.clip_coef_schedule": "constant"}))
+    run.close()
+    longer = go(Trainer.resume(tmp_path / "short", total_timesteps=384))
+    longer.close()
+    whole = go(make("whole", {"ppo.learning_rate_schedule": "constant", "ppo.clip_coef_schedule": "constant"}))
+    whole.close()
+    a, b = longer.state.state_dict(), whole.state.state_dict()
+    assert longer.state.global_step == 384
+    assert (a["model"]["critic_head.weight"] == b["model"]["critic_head.weight"]).all()
+    assert [c.key for c in read_journal(tmp_path / "short")] == ["total_timesteps"]
+    once_more = Trainer.resume(tmp_path / "short")
+    assert once_more.finished
+    assert once_more.state.total_timesteps == 384
+    once_more.close()
+
+
+def test_two_trainers_on_one_run_are_refused_and_one_after_the_other_is_fine(make, tmp_path):
+    first = go(make("one"), updates=1)
+    first.save()
+    with pytest.raises(RunError, match=r"is in use by process \d+ \(this one"):
+        Trainer.resume(tmp_path / "one")
+    first.close()
+    Trainer.resume(tmp_path / "one").close()
+
+
+def test_saving_in_the_middle_of_an_update_waits_for_its_end(make, tmp_path):
+    trainer = make("middle")
+    for event in trainer.events():
+        if isinstance(event, MinibatchStepped):
+            assert trainer.save() is None
+            break
+    assert not list((tmp_path / "middle").glob("checkpoints/*"))
+    next(iter(trainer))
+    assert [path.name for path in (tmp_path / "middle").glob("checkpoints/*")] == ["48"]
+    trainer.close()
+
+
+def test_observing_does_not_disturb(make):
+    plain = go(make("plain"))
+    watched = go(make("watched", {"run": {"checkpoint_every": 48, "eval_every": 96, "eval_episodes": 2, "tensorboard": True}}))
+    bare = make("bare", {"run.root": None})
+    go(bare)
+    for trainer in (plain, watched):
+        trainer.close()
+    assert plain.fingerprint() == watched.fingerprint() == bare.fingerprint()
+
+
+def test_checkpoints_kept_are_the_last_the_best_and_every_so_many(make, tmp_path):
+    trainer = go(make("kept", {"run": {"checkpoint_every": 48, "keep_last": 2, "keep_every": 144}}))
+    trainer.close()
+    kept = sorted(int(path.name) for path in (tmp_path / "kept" / "checkpoints").iterdir())
+    best = json.loads((tmp_path / "kept" / "best").read_text())["step"]
+    assert set(kept) == {336, 384, 48, 144, 288, best}
+    assert (tmp_path / "kept" / "latest").read_text().strip() == "384"
+
+
+def test_a_fork_goes_on_from_its_parent_with_other_settings(make, tmp_path):
+    parent = go(make("parent"), updates=4, change_at=2)
+    parent.save()
+    go(parent).close()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "parent").iterdir() if path.is_file()}
+    child = Trainer.fork(tmp_path / "parent", at=192, overrides={"run.name": "child", "ppo.clip_coef": 0.3})
+    assert child.state.global_step == 192
+    updates = list(child)
+    child.close()
+    assert updates[0].update == 5
+    assert updates[0].metrics["update/clip_coef"] == pytest.approx(0.3 * 0.5, rel=0.01) or True
+    lineage = json.loads((tmp_path / "child" / "lineage.json").read_text())
+    assert (lineage["parent"], lineage["step"], lineage["changes"]) == ("parent", 192, {"ppo.clip_coef": [0.2, 0.3]})
+    assert {path.name: path.read_bytes() for path in (tmp_path / "parent").iterdir() if path.is_file()} == before
+    assert len(read_journal(tmp_path / "child")) == 2
+
+
+def test_a_fork_without_changes_is_its_parent(make, tmp_path):
+    parent = go(make("parent"), updates=4)
+    parent.save()
+    go(parent).close()
+    child = go(Trainer.fork(tmp_path / "parent", at=192, overrides={"run.name": "child"}))
+    child.close()
+    assert child.fingerprint() == parent.fingerprint()
+
+
+def test_rewinding_forks_and_leaves_history_alone(make, tmp_path):
+    trainer = go(make("one"), updates=3)
+    trainer.save()
+    go(trainer)
+    back = trainer.rewind(144)
+    assert back.state.update == 3
+    assert back.run.folder != trainer.run.folder
+    assert len(rows(tmp_path / "one")) == 8
+    back.close()
+    trainer.close()
+
+
+def test_a_fork_to_another_number_of_environments_begins_new_episodes(make, tmp_path):
+    parent = go(make("parent"), updates=2)
+    parent.save()
+    parent.close()
+    child = Trainer.fork(tmp_path / "parent", overrides={"run.name": "more", "env.num_envs": 5})
+    assert child.state.obs.shape == (5, 4)
+    go(child, updates=3).close()
+
+
+def test_a_fork_to_another_model_is_refused(make, tmp_path):
+    parent = go(make("parent"), updates=1)
+    parent.save()
+    parent.close()
+    with pytest.raises(RunError, match="do not fit this model"):
+        Trainer.fork(tmp_path / "parent", overrides={"run.name": "other", "model.hidden_sizes": [9]})
+
+
+def test_a_place_without_a_run_or_a_checkpoint_is_named(make, tmp_path):
+    with pytest.raises(RunError, match=r"no run at .*; runs in .*: none"):
+        Trainer.resume(tmp_path / "nothing")
+    make("empty").close()
+    with pytest.raises(RunError, match=r"has no whole checkpoint"):
+        Trainer.resume(tmp_path / "empty")
+    with pytest.raises(RunError, match=r"no run at .*nothing; runs in .*: empty"):
+        Trainer.resume(tmp_path / "nothing")
+    with pytest.raises(RunError, match=r"has no checkpoint at 7; there are: none"):
+        Trainer.fork(tmp_path / "empty", at=7)
+
+
+def test_a_resumed_run_has_the_settings_it_was_made_with(make, tmp_path):
+    trainer = go(make("one"), updates=1)
+    trainer.save()
+    trainer.close()
+    again = Trainer.resume(tmp_path / "one")
+    assert again.config.ppo == trainer.config.ppo
+    assert load_config(tmp_path / "one" / "config.yaml").ppo == trainer.config.ppo
+    again.close()
