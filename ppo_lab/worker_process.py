@@ -42,7 +42,7 @@ class SharedArray:
 
     def view(self) -> np.ndarray:
         """The array, over the shared memory."""
-        return np.frombuffer(self._memory, self._dtype).reshape(self._shape)
+        return np.ndarray(self._shape, self._dtype, memoryview(self._memory))
 
 
 def work(

@@ -11,9 +11,10 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import gymnasium
 import numpy as np
@@ -31,7 +32,8 @@ from ppo_lab.worker_process import NOT_IMPORTABLE, Failure, SharedArray, work
 PATIENCE = 5.0  # seconds that close() waits for a worker before it ends it
 
 
-class Worker(NamedTuple):
+@dataclass(frozen=True)
+class Worker:
     """One subprocess, and which environments it steps."""
 
     index: int

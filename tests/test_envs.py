@@ -265,6 +265,11 @@ def test_the_environments_before_a_broken_one_are_closed(register):
     with pytest.raises(EnvError, match=r"third"):
         made(register("test/Two-v0", entry_point=create), num_envs=3)
     assert [env.closed for env in inner] == [1, 1]
+    inner.clear()
+    envs = made(register("test/Two-v1", entry_point=create), num_envs=2)
+    assert [env.closed for env in inner] == [0, 0]
+    envs.close()
+    assert [env.closed for env in inner] == [1, 1]
 
 
 GOOD = spaces.Box(-1.0, 1.0, (2,), np.float32)
