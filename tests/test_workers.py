@@ -15,12 +15,12 @@ import gymnasium
 import pytest
 import torch
 
-from ppo_lab.adapters import SingleEnvs
+from ppo_lab.adapters.in_process import SingleEnvs
+from ppo_lab.adapters.loop import episode_seed
+from ppo_lab.adapters.workers import WorkerEnvs
 from ppo_lab.config import Config, EnvConfig
-from ppo_lab.env_loop import episode_seed
 from ppo_lab.envs import make_envs
 from ppo_lab.errors import EnvError, NonFiniteError
-from ppo_lab.workers import WorkerEnvs
 from tests.scripted_envs import ScriptedEnv, SeededEnv, seeded_spec
 
 N = 5
@@ -173,7 +173,7 @@ def test_a_worker_whose_environment_ends_the_process(envs):
 
 
 def test_close_ends_all_workers_also_one_that_is_stuck(monkeypatch):
-    monkeypatch.setattr("ppo_lab.workers.PATIENCE", 0.2)
+    monkeypatch.setattr("ppo_lab.adapters.workers.PATIENCE", 0.2)
     made = WorkerEnvs(seeded_spec(), {"faults": ((episode_seed(17, 0, 0), 1, "stuck"),)}, 1, 1)
     made.reset(17)
     made._action[...] = 6
@@ -218,7 +218,7 @@ def test_the_worker_side_does_without_torch(root):
 import sys, types
 sys.modules["ppo_lab"] = package = types.ModuleType("ppo_lab")
 package.__path__ = [sys.argv[1]]
-import ppo_lab.worker_process
+import ppo_lab.adapters.worker_process
 sys.exit("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code, str(root / "ppo_lab")], check=False).returncode == 0

@@ -71,7 +71,7 @@ class TensorBoard:
 
 
 def read_metrics(folder: str | Path) -> dict[str, np.ndarray]:
-    """Every metric of a run as an array over its updates, NaN where it did not exist yet. A torn last line is left out."""
+    """Every metric of a run as an array over its updates, NaN where it did not exist. A torn last line is left out."""
     rows = []
     for line in (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         try:

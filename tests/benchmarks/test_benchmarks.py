@@ -107,15 +107,15 @@ def test_finished_seeds_hold_only_for_what_they_were_made_with(bench, tmp_path, 
 
 def test_a_seed_that_fails_leaves_the_finished_ones(bench, tmp_path, monkeypatch):
     def learn(preset, seed):
-        if seed == 2:
+        if seed == 1:
             raise SystemExit("ours.py learn ended with status 1")
         return {"seed": seed, "evaluation_mean": 1.0}
 
     monkeypatch.setattr(bench.learning, "OUT", tmp_path / "learning.json")
     monkeypatch.setattr(bench.learning, "learn", learn)
     with pytest.raises(SystemExit, match="status 1"):
-        bench.learning.run(["acrobot"], seeds=2, fresh=False, processes=1)
-    assert [run["seed"] for run in json.loads(bench.learning.OUT.read_text())["acrobot"]["runs"]] == [1]
+        bench.learning.run(["acrobot"], seeds=3, fresh=False, processes=1)
+    assert [run["seed"] for run in json.loads(bench.learning.OUT.read_text())["acrobot"]["runs"]] == [2, 3]
 
 
 def test_a_measurement_comes_back_from_a_process_of_its_own(bench):

@@ -38,7 +38,7 @@ def test_it_is_the_run_in_numbers(tmp_path):
 
 
 def test_before_the_first_episode_it_says_so():
-    result = report(trained(updates=1, **{"ppo.num_steps": 2}))
+    result = report(trained(updates=1, **{"ppo.num_steps": 2, "ppo.total_timesteps": 8}))
     assert result.return_mean is None
     assert "no episode has ended yet" in str(result)
     assert result.run is None

@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
-from ppo_lab.env_loop import describe_error, one_line
+from ppo_lab.adapters.loop import describe_error, one_line
 from ppo_lab.errors import ConfigError, EnvError, LabError
 
 PACKAGES = {  # environments that exist once their module was imported: start of the id -> (module, package)
