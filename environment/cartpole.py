@@ -211,8 +211,7 @@ def _allocate(N: int, device: torch.device, dtype: torch.dtype) -> SimpleNamespa
     beyond = full(2, N, dtype=torch.bool)
     rate = full(4, N, value=TAU)
     rate[2] *= MOMENT / (CART_MASS + POLE_MASS)
-    limit = full(2, N, value=X_LIMIT)
-    limit[1] = THETA_LIMIT
+    limit = torch.tensor([[X_LIMIT], [THETA_LIMIT]], dtype=dtype, device=device).repeat(1, N)
     return SimpleNamespace(
         led_to=block[:4],
         position=block[:2],  # x and theta of led_to

@@ -1,39 +1,61 @@
-"""ppo_lab: a Jupyter-first workbench for Proximal Policy Optimization. These are its public names."""
+"""ppo_lab: a Jupyter-first workbench for Proximal Policy Optimization. These are its public names.
 
-from ppo_lab.actor_critic import ActorCritic
-from ppo_lab.advantages import explained_variance, gae
-from ppo_lab.config import Config
-from ppo_lab.config_file import load_config, override
-from ppo_lab.envs import Envs, Step, make_envs
-from ppo_lab.errors import ConfigError, EnvError, LabError, NonFiniteError, RunError
-from ppo_lab.evaluation import Evaluation, evaluate, statistics
-from ppo_lab.export import Policy
-from ppo_lab.losses import ppo_loss
-from ppo_lab.rollout import collect, minibatches
-from ppo_lab.runs import read_metrics
-from ppo_lab.trainer import Trainer, Update
+Each is imported when it is first used: a worker process of `env.workers` imports this package too, and would spend
+three seconds and 200 MB on torch for nothing.
+"""
 
-__all__ = [  # noqa: RUF022  # grouped like a table of contents
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # for type checkers and editors; the same names as below
+    from ppo_lab.actor_critic import ActorCritic as ActorCritic
+    from ppo_lab.advantages import explained_variance as explained_variance
+    from ppo_lab.advantages import gae as gae
+    from ppo_lab.config import Config as Config
+    from ppo_lab.config_file import load_config as load_config
+    from ppo_lab.config_file import override as override
+    from ppo_lab.envs import Envs as Envs
+    from ppo_lab.envs import Step as Step
+    from ppo_lab.envs import make_envs as make_envs
+    from ppo_lab.errors import ConfigError as ConfigError
+    from ppo_lab.errors import EnvError as EnvError
+    from ppo_lab.errors import LabError as LabError
+    from ppo_lab.errors import NonFiniteError as NonFiniteError
+    from ppo_lab.errors import RunError as RunError
+    from ppo_lab.evaluation import Evaluation as Evaluation
+    from ppo_lab.evaluation import evaluate as evaluate
+    from ppo_lab.evaluation import statistics as statistics
+    from ppo_lab.export import Policy as Policy
+    from ppo_lab.losses import ppo_loss as ppo_loss
+    from ppo_lab.rollout import collect as collect
+    from ppo_lab.rollout import minibatches as minibatches
+    from ppo_lab.runs import read_metrics as read_metrics
+    from ppo_lab.trainer import Trainer as Trainer
+    from ppo_lab.trainer import Update as Update
+
+_HOMES = {  # public name -> its module, grouped like a table of contents
     # settings
-    "Config", "load_config", "override",
+    "Config": "config", "load_config": "config_file", "override": "config_file",
     # environments
-    "Envs", "Step", "make_envs",
+    "Envs": "envs", "Step": "envs", "make_envs": "envs",
     # train
-    "Trainer", "Update",
+    "Trainer": "trainer", "Update": "trainer",
     # the algorithm, piece by piece
-    "ActorCritic", "collect", "gae", "ppo_loss", "minibatches", "explained_variance",
+    "ActorCritic": "actor_critic", "collect": "rollout", "gae": "advantages", "ppo_loss": "losses",
+    "minibatches": "rollout", "explained_variance": "advantages",
     # use and judge what was learned
-    "Policy", "evaluate", "Evaluation", "statistics", "read_metrics",
-    # in Jupyter: ppo_lab.notebook, imported when asked for
-    "notebook",
+    "Policy": "export", "evaluate": "evaluation", "Evaluation": "evaluation", "statistics": "evaluation",
+    "read_metrics": "runs",
     # what can go wrong
-    "LabError", "ConfigError", "EnvError", "NonFiniteError", "RunError",
-]  # fmt: skip
+    "LabError": "errors", "ConfigError": "errors", "EnvError": "errors", "NonFiniteError": "errors",
+    "RunError": "errors",
+}  # fmt: skip
+__all__ = [*_HOMES, "notebook"]
 
 
 def __getattr__(name: str) -> object:
-    if name == "notebook":  # widgets and matplotlib take a second to import: only where they are used
-        import importlib
-
-        return importlib.import_module("ppo_lab.notebook")
+    if name in _HOMES:
+        return getattr(import_module(f"ppo_lab.{_HOMES[name]}"), name)
+    if name == "notebook":  # in Jupyter
+        return import_module("ppo_lab.notebook")
     raise AttributeError(f"module 'ppo_lab' has no attribute {name!r}")

@@ -49,7 +49,7 @@ def normalized(advantage: Tensor) -> Tensor:
 
 
 def explained_variance(value: Tensor, returns: Tensor) -> Tensor:
-    """1 - Var(returns - value) / Var(returns): 1 is a perfect critic, 0 one no better than the mean; NaN if Var is 0."""
+    """1 - Var(returns - value) / Var(returns): 1 for a perfect critic, 0 for the mean; NaN where Var(returns) is 0."""
     var_returns = returns.double().var(correction=0)
     residual = (returns.double() - value.double()).var(correction=0)
     return torch.where(var_returns > 0, 1.0 - residual / var_returns, torch.nan)

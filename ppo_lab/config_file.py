@@ -190,7 +190,8 @@ def _one_line(problem: Any) -> str:
     field = SECTIONS[place[0]].model_fields.get(place[1]) if len(place) > 1 and place[0] in SECTIONS else None
     if field is None:
         return f"{'.'.join(place)}: {message}"
-    return f"{place[0]}.{place[1]}: {message[0].lower()}{message[1:]}, got {problem['input']!r}{_allowed(field).replace('; ', '; allowed ', 1)}"
+    allowed = _allowed(field).replace("; ", "; allowed ", 1)
+    return f"{place[0]}.{place[1]}: {message[0].lower()}{message[1:]}, got {problem['input']!r}{allowed}"
 
 
 if __name__ == "__main__":

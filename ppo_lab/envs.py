@@ -15,9 +15,9 @@ from gymnasium import Space
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
+from ppo_lab.adapters.ids import call_creator, find_spec, make_single, make_vector
+from ppo_lab.adapters.loop import one_line
 from ppo_lab.config import Config
-from ppo_lab.env_ids import call_creator, find_spec, make_single, make_vector
-from ppo_lab.env_loop import one_line
 from ppo_lab.errors import ConfigError, EnvError
 
 Obs = Tensor
@@ -73,8 +73,8 @@ def make_envs(config: Config, device: torch.device | str | None = None) -> Envs:
     Raises ConfigError or EnvError with one line: what is wrong with the id, its kwargs or its spaces.
     """
     from environment import BATCHED  # all of these stand on this file
-    from ppo_lab.adapters import SingleEnvs, VectorEnvs
-    from ppo_lab.workers import WorkerEnvs
+    from ppo_lab.adapters.in_process import SingleEnvs, VectorEnvs
+    from ppo_lab.adapters.workers import WorkerEnvs
 
     settings = config.env
     place = torch.device("cpu" if device is None else device)

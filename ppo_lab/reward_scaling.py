@@ -23,7 +23,7 @@ class RewardScaler:
         self.discounted_return = torch.zeros(num_envs, dtype=torch.float64, device=device)  # (N,)
 
     def __call__(self, reward: Tensor, done: Tensor, valid: Tensor, gamma: float, clip: float) -> Tensor:
-        """Take in a rollout (T, N) and give its rewards scaled and clipped to +- clip, (T, N). The input stays as it is."""
+        """Take in a rollout (T, N); its rewards scaled and clipped to +- clip, (T, N). The input stays as it is."""
         raw = reward.double()
         discounted = torch.empty_like(raw)  # (T, N)
         running = self.discounted_return

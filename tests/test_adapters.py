@@ -14,8 +14,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ppo_lab.adapters import SingleEnvs, VectorEnvs
-from ppo_lab.env_loop import episode_seed
+from ppo_lab.adapters.in_process import SingleEnvs, VectorEnvs
+from ppo_lab.adapters.loop import episode_seed
 from ppo_lab.errors import EnvError, NonFiniteError
 from tests.scripted_envs import ScriptedEnv, SeededEnv
 
@@ -212,11 +212,12 @@ def test_observations_keep_dtype_shape_and_value(space, shown, dtype):
         (spaces.Box(-1, 1, (4,), np.float32), np.zeros(1, np.float32), r"shape \(1,\), declared is \(4,\)"),
         (spaces.Box(0, 255, (2,), np.uint8), np.array([0.5, 0.9]), "dtype float64, declared is uint8"),
         (spaces.Discrete(4), 4, r"observation 4, its space allows 0 .. 3"),
+        (spaces.Discrete(4, start=2), 1, r"observation 1, its space allows 2 .. 5"),
         (spaces.Discrete(4), None, "NoneType"),
     ],
 )
 def test_observations_that_are_not_as_declared_are_refused(space, shown, text):
-    good = np.zeros(space.shape, space.dtype)
+    good = np.zeros(space.shape, space.dtype) + getattr(space, "start", 0)
     envs = SingleEnvs([ConstantEnv(space, good), ConstantEnv(space, shown, reset_shown=good)])
     envs.reset(1)
     if "dtype" not in text:  # the kind is looked at once an episode
@@ -295,6 +296,22 @@ def test_failures_name_environment_step_action_and_seed(kind):
     envs.step(torch.full((4,), 6))
 
 
+def test_steps_are_counted_from_the_start_of_an_episode():
+    class Spoilt(ScriptedEnv):
+        def step(self, action):
+            obs, reward, *rest = super().step(action)
+            return obs, np.inf if (self.episode, self.t) == (2, 4) else reward, *rest
+
+    for envs in (
+        SingleEnvs([Spoilt(0, ("..T", "C", "....C"))]),
+        VectorEnvs(SyncVectorEnv([lambda: Spoilt(0, ("..T", "C", "....C"))], autoreset_mode="Disabled")),
+    ):
+        envs.reset(1)
+        with pytest.raises(NonFiniteError, match=r"environment 0 returned reward inf at its step 4 \(action \[0.\]"):
+            [envs.step(torch.zeros(1, 1)) for _ in range(100)]
+        envs.close()
+
+
 def test_an_overflow_is_reported_where_warnings_are_not_errors():
     envs = SingleEnvs([SeededEnv(faults=((episode_seed(9, 0, 0), 1, "huge obs"),))])
     envs.reset(9)
@@ -346,7 +363,7 @@ class Answers(VectorEnv):
 
 def answer(obs=(1, 2), reward=(0, 0), terminated=(False, False), truncated=(False, False), **infos):
     column = np.array(obs, np.float32)[:, None]
-    return column, np.array(reward), np.array(terminated), np.array(truncated), infos
+    return column, np.asarray(reward), np.array(terminated), np.array(truncated), infos
 
 
 @pytest.mark.parametrize("mode", [None, "sometimes", 3])
@@ -403,9 +420,17 @@ def test_a_next_step_env_that_ends_in_the_row_of_its_reset_is_refused():
         envs.step(torch.zeros(2, 1))
 
 
+def test_reset_forgets_what_had_ended():
+    envs = VectorEnvs(Answers([answer(truncated=(True, False)), answer()], AutoresetMode.NEXT_STEP))
+    envs.reset(1)
+    envs.step(torch.zeros(2, 1))
+    envs.reset(1)
+    assert envs.step(torch.zeros(2, 1)).valid.all()
+
+
 def test_the_reset_row_has_reward_zero_whatever_the_env_says():
-    steps = [answer(truncated=(True, False)), answer(reward=(5, 5)), answer(reward=(6, 6))]
-    given_rewards = steps[1][1]
+    given_rewards = np.full(2, 5, np.float32)
+    steps = [answer(truncated=(True, False)), answer(reward=given_rewards), answer(reward=(6, 6))]
     envs = VectorEnvs(Answers(steps, AutoresetMode.NEXT_STEP))
     envs.reset(1)
     rows = [envs.step(torch.zeros(2, 1)) for _ in range(3)]

@@ -33,7 +33,8 @@ def rollouts(draw):
     return {
         "reward": table(EXACT), "value": table(EXACT), "next_value": table(EXACT),
         "terminated": terminated & valid, "done": (terminated | truncated) & valid, "valid": valid,
-        "gamma": draw(st.sampled_from([0.0, 0.25, 0.5, 1.0])), "gae_lambda": draw(st.sampled_from([0.0, 0.25, 0.5, 1.0])),
+        "gamma": draw(st.sampled_from([0.0, 0.25, 0.5, 1.0])),
+        "gae_lambda": draw(st.sampled_from([0.0, 0.25, 0.5, 1.0])),
     }  # fmt: skip
 
 

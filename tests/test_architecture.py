@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ FLOORS = [
     ["config"],
     ["config_file", "networks", "interrupts"],
     ["distributions", "advantages", "losses", "schedules"],
-    ["env_loop", "adapters", "workers", "envs"],
+    ["adapters", "envs"],
     ["actor_critic", "episodes", "reward_scaling", "diagnostics"],
     ["rollout", "export", "optimizer"],
     ["train_state", "runs"],
@@ -25,7 +27,7 @@ FLOORS = [
     ["cli"],
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
-SPACES_ALLOWED = {"ppo_lab/distributions.py", "ppo_lab/envs.py", "ppo_lab/networks/observation.py"}
+SPACES_ALLOWED = ("ppo_lab/distributions.py", "ppo_lab/networks/observation.py", "ppo_lab/envs.py", "ppo_lab/adapters/")
 SOURCES = sorted([*ROOT.glob("ppo_lab/**/*.py"), *ROOT.glob("environment/**/*.py")])
 
 
@@ -78,12 +80,12 @@ def test_files_and_functions_stay_readable(path):
     assert text.count("\n") <= 260
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < 50, f"{node.name} has {node.end_lineno - node.lineno + 1} lines"
+            assert node.end_lineno - node.lineno <= 50, f"{node.name} has {node.end_lineno - node.lineno + 1} lines"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_spaces_are_looked_at_in_three_files_only(path):
-    if name(path) not in SPACES_ALLOWED and not name(path).startswith("environment/"):
+def test_spaces_are_looked_at_where_they_come_in_and_nowhere_else(path):
+    if not name(path).startswith((*SPACES_ALLOWED, "environment/")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":
                 asked = ast.unparse(node.args[1])
@@ -94,7 +96,9 @@ def test_only_the_notebook_wing_knows_jupyter():
     for path in SOURCES:
         if "ppo_lab/notebook/" not in name(path):
             found = imports(ast.parse(path.read_text()), inside_functions=True)
-            assert not {m.split(".")[0] for m in found} & {"IPython", "ipywidgets", "papermill", "matplotlib"}, name(path)
+            assert not {m.split(".")[0] for m in found} & {"IPython", "ipywidgets", "papermill", "matplotlib"}, name(
+                path
+            )
 
 
 def test_files_without_a_home_do_not_exist():
@@ -109,7 +113,14 @@ def test_the_readme_names_every_room():
             assert path.name in text, f"README's file tree lacks {path.name}"
 
 
-def test_public_names_exist():
+def test_public_names_exist_and_type_checkers_know_them():
     import ppo_lab
 
     assert all(getattr(ppo_lab, public) is not None for public in ppo_lab.__all__)
+    text = (ROOT / "ppo_lab" / "__init__.py").read_text()
+    assert all(f"import {public} as {public}" in text for public in ppo_lab.__all__ if public != "notebook")
+
+
+def test_importing_the_package_is_cheap():
+    code = "import sys, ppo_lab; assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -169,7 +169,7 @@ def test_settings_do_not_change_in_place():
 
 def test_override_checks_like_load():
     assert override(Config(), {"ppo.gamma": 0.5}).ppo.gamma == 0.5
-    with pytest.raises(ConfigError, match="ppo.gamma"):
+    with pytest.raises(ConfigError, match=r"ppo\.gamma"):
         override(Config(), {"ppo.gamma": 5})
 
 

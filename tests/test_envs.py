@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from environment import BATCHED
-from ppo_lab.adapters import SingleEnvs, VectorEnvs
+from ppo_lab.adapters.in_process import SingleEnvs, VectorEnvs
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.envs import check_spaces, make_envs
 from ppo_lab.errors import ConfigError, EnvError, LabError
@@ -264,6 +264,11 @@ def test_the_environments_before_a_broken_one_are_closed(register):
 
     with pytest.raises(EnvError, match=r"third"):
         made(register("test/Two-v0", entry_point=create), num_envs=3)
+    assert [env.closed for env in inner] == [1, 1]
+    inner.clear()
+    envs = made(register("test/Two-v1", entry_point=create), num_envs=2)
+    assert [env.closed for env in inner] == [0, 0]
+    envs.close()
     assert [env.closed for env in inner] == [1, 1]
 
 

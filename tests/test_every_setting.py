@@ -78,7 +78,8 @@ CHANGES_TRAINING = {
 }
 # what the others do is tested below, one by one
 HAS_ITS_OWN_TEST = {
-    "env.workers", "env.allow_import", "model.body", "run.name", "run.root", "run.device", "run.threads", "run.tensorboard"
+    "env.workers", "env.allow_import", "model.body",
+    "run.name", "run.root", "run.device", "run.threads", "run.tensorboard",
 }  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def test_the_rows_are_the_transitions():
 
 
 def test_the_next_rollout_goes_on_where_the_last_one_stopped():
-    state, rollout = collected(Script(["." * 2] * 7), 3, rollouts=2)
+    _, rollout = collected(Script(["." * 2] * 7), 3, rollouts=2)
     assert rollout.obs[:, 0, 2].tolist() == [3, 4, 5, 6]
     assert not rollout.starts.any()
 
@@ -73,7 +73,9 @@ def test_the_same_advantages_through_both_kinds_of_reset(gae_lambda):
         advantage, returns = gae(
             x.reward, x.value, x.next_value, x.terminated, x.done, x.valid, gamma=0.9, gae_lambda=gae_lambda
         )
-        table = torch.cat([x.obs[:-1], x.reward[..., None], advantage[..., None], returns[..., None]], dim=-1)  # (T, N, 6)
+        table = torch.cat(
+            [x.obs[:-1], x.reward[..., None], advantage[..., None], returns[..., None]], dim=-1
+        )  # (T, N, 6)
         rows.append([(table[:, n][x.valid[:, n]], x.done[:, n][x.valid[:, n]]) for n in range(3)])
     for (same, done), (later, _) in zip(*rows, strict=True):
         ended = done[: len(later)].nonzero()[-1].item() + 1  # whole episodes only: the last one was cut at another row
@@ -82,7 +84,7 @@ def test_the_same_advantages_through_both_kinds_of_reset(gae_lambda):
 
 
 def test_reset_rows_of_a_next_step_environment_are_no_experience():
-    state, rollout = collected(Script(["..", "T.", ".C", "..", ".."], next_step=True), 5)
+    _, rollout = collected(Script(["..", "T.", ".C", "..", ".."], next_step=True), 5)
     assert rollout.valid.T.tolist() == [[True, True, False, True, True], [True, True, True, False, True]]
     assert rollout.starts.T.tolist() == [[True, False, False, True, False], [True, False, False, False, True]]
     # at the cut, the row after it still shows the final observation: its value is the bootstrap

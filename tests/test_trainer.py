@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from environment.cartpole import CartPole
-from environment.probes import ObsAndActionReward
 from ppo_lab.config import Config
 from ppo_lab.config_file import override
 from ppo_lab.errors import ConfigError, NonFiniteError
@@ -45,7 +44,7 @@ def test_equals_a_loop_written_by_hand(normalize, shared):
     adam = torch.optim.Adam(model.parameters(), lr=3e-4, eps=1e-5)
     obs = twin.state.obs
     all_obs = []
-    for update in ours:
+    for _ in ours:
         rows = []
         for _ in range(16):
             with torch.no_grad():
@@ -53,7 +52,9 @@ def test_equals_a_loop_written_by_hand(normalize, shared):
                 action = distribution.sample(rng)
                 step = envs.step(action)
                 log_p, v, next_v = distribution.log_prob(action), model.value(obs), model.value(step.final_obs)
-            rows.append([obs, action, log_p, v, next_v, step.reward.clone(), step.terminated.clone(), step.truncated.clone()])
+            rows.append(
+                [obs, action, log_p, v, next_v, step.reward.clone(), step.terminated.clone(), step.truncated.clone()]
+            )
             obs = step.obs.clone()
         advantages, running = [], torch.zeros(4)
         for _, _, _, v, next_v, r, terminated, truncated in reversed(rows):
@@ -79,7 +80,7 @@ def test_equals_a_loop_written_by_hand(normalize, shared):
             normalizer = model.features.normalizer
             normalizer.center.copy_(seen.mean(0))
             normalizer.scale.copy_(1 / (seen.var(0, correction=0) + 1e-8).sqrt())
-    assert update.update == 4
+    assert ours.state.update == 4
     for theirs, mine in zip(model.parameters(), ours.state.model.parameters(), strict=True):
         assert torch.allclose(theirs, mine, atol=2e-5)
 
@@ -209,7 +210,9 @@ def test_a_gradient_that_is_not_finite_stops_the_run_with_the_weights_whole():
         if isinstance(event, AdvantagesEstimated):
             event.returns[3, 1] = float("nan")
             break
-    with pytest.raises(NonFiniteError, match=r"minibatch \d of 6: loss nan, gradient norm nan; that step was not taken"):
+    with pytest.raises(
+        NonFiniteError, match=r"minibatch \d of 6: loss nan, gradient norm nan; that step was not taken"
+    ):
         list(t)
     assert all(p.isfinite().all() for p in t.state.model.parameters())
     assert all(s["exp_avg"].isfinite().all() for s in t.state.optimizer.state.values())
@@ -220,9 +223,14 @@ def test_metrics_of_episodes_are_absent_before_the_first_ended():
     t = trainer(Script(["." * 4]), ppo__total_timesteps=1)
     (update,) = t
     assert not any(name.startswith("episode/") for name in update.metrics)
-    assert {"loss/policy", "loss/value", "loss/entropy", "update/approx_kl", "update/clip_fraction", "update/grad_norm"} <= (
-        update.metrics.keys()
-    )
+    assert {
+        "loss/policy",
+        "loss/value",
+        "loss/entropy",
+        "update/approx_kl",
+        "update/clip_fraction",
+        "update/grad_norm",
+    } <= (update.metrics.keys())
 
 
 def test_rows_that_are_no_experience_do_not_count():

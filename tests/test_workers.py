@@ -15,19 +15,22 @@ import gymnasium
 import pytest
 import torch
 
-from ppo_lab.adapters import SingleEnvs
+from ppo_lab.adapters.in_process import SingleEnvs
+from ppo_lab.adapters.loop import episode_seed
+from ppo_lab.adapters.workers import WorkerEnvs
 from ppo_lab.config import Config, EnvConfig
-from ppo_lab.env_loop import episode_seed
 from ppo_lab.envs import make_envs
 from ppo_lab.errors import EnvError, NonFiniteError
-from ppo_lab.workers import WorkerEnvs
 from tests.scripted_envs import ScriptedEnv, SeededEnv, seeded_spec
 
 N = 5
-FAULTS = {  # run seed -> what environment 3 does in step 2 of its first episode
-    11: "raise", 12: "nan reward", 13: "nan obs", 14: "shape", 15: "slow", 16: "exit", 17: "stuck"
-}  # fmt: skip
-KWARGS = {"faults": tuple((episode_seed(run_seed, 3, 0), 2, kind) for run_seed, kind in FAULTS.items())}
+FAULTS = {11: "raise", 12: "nan reward", 13: "nan obs", 14: "shape", 15: "slow", 16: "exit"}  # run seed -> what
+KWARGS = {  # ... environment 3 does in step 2 of its first episode
+    "faults": (
+        *((episode_seed(run_seed, 3, 0), 2, kind) for run_seed, kind in FAULTS.items()),
+        *((episode_seed(18, n, 0), 2, "raise") for n in (4, 1)),
+    )
+}
 
 
 def history(envs, seed: int, steps: int) -> list[list]:
@@ -127,6 +130,14 @@ def test_a_failure_is_the_same_as_in_this_process(envs, here, run_seed):
     assert pids(envs) == before  # a failure costs no worker
 
 
+def test_of_two_failures_the_first_environment_is_named(envs, here):
+    for made in (envs, here):
+        made.reset(18)
+        made.step(torch.full((N,), 6))
+        with pytest.raises(EnvError, match=r"^environment 1 raised"):
+            made.step(torch.full((N,), 6))
+
+
 def test_an_interrupted_step_costs_a_reset_and_no_more(envs, here):
     envs.reset(15)
     envs.step(torch.full((N,), 6))
@@ -162,9 +173,10 @@ def test_a_worker_whose_environment_ends_the_process(envs):
 
 
 def test_close_ends_all_workers_also_one_that_is_stuck(monkeypatch):
-    monkeypatch.setattr("ppo_lab.workers.PATIENCE", 0.2)
+    monkeypatch.setattr("ppo_lab.adapters.workers.PATIENCE", 0.2)
     made = WorkerEnvs(seeded_spec(), {"faults": ((episode_seed(17, 0, 0), 1, "stuck"),)}, 1, 1)
     made.reset(17)
+    made._action[...] = 6
     worker = made._workers[0]
     pid = worker.process.pid
     worker.pipe.send(("step", 0))
@@ -206,7 +218,7 @@ def test_the_worker_side_does_without_torch(root):
 import sys, types
 sys.modules["ppo_lab"] = package = types.ModuleType("ppo_lab")
 package.__path__ = [sys.argv[1]]
-import ppo_lab.worker_process
+import ppo_lab.adapters.worker_process
 sys.exit("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code, str(root / "ppo_lab")], check=False).returncode == 0

@@ -19,6 +19,7 @@ SHARE = 0.05  # of the time may go into drawing
 MOST_FPS = 3.0
 START_SECONDS = 0.5
 STATUS_SECONDS = 0.2  # between two changes of the text, which costs next to nothing
+IMAGE = {"width": "1000px", "max_width": "100%", "object_fit": "contain"}  # as wide as the frames: no blur
 
 
 class Budget:
@@ -62,12 +63,13 @@ class Dashboard:
         self._status = widgets.HTML()
         self._figure = figure_of(session)
         # with a first frame: an Image without a value shows the browser's sign for a broken one
-        self._image = widgets.Image(value=self._frame(session), format="png", layout={"max_width": "100%"})
+        self._image = widgets.Image(value=self._frame(session), format="png", layout=IMAGE)
         self._sliders = [Slider(key, _in_force(session, key), self._change) for key in SLIDERS]
         self._pause.on_click(self._toggle)
         self._stop.on_click(lambda _: session.stop(wait=False))
         buttons = widgets.HBox([self._pause, self._stop, self._status])
-        self._box = widgets.VBox([buttons, self._image, *(slider.widget for slider in self._sliders)])
+        self._row = widgets.HBox([slider.widget for slider in self._sliders], layout={"flex_flow": "row wrap"})
+        self._box = widgets.VBox([buttons, self._row, self._image])  # sliders above: in sight without scrolling
         self._write(session)
         self._handle = display(self._box, display_id=True)
 
@@ -86,7 +88,15 @@ class Dashboard:
         """A static picture takes the place of the widgets."""
         self._handle.update(as_bundle(to_png(figure_of(session)), progress_line(session)), raw=True)
         print(closing_line(session), flush=True)
-        for widget in (*self._sliders_widgets(), self._pause, self._stop, self._status, self._image, self._box):
+        for widget in (
+            *self._sliders_widgets(),
+            self._pause,
+            self._stop,
+            self._status,
+            self._row,
+            self._image,
+            self._box,
+        ):
             widget.close()
 
     def _frame(self, session: Session) -> bytes:

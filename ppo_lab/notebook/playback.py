@@ -20,9 +20,9 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Generator
 
-from ppo_lab.adapters import SingleEnvs
+from ppo_lab.adapters.ids import find_spec, make_single
+from ppo_lab.adapters.in_process import SingleEnvs
 from ppo_lab.config import Config, EnvConfig
-from ppo_lab.env_ids import find_spec, make_single
 from ppo_lab.errors import ConfigError
 from ppo_lab.evaluation.evaluate import Acting
 from ppo_lab.notebook.plots import TEXT, number, style, to_png

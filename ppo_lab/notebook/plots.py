@@ -20,8 +20,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 Columns = Mapping[str, np.ndarray]  # name -> value at every update, NaN where there was none
 
 TEXT = "#787e88"  # contrast above 4 on white and on JupyterLab's dark page
-# of the palette of Okabe and Ito, which the colour-blind tell apart
-BLUE, GREEN, VERMILLION = "#0072B2", "#009E73", "#D55E00"
+# after the palette of Okabe and Ito, which the colour-blind tell apart; the blue is lighter, for dark pages
+BLUE, GREEN, VERMILLION = "#2383cc", "#009E73", "#D55E00"
 MOST_POINTS = 1500  # more than a panel has pixels
 
 
@@ -153,7 +153,8 @@ def number(value: float, digits: int = 2) -> str:
     if not math.isfinite(value):
         return "?"
     if value and not 1e-3 <= abs(value) < 1e5:
-        return f"{value:.{digits - 1}e}".replace("e+0", "e").replace("e-0", "e-")
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
     return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
@@ -179,8 +180,10 @@ def _five_axes() -> Figure:
 
 def _blank(ax: Axes) -> None:
     """Axes in our style with nothing drawn on them, whether they are new or were used before."""
-    for artist in [*ax.lines, *ax.collections, *ax.patches, *ax.texts]:
+    legend = ax.get_legend()
+    for artist in [*ax.lines, *ax.collections, *ax.patches, *ax.texts, *([legend] if legend else [])]:
         artist.remove()
+    ax.set_ylim(0.0, 1.0)
     if ax.patch.get_alpha() != 0.0:
         style(ax)
 

@@ -81,13 +81,20 @@ def _report(session: Session, training: bool) -> Report:
         return_low=low if known else None,
         return_high=high if known else None,
         episodes=len(returns),
-        score=describe(returns) if len(returns) else "no episode has ended yet",
+        score=_score(returns),
         global_step=trainer.state.global_step,
         total_timesteps=trainer.config.ppo.total_timesteps,
         seconds=seconds,
         steps_per_second=speed,
         run=os.path.relpath(trainer.run.folder) if trainer.run is not None else None,
     )
+
+
+def _score(returns: np.ndarray) -> str:
+    if not len(returns):
+        return "no episode has ended yet"
+    count = f"{len(returns)} episodes)"
+    return describe(returns).replace(f", {count}", f", last {count}")
 
 
 def _timing(history: dict[str, np.ndarray]) -> tuple[float, float | None]:

@@ -194,11 +194,13 @@ class Session:
             self._updates()
         except BaseException as error:
             self.error = error
-        with self._lock:
-            self._done.set()  # from here on nobody puts a call in the queue
-        while not self._calls.empty():
-            self._calls.get()()
-        self._show(lambda: view.finish(self))
+        try:
+            self._show(lambda: view.finish(self))
+        finally:
+            with self._lock:
+                self._done.set()  # from here on nobody puts a call in the queue
+            while not self._calls.empty():
+                self._calls.get()()
 
     def _updates(self) -> None:
         try:
@@ -251,9 +253,11 @@ def _answer(answer: Future[T], call: Callable[[], T]) -> None:
 
 
 def _exception_info(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
-    """As sys.exc_info() gives it, without this file's own frame in front."""
+    """As sys.exc_info() gives it, without this file's own frames in front."""
     trace = error.__traceback__
-    return type(error), error, trace.tb_next if trace is not None and trace.tb_next is not None else trace
+    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return type(error), error, trace
 
 
 def _nothing() -> None:

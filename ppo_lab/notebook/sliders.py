@@ -58,19 +58,20 @@ class Slider:
             description=key,
             continuous_update=False,  # one change a drag
             tooltip=PPOConfig.model_fields[key].description,
-            style={"description_width": "110px"},
-            layout={"width": "420px"},
+            style={"description_width": "90px"},
+            layout={"width": "330px"},
         )
-        self.note = widgets.HTML()
+        self.note = widgets.HTML(layout={"margin": "0 0 0 100px"})
         self.slider.observe(self._moved, names="value")
-        self.widget = widgets.HBox([self.slider, self.note])
+        self.widget = widgets.VBox([self.slider, self.note])
 
     def show(self, in_force: float, pending: float | None) -> None:
         """Say beside the slider what the trainer uses now, or what it has been asked for and not taken yet."""
+        used = slider_label(float(f"{in_force:.3g}"))
         if pending is not None:
-            self.note.value = f"<i>pending: {slider_label(pending)}, in force: {slider_label(in_force)}</i>"
+            self.note.value = f"<i>pending: {slider_label(pending)}; in force: {used}</i>"
         else:
-            self.note.value = f"in force: {slider_label(in_force)}"
+            self.note.value = f"in force: {used}"
 
     def _moved(self, change: Any) -> None:
         try:

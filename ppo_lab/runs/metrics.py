@@ -97,7 +97,7 @@ class TensorBoard:
 
 
 def read_metrics(folder: str | Path) -> dict[str, np.ndarray]:
-    """Every metric of a run as an array over its updates, NaN where it did not exist yet. A torn last line is left out."""
+    """Every metric of a run as an array over its updates, NaN where it did not exist. A torn last line is left out."""
     return as_columns([json.loads(line) for line in whole_lines(Path(folder) / "metrics.jsonl")])
 
 

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
-from ppo_lab.adapters import SingleEnvs
+from ppo_lab.adapters.in_process import SingleEnvs
+from ppo_lab.adapters.loop import episode_seed
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.config_file import override
-from ppo_lab.env_loop import episode_seed
 from ppo_lab.envs import Step
 from ppo_lab.errors import ConfigError, EnvError, NonFiniteError
 from ppo_lab.evaluation import Evaluation, evaluate, run_episodes

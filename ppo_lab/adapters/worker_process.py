@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ppo_lab.env_ids import make_single
-from ppo_lab.env_loop import EnvLoop, Rows, describe_error
+from ppo_lab.adapters.ids import make_single
+from ppo_lab.adapters.loop import EnvLoop, Rows, describe_error
 from ppo_lab.errors import LabError
 
 NOT_IMPORTABLE = "a worker imports the environment anew: define it in a module file, or set env.workers to 0"
@@ -42,7 +42,7 @@ class SharedArray:
 
     def view(self) -> np.ndarray:
         """The array, over the shared memory."""
-        return np.frombuffer(self._memory, self._dtype).reshape(self._shape)
+        return np.ndarray(self._shape, self._dtype, memoryview(self._memory))
 
 
 def work(

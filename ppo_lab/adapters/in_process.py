@@ -12,7 +12,7 @@ from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from ppo_lab.env_loop import (
+from ppo_lab.adapters.loop import (
     EnvLoop,
     Rows,
     describe_action,

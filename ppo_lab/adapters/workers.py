@@ -11,9 +11,10 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import gymnasium
 import numpy as np
@@ -21,17 +22,18 @@ import torch
 from gymnasium.envs.registration import EnvSpec
 from torch import Tensor
 
-from ppo_lab.adapters import action_format, as_numpy, as_step, on_device
-from ppo_lab.env_ids import make_single
-from ppo_lab.env_loop import Rows, describe_error, row_formats
+from ppo_lab.adapters.ids import make_single
+from ppo_lab.adapters.in_process import action_format, as_numpy, as_step, on_device
+from ppo_lab.adapters.loop import Rows, describe_error, row_formats
+from ppo_lab.adapters.worker_process import NOT_IMPORTABLE, Failure, SharedArray, work
 from ppo_lab.envs import Step, check_spaces
 from ppo_lab.errors import EnvError, NonFiniteError
-from ppo_lab.worker_process import NOT_IMPORTABLE, Failure, SharedArray, work
 
 PATIENCE = 5.0  # seconds that close() waits for a worker before it ends it
 
 
-class Worker(NamedTuple):
+@dataclass(frozen=True)
+class Worker:
     """One subprocess, and which environments it steps."""
 
     index: int

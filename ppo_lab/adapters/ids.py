@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
-from ppo_lab.env_loop import describe_error, one_line
+from ppo_lab.adapters.loop import describe_error, one_line
 from ppo_lab.errors import ConfigError, EnvError, LabError
 
 PACKAGES = {  # environments that exist once their module was imported: start of the id -> (module, package)
@@ -45,7 +45,7 @@ def find_spec(env_id: str, allow_import: bool = False, ours: Iterable[str] = ())
     elif package and name not in gymnasium.registry:
         _import(known, f"env.id: {env_id!r}", package)
     if name in gymnasium.registry:
-        return copy.deepcopy(gymnasium.registry[name])
+        return gymnasium.registry[name]
     near = difflib.get_close_matches(name, [*ours, *gymnasium.registry], n=3, cutoff=0.6)
     hint = f"; did you mean {' or '.join(repr(one) for one in near)}?" if near else ""
     advice = "" if near else "; an environment of a package needs its module in front: module:Name-v0"

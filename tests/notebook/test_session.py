@@ -1,0 +1,320 @@
+"""Sessions: the same training whoever watches, stopped and continued anywhere, and nothing lost on the way."""
+
+import signal
+import threading
+import types
+
+import numpy as np
+import pytest
+
+from ppo_lab.errors import ConfigError
+from ppo_lab.notebook import dashboard, session, static
+from ppo_lab.notebook.report import report
+from ppo_lab.notebook.session import Session, launch, ui_attached
+from tests.notebook.fakes import trainer
+
+
+class Silent:
+    """A view that shows nothing."""
+
+    def refresh(self, session, force=False):
+        pass
+
+    def finish(self, session):
+        pass
+
+
+class Handle:
+    """Where a notebook would show something."""
+
+    shown: list
+
+    def __init__(self):
+        self.shown = []
+
+    def update(self, what, raw=False):
+        self.shown.append(what)
+
+
+@pytest.fixture(autouse=True)
+def _no_session_is_left(monkeypatch):
+    monkeypatch.setenv("PPO_LAB_UI", "0")
+    yield
+    if session._current is not None:
+        session._current.stop()
+        session._current = None
+
+
+@pytest.fixture
+def handle(monkeypatch):
+    """Somebody watches: `launch` trains in the background under a real dashboard, shown to this handle."""
+    handle = Handle()
+    monkeypatch.setenv("PPO_LAB_UI", "1")
+    monkeypatch.setattr(dashboard, "display", lambda what, display_id: handle)
+    return handle
+
+
+def background(trainer, view=None):
+    started = Session(trainer)
+    session._current = started
+    started._train_in_background(view or Silent())
+    return started
+
+
+def plain(**arguments):
+    alone = trainer(**arguments)
+    history = list(alone)
+    return alone.fingerprint(), history
+
+
+def test_headless_it_blocks_and_says_where_it_got_to(capsys):
+    ours = trainer(6)
+    done = launch(ours)
+    assert not done.running
+    assert ours.finished
+    assert capsys.readouterr().out.startswith("done: 384 of 384 steps, return ")
+    done.wait()  # returns at once
+
+
+def test_history_is_what_the_trainer_reported():
+    done = launch(trainer(6))
+    _, updates = plain(updates=6)
+    assert list(done.history["global_step"]) == [update.global_step for update in updates]
+    for name in ("loss/policy", "update/approx_kl", "episode/return_mean"):
+        np.testing.assert_array_equal(
+            done.history[name], [update.metrics.get(name, np.nan) for update in updates], err_msg=name
+        )
+
+
+def test_who_watches_changes_nothing(handle):
+    alone, _ = plain(updates=40)
+    watched = trainer(40)
+    running = launch(watched)
+    running.pause()
+    running.policy()
+    report(running)
+    running.resume()
+    running.wait()
+    assert watched.fingerprint() == alone
+    assert launch(trainer(3)).running in (True, False)
+
+
+def test_headless_training_is_the_same_too():
+    alone, _ = plain(updates=6)
+    ours = trainer(6)
+    launch(ours)
+    assert ours.fingerprint() == alone
+
+
+def test_a_picture_takes_the_place_of_the_widgets(handle):
+    running = launch(trainer(4))
+    running.wait()
+    (bundle,) = handle.shown
+    assert set(bundle) == {"image/png", "text/plain"}
+    assert "256 of 256 steps" in bundle["text/plain"]
+
+
+def test_an_error_in_the_background_is_raised_by_wait():
+    ours = trainer(1000)
+    ours.envs.step = lambda action: 1 / 0
+    running = background(ours)
+    with pytest.raises(ZeroDivisionError):
+        running.wait()
+    with pytest.raises(ZeroDivisionError):
+        running.wait()
+    assert not running.running
+    assert "failed" in repr(running)
+
+
+def test_an_error_headless_is_raised_by_launch(capsys):
+    ours = trainer(5)
+    ours.envs.step = lambda action: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        launch(ours)
+    assert "failed at 0 of 320 steps" in capsys.readouterr().out
+
+
+def test_an_interrupt_stops_at_an_update_and_training_goes_on(capsys):
+    alone, _ = plain(updates=8)
+    ours = trainer(8)
+    step, calls = ours.envs.step, []
+
+    def interrupted_step(action):
+        calls.append(1)
+        if len(calls) == 2 * 16 + 5:  # in the middle of the third rollout
+            signal.raise_signal(signal.SIGINT)
+        return step(action)
+
+    ours.envs.step = interrupted_step
+    stopped = launch(ours)
+    assert not stopped.running
+    assert ours.state.global_step == 3 * 64
+    assert list(stopped.history["update"]) == [1, 2, 3]
+    assert "stopped at 192 of 512 steps" in capsys.readouterr().out
+    again = launch(ours)
+    assert list(again.history["update"]) == list(range(1, 9))
+    assert ours.fingerprint() == alone
+
+
+def test_an_interrupted_wait_stops(monkeypatch):
+    running = background(trainer(1_000_000))
+    monkeypatch.setattr(running, "_done", InterruptedOnce(running._done))
+    running.wait()
+    assert not running.running
+
+
+class InterruptedOnce:
+    """An event whose first `wait` is interrupted."""
+
+    def __init__(self, event):
+        self.event, self.waits = event, 0
+
+    def wait(self):
+        self.waits += 1
+        if self.waits == 1:
+            raise KeyboardInterrupt
+        self.event.wait()
+
+    def set(self):
+        self.event.set()
+
+    def is_set(self):
+        return self.event.is_set()
+
+
+def test_there_is_one_session_at_a_time(handle):
+    first, second = trainer(1_000_000), trainer(1_000_000)
+    old = launch(first)
+    new = launch(second)
+    assert not old.running
+    assert new.running
+    steps = first.state.global_step
+    new.policy()
+    assert first.state.global_step == steps
+    assert [thread.name for thread in threading.enumerate()].count("ppo_lab training") == 1
+
+
+def test_launching_again_goes_on_in_the_same_picture(handle):
+    ours = trainer(1_000_000)
+    old = launch(ours)
+    old.policy()  # at least one update is done
+    new = launch(ours)
+    new.policy()
+    new.stop()
+    assert list(new.history["update"]) == list(range(1, ours.state.update + 1))
+
+
+def test_paused_nothing_moves():
+    running = background(trainer(1_000_000))
+    running.pause()
+    running.policy()  # answered at a boundary, which is where it then stays
+    steps = running.trainer.state.global_step
+    assert running.paused
+    for _ in range(3):
+        running.policy()
+    assert running.trainer.state.global_step == steps
+    running.resume()
+    while running.trainer.state.global_step == steps:
+        running.policy()
+    running.stop()
+    assert "done" in repr(running)
+
+
+def test_a_paused_session_can_be_stopped():
+    running = background(trainer(1_000_000))
+    running.pause()
+    running.stop()
+    assert not running.running
+
+
+def test_a_change_is_pending_until_the_trainer_takes_it():
+    running = background(trainer(1_000_000))
+    running.pause()
+    running.policy()
+    running.set(learning_rate=1e-3, clip_coef=0.1)
+    assert running.pending == {"learning_rate": 1e-3, "clip_coef": 0.1}
+    running.resume()
+    while running.pending:
+        running.policy()
+    assert running.trainer.state.live["learning_rate"].value == 1e-3
+    running.policy()
+    running.stop()
+    assert running.history["update/learning_rate"][-1] == 1e-3
+    assert running.history["update/clip_coef"][-1] == 0.1
+
+
+def test_a_change_made_past_the_session_does_not_leave_it_pending():
+    running = background(trainer(1_000_000))
+    running.pause()
+    running.policy()
+    running.set(clip_coef=0.1)
+    running.trainer.set(clip_coef=0.3)  # from another cell, before the first was taken
+    running.resume()
+    while running.pending:
+        running.policy()
+    running.stop()
+    assert running.trainer.state.live["clip_coef"].value == 0.3
+
+
+def test_a_refused_change_is_not_pending():
+    running = background(trainer(1_000_000))
+    with pytest.raises(ConfigError, match="clip_coef"):
+        running.set(clip_coef=-1.0)
+    assert running.pending == {}
+    running.stop()
+
+
+def test_the_policy_is_the_one_of_a_boundary():
+    running = background(trainer(1_000_000))
+    first = running.policy()
+    weights = [parameter.clone() for parameter in first.model.parameters()]
+    running.policy()
+    running.stop()
+    assert all((a == b).all() for a, b in zip(weights, first.model.parameters(), strict=True))  # a copy: it stays
+    after = running.policy()  # training is over: answered here
+    now = running.trainer.state.model.parameters()
+    assert all((a == b).all() for a, b in zip(after.model.parameters(), now, strict=True))
+
+
+def test_what_is_asked_for_may_raise():
+    running = background(trainer(1_000_000))
+    with pytest.raises(ZeroDivisionError):
+        running.at_boundary(lambda: 1 // 0)
+    assert running.running
+    running.stop()
+
+
+def test_a_broken_view_does_not_end_training():
+    class Broken(Silent):
+        def refresh(self, session, force=False):
+            raise RuntimeError("no picture today")
+
+    ours = trainer(5)
+    running = Session(ours)
+    with pytest.warns(UserWarning, match="no picture today"):
+        running._train_here(Broken())
+    assert ours.finished
+
+
+def test_lines_come_now_and_then(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 3))
+    monkeypatch.setattr(static, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    Session(trainer(30))._train_here(static.Lines(seconds=10.0))
+    lines = capsys.readouterr().out.splitlines()
+    assert 3 <= len(lines) <= 12
+    assert lines[-1].startswith("done: 1,920 of 1,920 steps")
+
+
+@pytest.mark.parametrize(
+    ("forced", "stdin", "expected"), [(None, True, True), (None, False, False), ("0", True, False), ("1", False, True)]
+)
+def test_a_person_is_who_can_answer_input(monkeypatch, forced, stdin, expected):
+    shell = types.SimpleNamespace(kernel=object(), get_parent=lambda: {"content": {"allow_stdin": stdin}})
+    monkeypatch.setattr(session, "get_ipython", lambda: shell)
+    monkeypatch.delenv("PPO_LAB_UI") if forced is None else monkeypatch.setenv("PPO_LAB_UI", forced)
+    assert ui_attached() is expected
+
+
+def test_without_ipython_nobody_is_there(monkeypatch):
+    monkeypatch.delenv("PPO_LAB_UI")
+    assert ui_attached() is False
