@@ -26,9 +26,13 @@ if TYPE_CHECKING:  # for type checkers and editors; the same names as below
     from ppo_lab.evaluation import evaluate as evaluate
     from ppo_lab.evaluation import statistics as statistics
     from ppo_lab.export import Policy as Policy
+    from ppo_lab.export import load_policy as load_policy
     from ppo_lab.losses import ppo_loss as ppo_loss
+    from ppo_lab.replay import replay as replay
     from ppo_lab.rollout import collect as collect
     from ppo_lab.rollout import minibatches as minibatches
+    from ppo_lab.runs import list_runs as list_runs
+    from ppo_lab.runs import read_journal as read_journal
     from ppo_lab.runs import read_metrics as read_metrics
     from ppo_lab.trainer import Trainer as Trainer
     from ppo_lab.trainer import Update as Update
@@ -44,8 +48,10 @@ _HOMES = {  # public name -> its module, grouped like a table of contents
     "ActorCritic": "actor_critic", "collect": "rollout", "gae": "advantages", "ppo_loss": "losses",
     "minibatches": "rollout", "explained_variance": "advantages",
     # use and judge what was learned
-    "Policy": "export", "evaluate": "evaluation", "Evaluation": "evaluation", "statistics": "evaluation",
-    "read_metrics": "runs",
+    "Policy": "export", "load_policy": "export",
+    "evaluate": "evaluation", "Evaluation": "evaluation", "statistics": "evaluation",
+    # runs on disk: resume and fork are Trainer's
+    "read_metrics": "runs", "read_journal": "runs", "list_runs": "runs", "replay": "replay",
     # what can go wrong
     "LabError": "errors", "ConfigError": "errors", "EnvError": "errors", "NonFiniteError": "errors",
     "RunError": "errors",

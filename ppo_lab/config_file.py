@@ -57,7 +57,9 @@ def override(config: Config, overrides: Mapping[str, Any]) -> Config:
 
 def flat(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """{"ppo": {"gamma": 0.9}} as {"ppo.gamma": 0.9}."""
-    return {f"{section}.{name}": value for section, values in _nested(overrides).items() for name, value in values.items()}
+    return {
+        f"{section}.{name}": value for section, values in _nested(overrides).items() for name, value in values.items()
+    }
 
 
 def check_live(key: str, value: Any) -> Any:

@@ -14,9 +14,10 @@ import torch
 
 from ppo_lab.config import SECTIONS, Config
 from ppo_lab.config_file import flat, override
+from ppo_lab.envs import Envs, why_not_deterministic
 from ppo_lab.errors import EnvError, RunError
 from ppo_lab.runs.checkpoint import load_checkpoint
-from ppo_lab.runs.journal import Change, read_journal
+from ppo_lab.runs.journal import read_journal
 from ppo_lab.runs.run import Run, find_checkpoint, find_run, read_config
 from ppo_lab.space_text import describe_space
 
@@ -28,7 +29,7 @@ LOG = logging.getLogger("ppo_lab")
 
 def checkpoint_tree(trainer: Trainer) -> dict[str, Any]:
     """All that a checkpoint of this trainer holds."""
-    envs_state = getattr(trainer.envs, "state_dict", dict)()
+    envs_state: dict[str, Any] = getattr(trainer.envs, "state_dict", dict)()
     about = {
         "fingerprint": trainer.fingerprint(),
         "exact_resume": trainer.inexact is None,
@@ -65,7 +66,9 @@ def restore(trainer: Trainer, saved: Mapping[str, Any], environments: bool = Tru
             state.load_experience(saved)
         except EnvError as error:
             trainer.inexact = str(error)
-            LOG.warning("%s: exact_resume is false: %s; the episodes under way begin anew", trainer.config.run.name, error)
+            LOG.warning(
+                "%s: exact_resume is false: %s; the episodes under way begin anew", trainer.config.run.name, error
+            )
     state.load_random_numbers(saved)
 
 
@@ -93,9 +96,7 @@ def resume(cls: type[Trainer], place: str | Path, total_timesteps: int | None, e
     return trainer
 
 
-def fork(
-    cls: type[Trainer], place: str | Path, at: int | str, overrides: Mapping[str, Any], envs: Any
-) -> Trainer:
+def fork(cls: type[Trainer], place: str | Path, at: int | str, overrides: Mapping[str, Any], envs: Any) -> Trainer:
     """A new run that begins where another was."""
     parent = find_run(place)
     path, _ = find_checkpoint(parent, at)
@@ -145,9 +146,13 @@ def differences(old: Config, new: Config) -> dict[str, list[Any]]:
     return result
 
 
-def why_inexact(envs: Any) -> str | None:
-    """Why a resumed run would not go on bit for bit in these environments; None if it would."""
-    if not hasattr(envs, "state_dict"):
-        return f"{type(envs).__name__} cannot tell its state"
-    probe = getattr(envs, "why_inexact", None)
-    return probe() if probe is not None else None
+def why_inexact(config: Config, envs: Envs, made_here: bool) -> str | None:
+    """Why a resumed run would not go on bit for bit in these environments; None if it would.
+
+    made_here: they are the ones of config.env, which can be tried out beside the run.
+    """
+    if config.run.root is None:
+        return None  # nobody will resume it
+    if made_here:
+        return why_not_deterministic(config)
+    return None if hasattr(envs, "state_dict") else f"{type(envs).__name__} cannot tell its state"

@@ -73,7 +73,8 @@ def make_envs(config: Config, device: torch.device | str | None = None) -> Envs:
     Raises ConfigError or EnvError with one line: what is wrong with the id, its kwargs or its spaces.
     """
     from environment import BATCHED  # all of these stand on this file
-    from ppo_lab.adapters.in_process import SingleEnvs, VectorEnvs
+    from ppo_lab.adapters.single import SingleEnvs
+    from ppo_lab.adapters.vector import VectorEnvs
     from ppo_lab.adapters.workers import WorkerEnvs
 
     settings = config.env
@@ -97,6 +98,20 @@ def make_envs(config: Config, device: torch.device | str | None = None) -> Envs:
         made = SingleEnvs(envs, place)
         undo.pop_all()  # all went well: now they are closed with `made`
         return made
+
+
+def why_not_deterministic(config: Config) -> str | None:
+    """Why replaying its actions would not lead a third-party environment back to where it was; None if it would."""
+    from environment import BATCHED
+    from ppo_lab.adapters.replay import why_not_deterministic as probe
+
+    settings = config.env
+    if settings.id in BATCHED:
+        return None
+    if settings.vector:
+        return f"the vector environment of {settings.id} cannot tell its state, and its episodes have no seeds"
+    spec = find_spec(settings.id, settings.allow_import, BATCHED)
+    return probe(lambda: make_single(spec, settings.kwargs))
 
 
 def check_spaces(observation_space: Space, action_space: Space, name: str) -> None:

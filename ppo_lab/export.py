@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -10,7 +11,10 @@ import torch
 from torch import Generator, Tensor
 
 from ppo_lab.actor_critic import ActorCritic, Memory
-from ppo_lab.errors import ConfigError
+from ppo_lab.errors import ConfigError, RunError
+from ppo_lab.runs.checkpoint import load_checkpoint
+from ppo_lab.runs.run import find_checkpoint, find_run, read_config
+from ppo_lab.space_text import make_space
 
 
 class Policy:
@@ -77,3 +81,24 @@ class Policy:
         action, self._memory = self.act(batch, self._memory, starts, deterministic=deterministic)
         action = action[0] if single else action
         return action if isinstance(obs, Tensor) else action.cpu().numpy()[()]  # a lone Discrete action as a scalar
+
+
+def load_policy(run: str | Path, at: int | str = "latest") -> Policy:
+    """The policy of a run at a step, "latest" or "best". Needs no environment and writes nothing.
+
+    Raises RunError if there is no such run or no whole checkpoint.
+    """
+    folder = find_run(run)
+    path, _ = find_checkpoint(folder, at)
+    saved = load_checkpoint(path)
+    observation_space, action_space = (
+        make_space(saved["about"][name]) for name in ("observation_space", "action_space")
+    )
+    model = ActorCritic(read_config(folder).model, observation_space, action_space)
+    try:
+        model.load_state_dict(saved["model"])
+    except RuntimeError as error:
+        raise RunError(
+            f"{path}: the weights do not fit the settings of the run: {' '.join(str(error).split())[:300]}"
+        ) from None
+    return Policy(model)

@@ -114,7 +114,9 @@ class Seeds(NamedTuple):
 
 def seeds(run_seed: int) -> Seeds:
     """All seeds of a run."""
-    weights, actions, order, environments = np.random.SeedSequence(run_seed).generate_state(4, np.uint64) >> np.uint64(1)
+    weights, actions, order, environments = np.random.SeedSequence(run_seed).generate_state(4, np.uint64) >> np.uint64(
+        1
+    )
     return Seeds(int(weights), int(actions), int(order), int(environments) % 2**31)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppo_lab.advantages import gae, normalized
 from ppo_lab import continuing
+from ppo_lab.advantages import gae, normalized
 from ppo_lab.config import Config, PPOConfig
 from ppo_lab.config_file import check_live
 from ppo_lab.diagnostics import critic_metrics, loss_metrics
@@ -22,10 +22,10 @@ from ppo_lab.events import AdvantagesEstimated, Event, MinibatchStepped, Rollout
 from ppo_lab.export import Policy
 from ppo_lab.interrupts import interrupt_deferred
 from ppo_lab.losses import Loss, ppo_loss
+from ppo_lab.mailbox import Mailbox, take_changes
 from ppo_lab.optimizer import gradient_step, set_learning_rates
 from ppo_lab.recording import finish_update, write_checkpoint
 from ppo_lab.rollout import Batch, Rollout, collect, minibatches
-from ppo_lab.mailbox import Mailbox, take_changes
 from ppo_lab.runs.journal import Change
 from ppo_lab.runs.run import Run
 from ppo_lab.schedules import settings_at
@@ -58,7 +58,9 @@ class Trainer:
         except BaseException:
             self.envs.close()  # leave no worker behind
             raise
-        self.inexact = continuing.why_inexact(self.envs)  # why a resume would not be exact; None: it will be
+        self.inexact = continuing.why_inexact(
+            config, self.envs, made_here=envs is None
+        )  # why a resume would not be exact; None: it will be
         self._mailbox = Mailbox()
         self.save_asked = False  # by a person, for the end of the update under way
         self._under_way: Iterator[Event] | None = None
@@ -200,7 +202,7 @@ class Trainer:
         self._mailbox.post(checked, source)
 
     def save(self) -> Path | None:
-        """A checkpoint now; in the middle of an update, with its end (then None). Raises RunError without a run folder."""
+        """A checkpoint now; in the middle of an update (then None) with its end. Raises RunError if there is no run."""
         if self.run is None:
             raise RunError("nothing is written: run.root is null")
         if self._under_way is not None:
@@ -255,4 +257,3 @@ class Trainer:
         self.envs.close()
         if self.run is not None:
             self.run.close()
-

@@ -14,8 +14,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ppo_lab.adapters.in_process import SingleEnvs, VectorEnvs
 from ppo_lab.adapters.loop import episode_seed
+from ppo_lab.adapters.single import SingleEnvs
+from ppo_lab.adapters.vector import VectorEnvs
 from ppo_lab.errors import EnvError, NonFiniteError
 from tests.scripted_envs import ScriptedEnv, SeededEnv
 

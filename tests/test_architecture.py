@@ -15,19 +15,26 @@ FLOORS = [
     ["errors"],
     ["yaml_text"],
     ["config"],
-    ["config_file", "networks", "interrupts"],
-    ["distributions", "advantages", "losses", "schedules"],
+    ["config_file", "networks", "interrupts", "space_text"],
+    ["distributions", "advantages", "losses", "schedules", "runs"],
     ["adapters", "envs"],
     ["actor_critic", "episodes", "reward_scaling", "diagnostics"],
-    ["rollout", "export", "optimizer"],
-    ["train_state", "runs"],
+    ["rollout", "export", "optimizer", "evaluation"],
+    ["train_state", "events"],
+    ["mailbox", "continuing", "recording"],
     ["trainer"],
-    ["evaluation", "selfplay", "scale"],
+    ["replay", "selfplay", "scale"],
     ["notebook"],
-    ["cli"],
+    ["cli", "__main__"],
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
-SPACES_ALLOWED = ("ppo_lab/distributions.py", "ppo_lab/networks/observation.py", "ppo_lab/envs.py", "ppo_lab/adapters/")
+SPACES_ALLOWED = (
+    "ppo_lab/distributions.py",
+    "ppo_lab/space_text.py",
+    "ppo_lab/networks/observation.py",
+    "ppo_lab/envs.py",
+    "ppo_lab/adapters/",
+)
 SOURCES = sorted([*ROOT.glob("ppo_lab/**/*.py"), *ROOT.glob("environment/**/*.py")])
 
 

@@ -13,7 +13,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from environment import BATCHED
-from ppo_lab.adapters.in_process import SingleEnvs, VectorEnvs
+from ppo_lab.adapters.single import SingleEnvs
+from ppo_lab.adapters.vector import VectorEnvs
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.envs import check_spaces, make_envs
 from ppo_lab.errors import ConfigError, EnvError, LabError

@@ -15,8 +15,8 @@ import gymnasium
 import pytest
 import torch
 
-from ppo_lab.adapters.in_process import SingleEnvs
 from ppo_lab.adapters.loop import episode_seed
+from ppo_lab.adapters.single import SingleEnvs
 from ppo_lab.adapters.workers import WorkerEnvs
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.envs import make_envs

@@ -27,6 +27,15 @@ class Rows(NamedTuple):
     truncated: np.ndarray  # (N,) bool
 
 
+class Recipe(NamedTuple):
+    """How to get N environments to where they were, and what they show there."""
+
+    run_seed: int
+    episode: np.ndarray  # (N,) int64 number of the episode under way
+    actions: list[np.ndarray]  # N times (steps of that episode, *action)
+    obs: np.ndarray  # (N, *obs)
+
+
 def row_formats(num_envs: int, space: gymnasium.Space) -> list[tuple[tuple[int, ...], np.dtype]]:
     """Shape and dtype of each array of Rows."""
     obs = ((num_envs, *(space.shape or ())), obs_dtype(space))
@@ -145,6 +154,27 @@ class EnvLoop:
         np.copyto(obs, final_obs)
         for i in ended:
             self._begin(i, self._episode[i] + 1)
+        self._ready = True
+
+    def restore(self, recipe: Recipe) -> None:
+        """Bring the environments to where they were: the seed of each episode, then its actions.
+
+        Raises EnvError for one that shows another observation then: it is not deterministic.
+        """
+        self._ready = False
+        self._run_seed, self._now = recipe.run_seed, 0
+        mine = range(self._first, self._first + len(self._envs))
+        for i, n in enumerate(mine):
+            actions = recipe.actions[n]
+            self._begin(i, int(recipe.episode[n]))
+            self._start[i] = -len(actions)
+            for action in actions:
+                self._rows.obs[i] = self._steps[i](action.copy())[0]
+            if not np.array_equal(self._rows.obs[i], recipe.obs[n]):
+                raise EnvError(
+                    f"environment {n} does not come back to where it was: after the same seed and the same "
+                    f"{len(actions)} actions it shows another observation"
+                )
         self._ready = True
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ import signal
 import sys
 import traceback
 from multiprocessing import connection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -68,17 +68,19 @@ def work(
         pipe.send(None)
         loop = EnvLoop(envs, rows, first)
         while True:
-            command, seed = pipe.recv()
+            command, content = pipe.recv()
             if command == "close":
                 return
-            pipe.send(_obey(loop, command, seed, actions))
+            pipe.send(_obey(loop, command, content, actions))
 
 
-def _obey(loop: EnvLoop, command: str, seed: int, actions: np.ndarray) -> Failure | None:
-    """Reset or step. The error as text, or None."""
+def _obey(loop: EnvLoop, command: str, content: Any, actions: np.ndarray) -> Failure | None:
+    """Reset, restore or step. The error as text, or None."""
     try:
         if command == "reset":
-            loop.reset(seed)
+            loop.reset(content)
+        elif command == "restore":
+            loop.restore(content)
         else:
             loop.step(actions.copy())  # the next step's actions are written over these, and environments keep theirs
     except Exception as error:

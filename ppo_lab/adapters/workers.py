@@ -23,8 +23,9 @@ from gymnasium.envs.registration import EnvSpec
 from torch import Tensor
 
 from ppo_lab.adapters.ids import make_single
-from ppo_lab.adapters.in_process import action_format, as_numpy, as_step, on_device
 from ppo_lab.adapters.loop import Rows, describe_error, row_formats
+from ppo_lab.adapters.replay import ActionLog, recipe_from
+from ppo_lab.adapters.steps import action_format, as_numpy, as_step, on_device
 from ppo_lab.adapters.worker_process import NOT_IMPORTABLE, Failure, SharedArray, work
 from ppo_lab.envs import Step, check_spaces
 from ppo_lab.errors import EnvError, NonFiniteError
@@ -81,6 +82,7 @@ class WorkerEnvs:
         self._step = as_step(rows, np.ones(num_envs, np.bool_))
         share, rest = divmod(num_envs, min(workers, num_envs))
         self._counts = [share + (w < rest) for w in range(min(workers, num_envs))]
+        self._log = ActionLog(num_envs)
         self._workers: list[Worker] = []
         self._in_step = False  # True: a worker may not have answered yet, or not been asked
         self._ready = False
@@ -89,15 +91,19 @@ class WorkerEnvs:
 
     def reset(self, seed: int) -> Tensor:
         """Start all N episodes from one run seed; returns the first observations (N, *obs)."""
-        if self._closed:
-            raise EnvError("these environments are closed")
-        self._ready = False
-        if self._in_step or not self._workers:
-            self._stop()  # an interrupt can leave half an answer in a pipe
-            self._start()
-        self._exchange(("reset", seed))
-        self._ready = True
+        self._begin(("reset", seed))
+        self._log.reset(seed)
         return self._step.obs.to(self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the episodes are: seeds, numbers, and the actions that lead there again."""
+        return self._log.state_dict(self._step.obs)
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Replay the episodes under way. Raises EnvError if they do not lead to where they were."""
+        recipe = recipe_from(saved)
+        self._begin(("restore", recipe))
+        self._log.load(recipe)
 
     def step(self, action: Tensor) -> Step:
         """Act once in each environment: action is (N,) for Discrete, (N, *shape) for Box.
@@ -107,10 +113,12 @@ class WorkerEnvs:
         """
         if not self._ready:
             raise EnvError("call reset() first: there is no step after none, a failed or an interrupted one")
-        self._action[...] = as_numpy(action, *self._action_format)
+        array = as_numpy(action, *self._action_format)
+        self._action[...] = array
         self._ready = False
         self._exchange(("step", 0))
         self._ready = True
+        self._log.record(array, self._step.terminated | self._step.truncated)
         return on_device(self._step, self.device)
 
     def close(self) -> None:
@@ -118,6 +126,17 @@ class WorkerEnvs:
         self._closed = True
         self._ready = False
         self._stop()
+
+    def _begin(self, message: tuple[str, Any]) -> None:
+        """Bring all workers to the start of something new, with fresh ones where that is needed."""
+        if self._closed:
+            raise EnvError("these environments are closed")
+        self._ready = False
+        if self._in_step or not self._workers:
+            self._stop()  # an interrupt can leave half an answer in a pipe
+            self._start()
+        self._exchange(message)
+        self._ready = True
 
     def _start(self) -> None:
         """Start all workers and wait until each has made its environments."""

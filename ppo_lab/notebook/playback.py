@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Generator
 
 from ppo_lab.adapters.ids import find_spec, make_single
-from ppo_lab.adapters.in_process import SingleEnvs
+from ppo_lab.adapters.single import SingleEnvs
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.errors import ConfigError
 from ppo_lab.evaluation.evaluate import Acting

@@ -1,6 +1,8 @@
-"""Runs on disk: the folder of a run and its metrics."""
+"""Runs on disk: folders, metrics, checkpoints, the journal of live changes, lineage."""
 
-from ppo_lab.runs.metrics import read_metrics
+from ppo_lab.runs.journal import Change, read_journal
+from ppo_lab.runs.metrics import export_csv, read_metrics
 from ppo_lab.runs.run import Run
+from ppo_lab.runs.table import RunSummary, lineage, list_runs
 
-__all__ = ["Run", "read_metrics"]
+__all__ = ["Change", "Run", "RunSummary", "export_csv", "lineage", "list_runs", "read_journal", "read_metrics"]

@@ -44,7 +44,7 @@ def sync_folder(path: Path) -> None:
 
 
 def whole_lines(path: Path) -> list[str]:
-    """The lines of a file that end, without their ends; a last one without an end (a crash while writing) is left out."""
+    """The whole lines of a file; a last one without an end (a crash while writing) is left out."""
     if not path.exists():
         return []
     return path.read_text(encoding="utf-8").split("\n")[:-1]

@@ -40,6 +40,6 @@ def read_journal(folder: Path) -> list[Change]:
 
 
 def write_journal(folder: Path, changes: list[Change]) -> None:
-    """Put `changes` in the place of the journal: the parent's for a fork, a journal without a torn line for a resume."""
+    """Put `changes` in the place of the journal."""
     text = "".join(json.dumps(change._asdict()) + "\n" for change in changes)
     replace_synced(folder / NAME, text.encode())

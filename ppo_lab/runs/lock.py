@@ -30,3 +30,14 @@ class RunLock:
     def release(self) -> None:
         """Let the run go. Twice is harmless."""
         self._release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Somebody is training the run."""
+    try:
+        RunLock(folder).release()
+    except RunError:
+        return True
+    except OSError:
+        return False
+    return False

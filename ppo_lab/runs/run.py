@@ -80,7 +80,7 @@ class Run:
         write_journal(self.folder, changes)
 
     def go_back_to(self, update: int, global_step: int) -> None:
-        """Leave out what was recorded after `update`: it is going to happen again. The journal keeps what was changed."""
+        """Leave out what was recorded after `update`: it is going to happen again. The journal stays."""
         trim_metrics(self.folder / "metrics.jsonl", update)
         write_journal(self.folder, read_journal(self.folder))  # without a torn last line
         for sink in self.sinks:
@@ -94,11 +94,15 @@ class Run:
         try:
             replace_synced(self.folder / "latest", f"{step}\n".encode())
             best = read_best(self.folder)
-            if score is not None and (best is None or score > best["score"] or not (self.checkpoints / str(best["step"])).exists()):
+            if score is not None and (
+                best is None or score > best["score"] or not (self.checkpoints / str(best["step"])).exists()
+            ):
                 best = {"step": step, "score": score}
                 replace_synced(self.folder / "best", json.dumps(best).encode())
             settings = self.config.run
             protect = {best["step"]} if best is not None else set()
+            if (begin := read_lineage(self.folder)) is not None:
+                protect.add(begin["step"])  # a fork is replayed from there
             checkpoint.prune(self.checkpoints, settings.keep_last, settings.keep_every, protect)
         except OSError as error:
             raise RunError(f"saved {path}, but cannot update {self.folder}: {error.strerror}") from error
@@ -125,7 +129,9 @@ def read_config(folder: Path) -> Config:
     config = load_config(folder / "config.yaml")
     if not RUN_NAME.fullmatch(folder.name):
         raise RunError(f"{folder.name!r} is no name of a run")
-    return config.model_copy(update={"run": config.run.model_copy(update={"root": str(folder.parent), "name": folder.name})})
+    return config.model_copy(
+        update={"run": config.run.model_copy(update={"root": str(folder.parent), "name": folder.name})}
+    )
 
 
 def read_best(folder: Path) -> dict[str, Any] | None:
@@ -135,6 +141,17 @@ def read_best(folder: Path) -> dict[str, Any] | None:
         return {"step": int(best["step"]), "score": float(best["score"])}
     except (OSError, ValueError, KeyError, TypeError):
         return None  # a hint: without it there is just no best
+
+
+def read_lineage(folder: Path) -> dict[str, Any] | None:
+    """Where a run was forked from: {parent, step, update, fingerprint, changes}; None for one that began at 0."""
+    try:
+        lineage: dict[str, Any] = json.loads((folder / "lineage.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise RunError(f"{folder / 'lineage.json'} cannot be read") from None
+    return lineage
 
 
 def find_checkpoint(folder: Path, at: int | str = "latest") -> tuple[Path, list[str]]:

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
-from ppo_lab.adapters.in_process import SingleEnvs
 from ppo_lab.adapters.loop import episode_seed
+from ppo_lab.adapters.single import SingleEnvs
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.config_file import override
 from ppo_lab.envs import Step

@@ -91,11 +91,12 @@ def test_what_came_after_the_checkpoint_happens_again_with_the_changes_made_then
 
 
 def test_only_total_timesteps_can_be_extended(make, tmp_path):
-    run = go(make("short", {"ppo.total_timesteps": 192, "ppo.learning_rate_schedule": "constant", "ppo.clip_coef_schedule": "constant"}))
+    constant = {"ppo.learning_rate_schedule": "constant", "ppo.clip_coef_schedule": "constant"}
+    run = go(make("short", {"ppo.total_timesteps": 192}, constant))
     run.close()
     longer = go(Trainer.resume(tmp_path / "short", total_timesteps=384))
     longer.close()
-    whole = go(make("whole", {"ppo.learning_rate_schedule": "constant", "ppo.clip_coef_schedule": "constant"}))
+    whole = go(make("whole", constant))
     whole.close()
     a, b = longer.state.state_dict(), whole.state.state_dict()
     assert longer.state.global_step == 384
@@ -130,7 +131,9 @@ def test_saving_in_the_middle_of_an_update_waits_for_its_end(make, tmp_path):
 
 def test_observing_does_not_disturb(make):
     plain = go(make("plain"))
-    watched = go(make("watched", {"run": {"checkpoint_every": 48, "eval_every": 96, "eval_episodes": 2, "tensorboard": True}}))
+    watched = go(
+        make("watched", {"run": {"checkpoint_every": 48, "eval_every": 96, "eval_episodes": 2, "tensorboard": True}})
+    )
     bare = make("bare", {"run.root": None})
     go(bare)
     for trainer in (plain, watched):
@@ -157,7 +160,7 @@ def test_a_fork_goes_on_from_its_parent_with_other_settings(make, tmp_path):
     updates = list(child)
     child.close()
     assert updates[0].update == 5
-    assert updates[0].metrics["update/clip_coef"] == pytest.approx(0.3 * 0.5, rel=0.01) or True
+    assert updates[0].metrics["update/clip_coef"] == pytest.approx(0.3 * 0.5)  # half of the cosine is over
     lineage = json.loads((tmp_path / "child" / "lineage.json").read_text())
     assert (lineage["parent"], lineage["step"], lineage["changes"]) == ("parent", 192, {"ppo.clip_coef": [0.2, 0.3]})
     assert {path.name: path.read_bytes() for path in (tmp_path / "parent").iterdir() if path.is_file()} == before

@@ -1,19 +1,16 @@
-"""Third-party environments as `Envs`: single ones stepped in this process, and vector ones of any autoreset mode."""
+"""Gymnasium's vector environments, of any autoreset mode."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from ppo_lab.adapters.loop import (
-    EnvLoop,
     Rows,
     describe_action,
     describe_error,
@@ -22,84 +19,9 @@ from ppo_lab.adapters.loop import (
     one_line,
     row_formats,
 )  # fmt: skip
+from ppo_lab.adapters.steps import action_format, as_numpy, as_step, on_device
 from ppo_lab.envs import Step, check_spaces
 from ppo_lab.errors import EnvError, NonFiniteError
-
-
-def action_format(num_envs: int, space: gymnasium.Space) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype of the actions of N environments: (N,) int64 for Discrete, (N, *shape) for Box."""
-    dtype = np.int64 if isinstance(space, Discrete) else space.dtype
-    return (num_envs, *(space.shape or ())), np.dtype(dtype)
-
-
-def as_numpy(action: Tensor, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """The actions as a NumPy array of their own: environments keep what they are given, and write into it.
-
-    Raises EnvError for a wrong shape, NonFiniteError with the environment for an action that is no number.
-    """
-    if action.shape != shape:
-        raise EnvError(f"expected actions of shape {shape}, got {tuple(action.shape)}")
-    array = action.numpy(force=True).astype(dtype)
-    if dtype.kind == "f" and not np.isfinite(array).all():
-        i = int(np.argmin(np.isfinite(array).reshape(len(array), -1).all(axis=1)))
-        raise NonFiniteError(f"the action for environment {i} is {describe_action(array[i])}: the policy's fault")
-    return array
-
-
-def as_step(rows: Rows, valid: np.ndarray) -> Step:
-    """NumPy rows as tensors over the same memory."""
-    obs, final_obs, reward, terminated, truncated = (torch.from_numpy(array) for array in rows)
-    return Step(obs, reward, terminated, truncated, final_obs, torch.from_numpy(valid))
-
-
-def on_device(step: Step, device: torch.device) -> Step:
-    """The step where the trainer wants it: itself on a CPU, copies elsewhere."""
-    return step if device.type == "cpu" else Step(*(tensor.to(device) for tensor in step))
-
-
-class SingleEnvs:
-    """N single Gymnasium environments, stepped one after the other in this process.
-
-    Same-step autoreset with exact final observations; each episode has its own seed (`env_loop.episode_seed`). On a CPU
-    `step` returns the same Step each time and the next call writes over it: the caller copies what it keeps.
-    """
-
-    next_step_autoreset: bool = False
-
-    def __init__(self, envs: Sequence[gymnasium.Env], device: torch.device | str = "cpu") -> None:
-        """Takes the environments over, and closes them. Raises EnvError if their spaces are unfit or not all equal."""
-        if not envs:
-            raise EnvError("at least one environment is needed, got none")
-        self.num_envs = len(envs)
-        self.observation_space: gymnasium.Space = envs[0].observation_space
-        self.action_space: gymnasium.Space = envs[0].action_space
-        self.device = torch.device(device)
-        check_spaces(self.observation_space, self.action_space, str(envs[0]))
-        for i, env in enumerate(envs):
-            if env.observation_space != self.observation_space or env.action_space != self.action_space:
-                spaces = f"{env.observation_space} and {env.action_space}"
-                raise EnvError(f"environment {i} has other spaces than environment 0: {one_line(spaces)}")
-        rows = Rows(*(np.zeros(*one) for one in row_formats(self.num_envs, self.observation_space)))
-        self._action_format = action_format(self.num_envs, self.action_space)
-        self._step = as_step(rows, np.ones(self.num_envs, np.bool_))
-        self._loop = EnvLoop(envs, rows)
-
-    def reset(self, seed: int) -> Tensor:
-        """Start all N episodes from one run seed; returns the first observations (N, *obs)."""
-        self._loop.reset(seed)
-        return self._step.obs.to(self.device)
-
-    def step(self, action: Tensor) -> Step:
-        """Act once in each environment: action is (N,) for Discrete, (N, *shape) for Box.
-
-        Raises EnvError or NonFiniteError that name the environment and its step; after that only `reset` is possible.
-        """
-        self._loop.step(as_numpy(action, *self._action_format))
-        return on_device(self._step, self.device)
-
-    def close(self) -> None:
-        """Close the environments. Twice is harmless."""
-        self._loop.close()
 
 
 class VectorEnvs:

@@ -1,0 +1,81 @@
+"""Single Gymnasium environments, stepped in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppo_lab.adapters.loop import (
+    EnvLoop,
+    Rows,
+    one_line,
+    row_formats,
+)  # fmt: skip
+from ppo_lab.adapters.replay import ActionLog, recipe_from
+from ppo_lab.adapters.steps import action_format, as_numpy, as_step, on_device
+from ppo_lab.envs import Step, check_spaces
+from ppo_lab.errors import EnvError
+
+
+class SingleEnvs:
+    """N single Gymnasium environments, stepped one after the other in this process.
+
+    Same-step autoreset with exact final observations; each episode has its own seed (`env_loop.episode_seed`). On a CPU
+    `step` returns the same Step each time and the next call writes over it: the caller copies what it keeps.
+    """
+
+    next_step_autoreset: bool = False
+
+    def __init__(self, envs: Sequence[gymnasium.Env], device: torch.device | str = "cpu") -> None:
+        """Takes the environments over, and closes them. Raises EnvError if their spaces are unfit or not all equal."""
+        if not envs:
+            raise EnvError("at least one environment is needed, got none")
+        self.num_envs = len(envs)
+        self.observation_space: gymnasium.Space = envs[0].observation_space
+        self.action_space: gymnasium.Space = envs[0].action_space
+        self.device = torch.device(device)
+        check_spaces(self.observation_space, self.action_space, str(envs[0]))
+        for i, env in enumerate(envs):
+            if env.observation_space != self.observation_space or env.action_space != self.action_space:
+                spaces = f"{env.observation_space} and {env.action_space}"
+                raise EnvError(f"environment {i} has other spaces than environment 0: {one_line(spaces)}")
+        rows = Rows(*(np.zeros(*one) for one in row_formats(self.num_envs, self.observation_space)))
+        self._action_format = action_format(self.num_envs, self.action_space)
+        self._step = as_step(rows, np.ones(self.num_envs, np.bool_))
+        self._loop = EnvLoop(envs, rows)
+        self._log = ActionLog(self.num_envs)
+
+    def reset(self, seed: int) -> Tensor:
+        """Start all N episodes from one run seed; returns the first observations (N, *obs)."""
+        self._loop.reset(seed)
+        self._log.reset(seed)
+        return self._step.obs.to(self.device)
+
+    def step(self, action: Tensor) -> Step:
+        """Act once in each environment: action is (N,) for Discrete, (N, *shape) for Box.
+
+        Raises EnvError or NonFiniteError that name the environment and its step; after that only `reset` is possible.
+        """
+        array = as_numpy(action, *self._action_format)
+        self._loop.step(array.copy())
+        self._log.record(array, self._step.terminated | self._step.truncated)
+        return on_device(self._step, self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the episodes are: seeds, numbers, and the actions that lead there again."""
+        return self._log.state_dict(self._step.obs)
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Replay the episodes under way. Raises EnvError if they do not lead to where they were."""
+        recipe = recipe_from(saved)
+        self._loop.restore(recipe)
+        self._log.load(recipe)
+
+    def close(self) -> None:
+        """Close the environments. Twice is harmless."""
+        self._loop.close()

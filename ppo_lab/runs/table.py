@@ -1,0 +1,63 @@
+"""All runs in a folder: what they are, how far they got, and who descends from whom."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from ppo_lab.errors import LabError
+from ppo_lab.runs.checkpoint import checkpoints
+from ppo_lab.runs.files import whole_lines
+from ppo_lab.runs.lock import is_locked
+from ppo_lab.runs.run import read_best, read_config, read_lineage
+
+
+class RunSummary(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    env: str
+    steps: int  # env steps recorded
+    total: int  # env steps asked for in the settings
+    best: float | None  # score of the best checkpoint
+    state: str  # "running", "finished", "stopped" (resume it), "no checkpoint", or "unreadable: why"
+    parent: str | None
+    forked_at: int | None  # env step at which it left its parent
+
+
+def list_runs(root: str | Path = "runs") -> list[RunSummary]:
+    """Every run under `root`, oldest first. One that cannot be read is listed with the reason."""
+    places = [path.parent for path in Path(root).glob("*/config.yaml")]
+    return [summarize(folder) for folder in sorted(places, key=lambda place: (place / "config.yaml").stat().st_mtime)]
+
+
+def summarize(folder: Path) -> RunSummary:
+    """One run in one line."""
+    try:
+        config, lineage = read_config(folder), read_lineage(folder)
+    except (LabError, OSError) as error:
+        return RunSummary(folder.name, "?", 0, 0, None, f"unreadable: {error}", None, None)
+    lines = whole_lines(folder / "metrics.jsonl")
+    steps = int(json.loads(lines[-1])["global_step"]) if lines else lineage["step"] if lineage else 0
+    best = read_best(folder)
+    total = config.ppo.total_timesteps
+    state = "stopped" if checkpoints(folder / "checkpoints") else "no checkpoint"
+    if is_locked(folder):
+        state = "running"
+    elif steps >= total:
+        state = "finished"
+    return RunSummary(
+        folder.name, config.env.id, steps, total, best["score"] if best else None, state,
+        lineage["parent"] if lineage else None, lineage["step"] if lineage else None,
+    )  # fmt: skip
+
+
+def lineage(root: str | Path = "runs") -> dict[str, list[str]]:
+    """The tree of runs: each name with the names of its forks. A run without a parent here is a root of its own."""
+    summaries = list_runs(root)
+    tree: dict[str, list[str]] = {run.name: [] for run in summaries}
+    for run in summaries:
+        if run.parent in tree:
+            tree[run.parent].append(run.name)
+    return tree
