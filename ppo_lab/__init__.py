@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # for type checkers and editors; the same names as below
     from ppo_lab.export import Policy as Policy
     from ppo_lab.export import load_policy as load_policy
     from ppo_lab.losses import ppo_loss as ppo_loss
-    from ppo_lab.replay import replay as replay
+    from ppo_lab.replaying import replay as replay
     from ppo_lab.rollout import collect as collect
     from ppo_lab.rollout import minibatches as minibatches
     from ppo_lab.runs import list_runs as list_runs
@@ -51,7 +51,7 @@ _HOMES = {  # public name -> its module, grouped like a table of contents
     "Policy": "export", "load_policy": "export",
     "evaluate": "evaluation", "Evaluation": "evaluation", "statistics": "evaluation",
     # runs on disk: resume and fork are Trainer's
-    "read_metrics": "runs", "read_journal": "runs", "list_runs": "runs", "replay": "replay",
+    "read_metrics": "runs", "read_journal": "runs", "list_runs": "runs", "replay": "replaying",
     # what can go wrong
     "LabError": "errors", "ConfigError": "errors", "EnvError": "errors", "NonFiniteError": "errors",
     "RunError": "errors",

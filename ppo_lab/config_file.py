@@ -80,12 +80,12 @@ def render_yaml(config: Config | None = None) -> str:
         values = getattr(config, section_name)
         for name, field in section.model_fields.items():
             setting = f"  {name}: {render_scalar(getattr(values, name))}"
-            lines.append(f"{setting:<36} # {field.description}{_allowed(field)}")
+            lines.append(f"{setting:<36} # {field.description}{allowed_text(field)}")
         lines.append("")
     return "\n".join(lines)
 
 
-def _allowed(field: Any) -> str:
+def allowed_text(field: Any) -> str:
     """The choices or the range of a field, after a semicolon."""
     if get_origin(field.annotation) is Literal:
         return f"; {' | '.join(str(choice) for choice in get_args(field.annotation))}"
@@ -111,6 +111,8 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"cannot read {path}: it is not UTF-8 text") from None
+    except RecursionError:
+        raise ConfigError(f"cannot read {path}: it is nested too deeply") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     if content is not None and not isinstance(content, dict):
@@ -163,7 +165,7 @@ def _merge(settings: dict[str, Any], layer: Mapping[str, Any], where: str) -> No
 
 def _from_text(value: Any, annotation: Any) -> Any:
     """Text given for a setting that is no text (a command line's "3e-4", papermill's "[64, 64]") read as YAML."""
-    kinds = {annotation, *get_args(annotation)}
+    kinds = {annotation} if get_origin(annotation) is dict else {annotation, *get_args(annotation)}
     if not isinstance(value, str) or get_origin(annotation) is Literal:
         return value
     if str in kinds:
@@ -192,7 +194,7 @@ def _one_line(problem: Any) -> str:
     field = SECTIONS[place[0]].model_fields.get(place[1]) if len(place) > 1 and place[0] in SECTIONS else None
     if field is None:
         return f"{'.'.join(place)}: {message}"
-    allowed = _allowed(field).replace("; ", "; allowed ", 1)
+    allowed = allowed_text(field).replace("; ", "; allowed ", 1)
     return f"{place[0]}.{place[1]}: {message[0].lower()}{message[1:]}, got {problem['input']!r}{allowed}"
 
 

@@ -17,6 +17,7 @@ from ppo_lab.config_file import flat, override
 from ppo_lab.envs import Envs, why_not_deterministic
 from ppo_lab.errors import EnvError, RunError
 from ppo_lab.runs.checkpoint import load_checkpoint
+from ppo_lab.runs.files import disk
 from ppo_lab.runs.journal import read_journal
 from ppo_lab.runs.run import Run, find_checkpoint, find_run, read_config
 from ppo_lab.space_text import describe_space
@@ -74,6 +75,11 @@ def restore(trainer: Trainer, saved: Mapping[str, Any], environments: bool = Tru
 
 def resume(cls: type[Trainer], place: str | Path, total_timesteps: int | None, envs: Any) -> Trainer:
     """The trainer of a run, back at its newest whole checkpoint."""
+    with disk(f"resume {place}"):
+        return _resume(cls, place, total_timesteps, envs)
+
+
+def _resume(cls: type[Trainer], place: str | Path, total_timesteps: int | None, envs: Any) -> Trainer:
     run = Run.open(place)
     try:
         path, passed = find_checkpoint(run.folder)
@@ -98,8 +104,15 @@ def resume(cls: type[Trainer], place: str | Path, total_timesteps: int | None, e
 
 def fork(cls: type[Trainer], place: str | Path, at: int | str, overrides: Mapping[str, Any], envs: Any) -> Trainer:
     """A new run that begins where another was."""
+    with disk(f"fork {place}"):
+        return _fork(cls, place, at, overrides, envs)
+
+
+def _fork(cls: type[Trainer], place: str | Path, at: int | str, overrides: Mapping[str, Any], envs: Any) -> Trainer:
     parent = find_run(place)
-    path, _ = find_checkpoint(parent, at)
+    path, passed = find_checkpoint(parent, at)
+    for reason in passed:
+        LOG.warning("passed over: %s", reason)
     saved = load_checkpoint(path)
     old = read_config(parent)
     fresh_name = override(old, {"run.name": None})
@@ -117,7 +130,7 @@ def fork(cls: type[Trainer], place: str | Path, at: int | str, overrides: Mappin
     try:
         trainer = cls(config, envs, run=run)
     except BaseException:
-        run.close()
+        run.discard()
         raise
     try:
         same_envs = config.env == old.env
@@ -131,6 +144,7 @@ def fork(cls: type[Trainer], place: str | Path, at: int | str, overrides: Mappin
         trainer.save()  # the fork's own first checkpoint: it needs its parent no more
     except BaseException:
         trainer.close()
+        run.discard()
         raise
     return trainer
 

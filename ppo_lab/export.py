@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 from typing import Any, overload
 
@@ -89,7 +90,9 @@ def load_policy(run: str | Path, at: int | str = "latest") -> Policy:
     Raises RunError if there is no such run or no whole checkpoint.
     """
     folder = find_run(run)
-    path, _ = find_checkpoint(folder, at)
+    path, passed = find_checkpoint(folder, at)
+    for reason in passed:
+        logging.getLogger("ppo_lab").warning("passed over: %s", reason)
     saved = load_checkpoint(path)
     observation_space, action_space = (
         make_space(saved["about"][name]) for name in ("observation_space", "action_space")

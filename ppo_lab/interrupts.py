@@ -14,9 +14,11 @@ def interrupt_deferred() -> Iterator[None]:
     """Hold a first SIGINT back until the block has ended, then raise KeyboardInterrupt; a second one is not held.
 
     An interrupt inside an environment's step would leave it one step ahead of the record. Outside the main thread,
-    where no signal arrives, the block just runs.
+    where no signal arrives, the block just runs; so it does under a handler that only takes notes (an attribute
+    `only_notes` says so), as the command line's.
     """
-    if threading.current_thread() is not threading.main_thread():
+    noted = getattr(signal.getsignal(signal.SIGINT), "only_notes", False)
+    if noted or threading.current_thread() is not threading.main_thread():
         yield
         return
     pressed = False

@@ -57,8 +57,11 @@ def take_changes(state: TrainState, mailbox: Mailbox, ppo: PPOConfig, run: Run |
     due, wishes = mailbox.take(now)
     for change in due:
         state.live[change.key] = LiveChange(change.new, state.progress)
+    if not wishes:
+        return
+    if run is not None:
+        before = [state.live[key].value if key in state.live else getattr(ppo, key) for key, *_ in wishes]
+        pairs = zip(before, wishes, strict=True)
+        run.write_down([Change(now, state.global_step, key, old, new, source) for old, (key, new, source) in pairs])
     for wish in wishes:
-        old = state.live[wish.key].value if wish.key in state.live else getattr(ppo, wish.key)
-        if run is not None:
-            run.write_down(Change(now, state.global_step, wish.key, old, wish.value, wish.source))
         state.live[wish.key] = LiveChange(wish.value, state.progress)

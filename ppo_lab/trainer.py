@@ -78,7 +78,8 @@ class Trainer:
         """
         while True:
             if self._under_way is None:
-                take_changes(self.state, self._mailbox, self.config.ppo, self.run)
+                with interrupt_deferred():  # written down and in force, or neither
+                    take_changes(self.state, self._mailbox, self.config.ppo, self.run)
                 if self.finished:
                     return
                 self._under_way = self._update()

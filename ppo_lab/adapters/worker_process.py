@@ -49,7 +49,8 @@ def work(
     pipe: connection.Connection, action: SharedArray, shared_rows: list[SharedArray], first: int, count: int
 ) -> None:
     """A worker's life: make environments, then reset or step them at each message, until the pipe ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):  # both often reach the whole process group; the trainer decides
+        signal.signal(number, signal.SIG_IGN)
     mine = slice(first, first + count)
     rows = Rows(*(shared.view()[mine] for shared in shared_rows))
     actions = action.view()[mine]

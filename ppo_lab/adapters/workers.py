@@ -52,7 +52,7 @@ class Worker:
 class WorkerEnvs:
     """N single Gymnasium environments in subprocesses, with the same results as `SingleEnvs`, bit for bit.
 
-    Workers ignore SIGINT (a notebook's stop button signals the whole process group) and end when this process does.
+    Workers ignore SIGINT and SIGTERM, which often reach a whole process group, and end when this process does.
     A worker that died, or a step that was interrupted half-way, costs nothing but a `reset`, which starts fresh ones.
     """
 
@@ -214,10 +214,9 @@ class WorkerEnvs:
         deadline = time.monotonic() + PATIENCE
         for worker in workers:
             worker.process.join(max(0.0, deadline - time.monotonic()))
-            for end in (worker.process.terminate, worker.process.kill):
-                if worker.process.is_alive():
-                    end()
-                    worker.process.join(PATIENCE)
+            if worker.process.is_alive():
+                worker.process.kill()  # it ignores SIGTERM
+                worker.process.join(PATIENCE)
             worker.pipe.close()
             worker.process.close()
         self._in_step = False

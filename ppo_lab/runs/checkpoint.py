@@ -11,9 +11,9 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,39 +24,38 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from ppo_lab.errors import RunError
-from ppo_lab.runs.files import sync_folder, write_synced
+from ppo_lab.runs.files import TEMPORARY, sync, temporary_for, write_all
 
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
 FILES = ("model.safetensors", "optimizer.safetensors", "state.safetensors", "state.json")
-TEMPORARY = re.compile(r"\.tmp-\d+-(\d+)-[0-9a-f]+")  # .tmp-<step>-<pid>-<random>
 
+STEP = re.compile(r"0|[1-9][0-9]{0,17}")
 Tree = Mapping[str, Any]  # nested dictionaries, lists, tensors and plain values
 
 
-def save_checkpoint(folder: Path, step: int, tree: Tree) -> Path:
+def save_checkpoint(folder: Path, step: int, tree: Tree, also: Sequence[Path] = ()) -> Path:
     """Write `tree` (with keys model, optimizer and others) as folder/<step>, all of it or nothing. Returns the path.
 
     Written to a temporary folder beside it, every file synced to disk, renamed, and read back. A whole checkpoint of
-    that step that is there already is kept. Raises RunError; then what was there before is as it was.
+    that step that is there already is kept. also: files that must be on disk before the checkpoint is.
+    Raises RunError; then what was there before is as it was.
     """
     path = folder / str(step)
-    if path.exists() and not problem_of(path):
-        return path
-    temporary = _temporary(folder, step)
+    temporary = temporary_for(path)
     try:
+        if path.exists() and not problem_of(path):
+            return path
         folder.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
         contents = _encode(tree)
-        manifest = {"format": FORMAT, "step": step, "files": {name: _entry(data) for name, data in contents.items()}}
-        contents[MANIFEST] = json.dumps(manifest, indent=1).encode()
-        for name, data in contents.items():
-            write_synced(temporary / name, data)
-        sync_folder(temporary)
+        contents[MANIFEST] = _manifest(step, contents)
+        write_all(temporary, contents, also)
+        sync(temporary)
         if path.exists():
             _remove(path)  # the broken one
         temporary.rename(path)
-        sync_folder(folder)
+        sync(folder)
         if problem := problem_of(path):
             raise OSError(0, f"what was read back is not what was written ({problem})")
     except OSError as error:
@@ -73,9 +72,9 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str,
     try:
         tensors = {name: from_safetensors(data) for name, data in contents.items() if name.endswith(".safetensors")}
         plain = json.loads(contents["state.json"])
-    except (SafetensorError, ValueError) as error:
-        raise RunError(f"checkpoint {path}: {type(error).__name__}: {error}") from None
-    return {key: _plant(plain[key], tensors[_file_of(key)], device) for key in plain}
+        return {key: _plant(value, tensors[_file_of(key)], device) for key, value in plain.items()}
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise RunError(f"checkpoint {path}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
 
 
 def problem_of(path: Path) -> str:
@@ -91,7 +90,7 @@ def checkpoints(folder: Path) -> list[int]:
     """The steps that have a checkpoint folder, oldest first; whether they are whole is for the reader to see."""
     if not folder.is_dir():
         return []
-    return sorted(int(place.name) for place in folder.iterdir() if place.name.isdecimal() and place.is_dir())
+    return sorted(int(place.name) for place in folder.iterdir() if STEP.fullmatch(place.name) and place.is_dir())
 
 
 def newest_whole(folder: Path) -> tuple[int | None, list[str]]:
@@ -106,11 +105,14 @@ def newest_whole(folder: Path) -> tuple[int | None, list[str]]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove temporary folders of processes that are gone: what a crash in the middle of a save left behind."""
+    """Remove temporary files and folders that a crash in the middle of a save left in a run's folder.
+
+    Those of processes that are gone, and of this one: it holds the run, and is not saving now.
+    """
     for place in folder.glob(".tmp-*") if folder.is_dir() else ():
         match = TEMPORARY.fullmatch(place.name)
-        if match and not _alive(int(match[1])):
-            shutil.rmtree(place, ignore_errors=True)
+        if match and (int(match[1]) == os.getpid() or not _alive(int(match[1]))):
+            _discard(place)
 
 
 def prune(folder: Path, keep_last: int, keep_every: int, protect: set[int]) -> None:
@@ -128,15 +130,20 @@ def prune(folder: Path, keep_last: int, keep_every: int, protect: set[int]) -> N
         _remove(folder / str(step))
 
 
-def _temporary(folder: Path, step: int) -> Path:
-    return folder / f".tmp-{step}-{os.getpid()}-{secrets.token_hex(4)}"
-
-
 def _remove(path: Path) -> None:
     """Renamed first: a folder that is half removed must not look like a checkpoint."""
-    doomed = _temporary(path.parent, int(path.name))
+    doomed = temporary_for(path)
     path.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    _discard(doomed)
+
+
+def _discard(place: Path) -> None:
+    """Remove a temporary file or folder, or leave it to the next sweep."""
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            place.unlink()
 
 
 def _alive(pid: int) -> bool:
@@ -144,8 +151,8 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True  # somebody else's
+    except (PermissionError, OverflowError):
+        return True  # somebody else's, or no process at all
     return True
 
 
@@ -153,10 +160,16 @@ def _entry(data: bytes) -> dict[str, Any]:
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
+def _manifest(step: int, contents: Mapping[str, bytes]) -> bytes:
+    manifest = {"format": FORMAT, "step": step, "files": {name: _entry(data) for name, data in contents.items()}}
+    return json.dumps(manifest, indent=1).encode()
+
+
 def _read_verified(path: Path) -> dict[str, bytes]:
     """The bytes of every file, each with the size and the checksum that the manifest says."""
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
+        text = (path / MANIFEST).read_bytes()
+        manifest = json.loads(text)
         if manifest["format"] != FORMAT:
             raise RunError(f"checkpoint {path}: format {manifest['format']}, this version reads {FORMAT}")
         if str(manifest["step"]) != path.name:
@@ -166,10 +179,12 @@ def _read_verified(path: Path) -> dict[str, bytes]:
             contents[name] = (path / name).read_bytes()
             if manifest["files"][name] != _entry(contents[name]):
                 raise RunError(f"checkpoint {path}: {name} is not what was written (size or SHA-256 differ)")
+        if text != _manifest(manifest["step"], contents):
+            raise RunError(f"checkpoint {path}: {MANIFEST} is not what was written")
     except RunError:
         raise
     except OSError as error:
-        raise RunError(f"checkpoint {path}: {Path(str(error.filename)).name}: {error.strerror}") from None
+        raise RunError(f"checkpoint {path}: {Path(str(error.filename)).name}: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise RunError(f"checkpoint {path}: {MANIFEST} cannot be read") from None
     return contents

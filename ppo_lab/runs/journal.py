@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppo_lab.errors import RunError
-from ppo_lab.runs.files import append_synced, replace_synced, whole_lines
+from ppo_lab.runs.files import append, replace_synced, whole_lines
 
 NAME = "journal.jsonl"
 
@@ -23,23 +23,26 @@ class Change(NamedTuple):
     source: str  # who: "code", "dashboard", "resume", ...
 
 
-def append_change(folder: Path, change: Change) -> None:
-    """Write a change down and wait until the disk has it."""
-    append_synced(folder / NAME, json.dumps(change._asdict()))
+def append_changes(folder: Path, changes: list[Change]) -> None:
+    """Write changes down, all or none, and wait until the disk has them."""
+    append(folder / NAME, _text(changes), wait=True)
 
 
-def read_journal(folder: Path) -> list[Change]:
+def read_journal(folder: str | Path) -> list[Change]:
     """All changes of a run, in order. Raises RunError for a line that is none."""
     changes = []
-    for number, line in enumerate(whole_lines(folder / NAME), start=1):
+    for number, line in enumerate(whole_lines(Path(folder) / NAME), start=1):
         try:
             changes.append(Change(**json.loads(line)))
-        except (ValueError, TypeError):
-            raise RunError(f"{folder / NAME}: line {number} is not a change") from None
+        except (ValueError, TypeError, RecursionError):
+            raise RunError(f"{Path(folder) / NAME}: line {number} is not a change") from None
     return changes
 
 
 def write_journal(folder: Path, changes: list[Change]) -> None:
     """Put `changes` in the place of the journal."""
-    text = "".join(json.dumps(change._asdict()) + "\n" for change in changes)
-    replace_synced(folder / NAME, text.encode())
+    replace_synced(folder / NAME, _text(changes))
+
+
+def _text(changes: list[Change]) -> bytes:
+    return "".join(json.dumps(change._asdict()) + "\n" for change in changes).encode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 from ppo_lab.errors import RunError
@@ -18,14 +19,18 @@ class RunLock:
         handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             holder = os.read(handle, 20).decode(errors="replace").strip() or "unknown"
             os.close(handle)
             here = " (this one: close the trainer that holds it)" if holder == str(os.getpid()) else ""
             raise RunError(f"run {folder} is in use by process {holder}{here}; or fork the run") from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        except OSError:
+            os.close(handle)
+            raise
         self._release = weakref.finalize(self, os.close, handle)  # closing is what unlocks
+        with suppress(OSError):  # for the message above only; a full disk is no reason not to resume
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
 
     def release(self) -> None:
         """Let the run go. Twice is harmless."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from ppo_lab.runs.files import replace_synced, whole_lines
+from ppo_lab.errors import RunError
+from ppo_lab.runs.files import append, replace_synced, whole_lines
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -24,8 +24,8 @@ class Sink(Protocol):
         """Take one update's numbers."""
         ...
 
-    def sync(self) -> None:
-        """Wait until the disk has what was written."""
+    def flush(self) -> None:
+        """Hand what is waiting to the operating system."""
         ...
 
     def go_back_to(self, global_step: int) -> None:
@@ -42,18 +42,22 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._waiting = b""  # lines that the disk did not take
 
     def write(self, update: int, global_step: int, metrics: Mapping[str, float]) -> None:
         """Append one line, whole, and hand it to the operating system."""
         line = json.dumps({"update": update, "global_step": global_step, **metrics}, allow_nan=False)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        self._waiting += line.encode() + b"\n"
+        self._write_waiting()
 
-    def sync(self) -> None:
-        """A checkpoint must not be newer on disk than the lines before it."""
-        if self.path.exists():
-            with self.path.open("rb") as file:
-                os.fsync(file.fileno())
+    def _write_waiting(self) -> None:
+        append(self.path, self._waiting)
+        self._waiting = b""
+
+    def flush(self) -> None:
+        """Try again what the disk did not take."""
+        if self._waiting:
+            self._write_waiting()
 
     def go_back_to(self, global_step: int) -> None:
         """Nothing: `trim_metrics` cuts the file."""
@@ -79,7 +83,7 @@ class TensorBoard:
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, global_step)
 
-    def sync(self) -> None:
+    def flush(self) -> None:
         """Hand over what is waiting; event files are a view, they need not survive a power cut."""
         if self._writer is not None:
             self._writer.flush()
@@ -103,7 +107,10 @@ def read_metrics(folder: str | Path) -> dict[str, np.ndarray]:
 
 def trim_metrics(path: Path, update: int) -> None:
     """Leave out the lines after `update`, and a torn last one."""
-    lines = [line for line in whole_lines(path) if json.loads(line)["update"] <= update]
+    try:
+        lines = [line for line in whole_lines(path) if json.loads(line)["update"] <= update]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise RunError(f"{path}: a line in it is no update's metrics") from None
     if path.exists():
         replace_synced(path, "".join(line + "\n" for line in lines).encode())
 

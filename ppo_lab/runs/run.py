@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from ppo_lab.config import RUN_NAME, Config
 from ppo_lab.config_file import load_config, render_yaml
 from ppo_lab.errors import RunError
 from ppo_lab.runs import checkpoint
-from ppo_lab.runs.files import replace_synced
-from ppo_lab.runs.journal import Change, append_change, read_journal, write_journal
+from ppo_lab.runs.files import disk, replace, replace_synced
+from ppo_lab.runs.journal import Change, append_changes, read_journal, write_journal
 from ppo_lab.runs.lock import RunLock
 from ppo_lab.runs.metrics import JsonLines, Sink, TensorBoard, trim_metrics
 
@@ -24,10 +25,12 @@ class Run:
     def __init__(self, folder: Path, config: Config) -> None:
         """Raises RunError if another trainer holds the folder."""
         self.folder, self.config = folder, config
-        self._lock = RunLock(folder)
+        with disk(f"write in {folder}"):
+            self._lock = RunLock(folder)
         tensorboard = [TensorBoard(folder)] if config.run.tensorboard else []
         self.sinks: list[Sink] = [JsonLines(folder / "metrics.jsonl"), *tensorboard]
-        checkpoint.sweep(self.checkpoints)
+        for place in (folder, self.checkpoints):
+            checkpoint.sweep(place)
 
     @classmethod
     def create(cls, config: Config, lineage: Mapping[str, Any] | None = None) -> Run:
@@ -35,17 +38,20 @@ class Run:
         root = Path(config.run.root or ".")
         try:
             root.mkdir(parents=True, exist_ok=True)
-            folder = _new_folder(root, config)
-            replace_synced(folder / "config.yaml", render_yaml(config).encode())
-            if lineage is not None:
-                replace_synced(folder / "lineage.json", json.dumps(lineage, indent=1).encode())
-        except FileExistsError:
-            taken = f"run {config.run.name!r} exists already in {root}"
-            raise RunError(f"{taken}; choose another run.name, or resume or fork it") from None
+            folder = _new_folder(root, config, lineage)
+            try:
+                replace_synced(folder / "config.yaml", render_yaml(config).encode())
+                if lineage is not None:
+                    replace_synced(folder / "lineage.json", json.dumps(lineage, indent=1).encode())
+                return cls(folder, config)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)  # the name is free again
+                raise
+        except RunError:
+            raise
         except OSError as error:
-            reason = f"cannot write a run under {root}: {error.strerror}"
+            reason = f"cannot write a run under {root}: {error.strerror or error}"
             raise RunError(f"{reason}; set run.root to another folder") from None
-        return cls(folder, config)
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
@@ -65,47 +71,48 @@ class Run:
 
     def record(self, update: int, global_step: int, metrics: Mapping[str, float]) -> None:
         """One update's numbers, to every sink."""
-        for sink in self.sinks:
-            sink.write(update, global_step, metrics)
+        with disk(f"write the metrics of {self.folder}"):
+            for sink in self.sinks:
+                sink.write(update, global_step, metrics)
 
-    def write_down(self, change: Change) -> None:
-        """A live change, into the journal. Raises RunError if the disk does not take it."""
-        try:
-            append_change(self.folder, change)
-        except OSError as error:
-            raise RunError(f"cannot write the journal of {self.folder}: {error.strerror}") from error
+    def write_down(self, changes: list[Change]) -> None:
+        """Live changes, into the journal, all or none. Raises RunError if the disk does not take them."""
+        with disk(f"write the journal of {self.folder}"):
+            append_changes(self.folder, changes)
 
     def inherit(self, changes: list[Change]) -> None:
         """Begin the journal with what was changed in the parent before the fork."""
-        write_journal(self.folder, changes)
+        with disk(f"write the journal of {self.folder}"):
+            write_journal(self.folder, changes)
 
     def go_back_to(self, update: int, global_step: int) -> None:
         """Leave out what was recorded after `update`: it is going to happen again. The journal stays."""
-        trim_metrics(self.folder / "metrics.jsonl", update)
-        write_journal(self.folder, read_journal(self.folder))  # without a torn last line
-        for sink in self.sinks:
-            sink.go_back_to(global_step)
+        with disk(f"write in {self.folder}"):
+            trim_metrics(self.folder / "metrics.jsonl", update)
+            write_journal(self.folder, read_journal(self.folder))  # without a torn last line
+            for sink in self.sinks:
+                sink.go_back_to(global_step)
 
     def save(self, step: int, tree: checkpoint.Tree, score: float | None) -> Path:
         """A checkpoint, and the hints `latest` and `best`; old ones go as config.run says. Raises RunError."""
-        for sink in self.sinks:
-            sink.sync()
-        path = checkpoint.save_checkpoint(self.checkpoints, step, tree)
-        try:
-            replace_synced(self.folder / "latest", f"{step}\n".encode())
+        with disk(f"write the metrics of {self.folder}"):
+            for sink in self.sinks:
+                sink.flush()
+            lines = self.folder / "metrics.jsonl"  # a checkpoint must not be newer on disk than the lines before it
+            path = checkpoint.save_checkpoint(self.checkpoints, step, tree, [lines] if lines.exists() else [])
+        with disk(f"write in {self.folder}, but {path} is saved"):
+            replace(self.folder / "latest", f"{step}\n".encode())
             best = read_best(self.folder)
             if score is not None and (
                 best is None or score > best["score"] or not (self.checkpoints / str(best["step"])).exists()
             ):
                 best = {"step": step, "score": score}
-                replace_synced(self.folder / "best", json.dumps(best).encode())
+                replace(self.folder / "best", json.dumps(best).encode())
             settings = self.config.run
-            protect = {best["step"]} if best is not None else set()
+            protect = {step} if best is None else {step, best["step"]}  # newer ones may be there, but broken
             if (begin := read_lineage(self.folder)) is not None:
                 protect.add(begin["step"])  # a fork is replayed from there
             checkpoint.prune(self.checkpoints, settings.keep_last, settings.keep_every, protect)
-        except OSError as error:
-            raise RunError(f"saved {path}, but cannot update {self.folder}: {error.strerror}") from error
         return path
 
     def close(self) -> None:
@@ -113,6 +120,11 @@ class Run:
         for sink in self.sinks:
             sink.close()
         self._lock.release()
+
+    def discard(self) -> None:
+        """Close and remove a run that came to nothing."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.close()
 
 
 def find_run(place: str | Path) -> Path:
@@ -139,7 +151,7 @@ def read_best(folder: Path) -> dict[str, Any] | None:
     try:
         best = json.loads((folder / "best").read_text(encoding="utf-8"))
         return {"step": int(best["step"]), "score": float(best["score"])}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None  # a hint: without it there is just no best
 
 
@@ -147,15 +159,17 @@ def read_lineage(folder: Path) -> dict[str, Any] | None:
     """Where a run was forked from: {parent, step, update, fingerprint, changes}; None for one that began at 0."""
     try:
         lineage: dict[str, Any] = json.loads((folder / "lineage.json").read_text(encoding="utf-8"))
+        if not isinstance(lineage["step"], int):
+            raise TypeError
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise RunError(f"{folder / 'lineage.json'} cannot be read") from None
     return lineage
 
 
 def find_checkpoint(folder: Path, at: int | str = "latest") -> tuple[Path, list[str]]:
-    """The checkpoint at a step, "best" or "latest", and why newer ones were passed over. Raises RunError."""
+    """The checkpoint at a step, "best" or "latest", and why others were passed over for it. Raises RunError."""
     place = folder / "checkpoints"
     steps = checkpoint.checkpoints(place)
     if at == "latest":
@@ -164,21 +178,31 @@ def find_checkpoint(folder: Path, at: int | str = "latest") -> tuple[Path, list[
             reasons = f": {'; '.join(passed)}" if passed else ""
             raise RunError(f"run {folder} has no whole checkpoint{reasons}")
         return place / str(step), passed
-    best = read_best(folder)
-    wanted = best["step"] if at == "best" and best is not None else at
-    if wanted not in steps:
+    if at == "best":  # a hint like the other: the newest whole one where it leads nowhere
+        best = read_best(folder)
+        problem = checkpoint.problem_of(place / str(best["step"])) if best else f"run {folder} does not know its best"
+        if best and not problem:
+            return place / str(best["step"]), []
+        path, passed = find_checkpoint(folder)
+        return path, [problem, *passed]
+    if at not in steps:
         raise RunError(f"run {folder} has no checkpoint at {at!r}; there are: {', '.join(map(str, steps)) or 'none'}")
-    if problem := checkpoint.problem_of(place / str(wanted)):
+    if problem := checkpoint.problem_of(place / str(at)):
         raise RunError(problem)
-    return place / str(wanted), []
+    return place / str(at), []
 
 
-def _new_folder(root: Path, config: Config) -> Path:
+def _new_folder(root: Path, config: Config, lineage: Mapping[str, Any] | None) -> Path:
     if config.run.name is not None:
         folder = root / config.run.name
-        folder.mkdir()
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            taken = f"run {config.run.name!r} exists already in {root}"
+            raise RunError(f"{taken}; choose another run.name, or resume or fork it") from None
         return folder
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", config.preset or config.env.id.removeprefix("ppo_lab/")).strip("-.")[:48]
+    named_after = f"{lineage['parent']}-fork" if lineage else config.preset or config.env.id.removeprefix("ppo_lab/")
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", named_after).strip("-.")[:48]
     number = 1
     while True:
         try:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from ppo_lab.config import Config
 from ppo_lab.errors import LabError
 from ppo_lab.runs.checkpoint import checkpoints
 from ppo_lab.runs.files import whole_lines
+from ppo_lab.runs.journal import Change, read_journal
 from ppo_lab.runs.lock import is_locked
 from ppo_lab.runs.run import read_best, read_config, read_lineage
 
@@ -19,7 +21,7 @@ class RunSummary(NamedTuple):
     name: str
     env: str
     steps: int  # env steps recorded
-    total: int  # env steps asked for in the settings
+    total: int  # env steps asked for, in the settings or by extending the run
     best: float | None  # score of the best checkpoint
     state: str  # "running", "finished", "stopped" (resume it), "no checkpoint", or "unreadable: why"
     parent: str | None
@@ -36,12 +38,12 @@ def summarize(folder: Path) -> RunSummary:
     """One run in one line."""
     try:
         config, lineage = read_config(folder), read_lineage(folder)
+        total = _total(config, lineage, read_journal(folder))
     except (LabError, OSError) as error:
         return RunSummary(folder.name, "?", 0, 0, None, f"unreadable: {error}", None, None)
     lines = whole_lines(folder / "metrics.jsonl")
     steps = int(json.loads(lines[-1])["global_step"]) if lines else lineage["step"] if lineage else 0
     best = read_best(folder)
-    total = config.ppo.total_timesteps
     state = "stopped" if checkpoints(folder / "checkpoints") else "no checkpoint"
     if is_locked(folder):
         state = "running"
@@ -61,3 +63,11 @@ def lineage(root: str | Path = "runs") -> dict[str, list[str]]:
         if run.parent in tree:
             tree[run.parent].append(run.name)
     return tree
+
+
+def _total(config: Config, lineage: dict[str, Any] | None, journal: list[Change]) -> int:
+    """Env steps in all: as configured or extended; a fork that says nothing else goes as far as its parent."""
+    own = lineage is not None and "ppo.total_timesteps" in lineage["changes"]
+    begin = lineage["update"] if lineage is not None and own else 0
+    extended = [change.new for change in journal if change.key == "total_timesteps" and change.update > begin]
+    return int(extended[-1]) if extended else config.ppo.total_timesteps

@@ -225,3 +225,17 @@ def test_a_resumed_run_has_the_settings_it_was_made_with(make, tmp_path):
     assert again.config.ppo == trainer.config.ppo
     assert load_config(tmp_path / "one" / "config.yaml").ppo == trainer.config.ppo
     again.close()
+
+
+def test_where_the_best_leads_nowhere_the_newest_is_used_and_the_reason_told(make, tmp_path, caplog):
+    trainer = go(make("one", {"run.checkpoint_every": 96}))
+    trainer.close()
+    best = tmp_path / "one" / "checkpoints" / "192"
+    (tmp_path / "one" / "best").write_text(json.dumps({"step": 192, "score": 9.0}))
+    (best / "model.safetensors").write_bytes(b"torn")
+    child = Trainer.fork(tmp_path / "one", at="best")
+    assert child.state.global_step == 384
+    assert child.run.name == "one-fork-1"
+    assert "passed over" in caplog.text
+    assert "model.safetensors is not what was written" in caplog.text
+    child.close()

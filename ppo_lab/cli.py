@@ -1,0 +1,221 @@
+"""The command line: python -m ppo_lab train | resume | fork | replay | evaluate | runs | show | export-csv.
+
+Exit codes: 0 done; 1 an error, one line on stderr; 2 wrong usage; 130 stopped by Ctrl-C, 143 by SIGTERM.
+torch is imported by the commands that need it, so that --help is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ppo_lab import cli_flags
+from ppo_lab.config_file import check_live, load_config
+from ppo_lab.errors import LabError, RunError
+
+PROGRAM = "python -m ppo_lab"
+RUN = "path of a run, or its name under run.root of config.yaml"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the arguments say and return the exit code. Wrong usage and --help leave with SystemExit."""
+    given = _parse(cli_flags.tidied(sys.argv[1:] if arguments is None else arguments))
+    try:
+        code: int = given.command(given)
+    except LabError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    return code
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="Train PPO agents, and go on with runs you can trust.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    subparsers = _training_commands(commands) | _reading_commands(commands)
+    given, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        used = subparsers[given.name]
+        name = next((argument for argument in unknown if argument.startswith("-")), None)
+        used.error(
+            f"unexpected {unknown[0]!r}"
+            if name is None
+            else cli_flags.unknown_flag(name, takes_settings=given.name in ("train", "fork"))
+        )
+    return given
+
+
+def _training_commands(commands: Any) -> dict[str, argparse.ArgumentParser]:
+    train = _command(
+        commands, "train", _train, "train a new run", "[--preset NAME] [--config FILE] [--ppo.gamma X ...]"
+    )
+    train.add_argument("--preset", metavar="NAME", help="settings of this name in config.yaml")
+    train.add_argument("--config", metavar="FILE", help="settings; default: the nearest config.yaml here or above")
+    cli_flags.add_settings(train)
+
+    resume = _command(commands, "resume", _resume, "go on with a run, bit for bit", "RUN [--total-timesteps N]")
+    resume.add_argument("run", metavar="RUN", help=RUN)
+    resume.add_argument(
+        "--total-timesteps", "--ppo.total-timesteps", dest="total", metavar="N",
+        help="make the run longer; anything else that changes is a fork",
+    )  # fmt: skip
+
+    fork = _command(
+        commands, "fork", _fork, "train a new run from another's checkpoint", "RUN [--at WHERE] [--ppo.gamma X ...]"
+    )
+    fork.add_argument("run", metavar="RUN", help=RUN)
+    _add_at(fork)
+    cli_flags.add_settings(fork)
+    return {"train": train, "resume": resume, "fork": fork}
+
+
+def _reading_commands(commands: Any) -> dict[str, argparse.ArgumentParser]:
+    replay = _command(commands, "replay", _replay, "train a run again from its journal: is it the same?", "RUN")
+    evaluate = _command(
+        commands, "evaluate", _evaluate, "play episodes with a run's policy",
+        "RUN [--episodes N] [--seed S] [--stochastic] [--at WHERE]",
+    )  # fmt: skip
+    evaluate.add_argument("--episodes", type=int, default=100, metavar="N", help="whole episodes (default 100)")
+    evaluate.add_argument("--seed", type=int, default=1, metavar="S", help="of environments and actions (default 1)")
+    evaluate.add_argument("--stochastic", action="store_true", help="draw actions; default: the most likely ones")
+    _add_at(evaluate)
+    show = _command(commands, "show", _show, "settings, lineage, journal, checkpoints, last metrics of a run", "RUN")
+    export = _command(commands, "export-csv", _export_csv, "write the metrics of a run as a table", "RUN FILE")
+    for parser in (replay, evaluate, show, export):
+        parser.add_argument("run", metavar="RUN", help=RUN)
+    export.add_argument("file", metavar="FILE", type=Path)
+    runs = _command(commands, "runs", _runs, "a table of all runs", "[ROOT]")
+    runs.add_argument(
+        "root", metavar="ROOT", nargs="?", type=Path, help="their folder; default: run.root of config.yaml"
+    )
+    return {"replay": replay, "evaluate": evaluate, "show": show, "export-csv": export, "runs": runs}
+
+
+def _command(commands: Any, name: str, function: Any, meaning: str, usage: str) -> argparse.ArgumentParser:
+    """A subcommand without abbreviated flags: what is short for one flag today may be short for two tomorrow."""
+    epilog = cli_flags.HOW if name in ("train", "fork") else None
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=meaning, description=f"{meaning[0].upper()}{meaning[1:]}".rstrip(".") + ".",
+        usage=f"{PROGRAM} {name} {usage}", epilog=epilog, allow_abbrev=False,
+    )  # fmt: skip
+    parser.set_defaults(command=function, name=name)
+    return parser
+
+
+def _add_at(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--at",
+        type=_where,
+        default="latest",
+        metavar="WHERE",
+        help="best, latest (default), or the step of a checkpoint",
+    )
+
+
+def _where(text: str) -> int | str:
+    if text in ("best", "latest"):
+        return text
+    if text.replace("_", "").isdecimal():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"best, latest or a step, got {text!r}")
+
+
+def _find(text: str) -> Path:
+    """The folder of a run given by path or by name. Raises RunError."""
+    from ppo_lab.runs.run import find_run
+
+    path = Path(text)
+    if not (path / "config.yaml").is_file() and path.name == text:
+        path = _root() / text
+    return find_run(path if path.name not in ("", "..") else path.resolve())  # "." has no name of its own
+
+
+def _root() -> Path:
+    """Where runs lie."""
+    return Path(load_config().run.root or "runs")
+
+
+def _train(given: argparse.Namespace) -> int:
+    config = load_config(given.config, given.preset, cli_flags.given_settings(given))
+    from ppo_lab.cli_training import train
+    from ppo_lab.trainer import Trainer
+
+    return train(lambda: Trainer(config))
+
+
+def _resume(given: argparse.Namespace) -> int:
+    total = check_live("total_timesteps", given.total) if given.total is not None else None
+    from ppo_lab.cli_training import train
+    from ppo_lab.trainer import Trainer
+
+    folder = _find(given.run)
+    return train(lambda: Trainer.resume(folder, total))
+
+
+def _fork(given: argparse.Namespace) -> int:
+    from ppo_lab.cli_training import train
+    from ppo_lab.trainer import Trainer
+
+    folder = _find(given.run)
+    return train(lambda: Trainer.fork(folder, given.at, cli_flags.given_settings(given)))
+
+
+def _replay(given: argparse.Namespace) -> int:
+    from ppo_lab.replaying import replay
+
+    folder = _find(given.run)
+    result = replay(folder)
+    if result.equal:
+        print(f"equal: {folder} up to update {result.update}, fingerprint {result.fingerprint}")
+        return 0
+    where = f"first at update {result.first_difference}"
+    if result.first_difference is None:
+        where = f"in the state after update {result.update}; the metrics of all updates are equal"
+    print(
+        f"different: {folder}, {where}; fingerprint {result.fingerprint}, recorded {result.recorded}", file=sys.stderr
+    )
+    return 1
+
+
+def _evaluate(given: argparse.Namespace) -> int:
+    from ppo_lab.evaluation import evaluate, statistics
+    from ppo_lab.export import load_policy
+    from ppo_lab.runs.run import read_config
+
+    folder = _find(given.run)
+    config, policy = read_config(folder), load_policy(folder, given.at)
+    result = evaluate(policy, config, given.episodes, given.seed, deterministic=not given.stochastic)
+    print(f"return {statistics.describe(result.returns)}")
+    print(f"length {result.lengths.mean():.1f}, {int(result.terminated.sum())} of {given.episodes} terminated")
+    return 0
+
+
+def _runs(given: argparse.Namespace) -> int:
+    from ppo_lab.cli_tables import runs_table
+
+    print(runs_table(given.root or _root()))
+    return 0
+
+
+def _show(given: argparse.Namespace) -> int:
+    from ppo_lab.cli_tables import show_run
+
+    print(show_run(_find(given.run)))
+    return 0
+
+
+def _export_csv(given: argparse.Namespace) -> int:
+    from ppo_lab.runs import export_csv
+
+    folder = _find(given.run)
+    try:
+        export_csv(folder, given.file)
+    except OSError as error:
+        raise RunError(f"cannot write {given.file}: {error.strerror}") from None
+    print(f"{given.file}: the metrics of {folder}")
+    return 0

@@ -1,0 +1,106 @@
+"""Training in a terminal: the progress bar, the signals that stop it, and the last line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any
+
+from tqdm import tqdm
+
+from ppo_lab.recording import write_checkpoint
+from ppo_lab.trainer import Trainer
+
+NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+SAME_PRESS = 0.5  # seconds: `timeout` and `make` signal a process and its group, so that it arrives twice
+
+
+class StopAsked:
+    """Notes the first Ctrl-C or SIGTERM, for the end of the update under way; one more Ctrl-C ends it all at once."""
+
+    only_notes = True  # `interrupts` leaves SIGINT to this handler
+
+    def __init__(self) -> None:
+        self.number: int | None = None  # of the signal that came
+        self._when = 0.0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopAsked:
+        if threading.current_thread() is threading.main_thread():  # no other may
+            self._before = {number: signal.signal(number, self) for number in NAMES}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """The handler. It may run in the middle of a print, so that it writes past Python's buffers."""
+        now = time.monotonic()
+        if self.number is None:
+            self.number, self._when = number, now
+            text = (
+                f"\n{NAMES[signal.Signals(number)]}: finishing this update, then saving (Ctrl-C again: end at once)\n"
+            )
+            os.write(2, text.encode())
+        elif number == signal.SIGINT and now - self._when > SAME_PRESS:
+            os.write(2, b"\nended at once; resume goes on from the last checkpoint\n")
+            os._exit(128 + number)
+
+
+def train(make: Callable[[], Trainer]) -> int:
+    """Train to the end, or until a signal. Returns the exit code: 0, or 128 + the signal's number."""
+    with StopAsked() as stop:
+        trainer = make()
+        with contextlib.closing(trainer):
+            if trainer.inexact is not None and trainer.state.update == 0:
+                print(f"exact_resume is false: {trainer.inexact}", file=sys.stderr)
+            metrics = _follow(trainer, stop)
+            stopped = stop.number is not None and not trainer.finished
+            if stopped and trainer.run is not None:
+                write_checkpoint(trainer, metrics)
+        print(_last_lines(trainer, stop.number if stopped else None, trained=bool(metrics)), flush=True)
+    return 128 + stop.number if stopped and stop.number is not None else 0
+
+
+def _follow(trainer: Trainer, stop: StopAsked) -> Mapping[str, float]:
+    """Train with a progress bar; returns the metrics of the last update."""
+    pause = 0.2 if sys.stderr.isatty() else 5.0  # a log keeps every line
+    state, metrics = trainer.state, {}
+    name = trainer.run.name if trainer.run is not None else "training"
+    with tqdm(
+        desc=name, total=state.total_timesteps, initial=min(state.global_step, state.total_timesteps),
+        unit=" steps", unit_scale=True, mininterval=pause, maxinterval=pause, dynamic_ncols=True,
+    ) as bar:  # fmt: skip
+        for update in trainer:
+            metrics = update.metrics
+            bar.total = state.total_timesteps  # a resumed run is extended at its first update
+            if "episode/return_mean" in metrics:
+                bar.set_postfix_str(f"return {metrics['episode/return_mean']:.1f}", refresh=False)
+            bar.update(min(update.global_step, bar.total) - bar.n)
+            if stop.number is not None:
+                break
+    return metrics
+
+
+def _last_lines(trainer: Trainer, signal_number: int | None, trained: bool) -> str:
+    """Where it got to, where it lies, how to go on."""
+    state, run = trainer.state, trainer.run
+    how = f"stopped by {NAMES[signal.Signals(signal_number)]}" if signal_number is not None else "done"
+    parts = [f"{how if trained else 'nothing left to do'}: {state.global_step:,} of {state.total_timesteps:,} steps"]
+    mean = state.episodes.metrics().get("episode/return_mean")
+    if mean is not None:
+        parts.append(f"return {mean:.1f}")
+    parts.append(f"run {run.folder}" if run is not None else "nothing was written (run.root is null)")
+    text = ", ".join(parts)
+    if run is not None and (signal_number is not None or not trained):
+        longer = "" if trained else " --total-timesteps N"
+        text += f"\ngo on with: python -m ppo_lab resume {shlex.quote(str(run.folder))}{longer}"
+    return text

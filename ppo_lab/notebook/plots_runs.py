@@ -1,0 +1,221 @@
+"""Pictures of several runs, from arrays and plain values: who descends from whom, and their curves together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from ppo_lab.notebook.plots import BLUE, GREEN, MOST_POINTS, TEXT, VERMILLION, Columns, number, steps, style
+
+# after Okabe and Ito; every one has a contrast of 3 or more on white and on JupyterLab's dark page
+COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#BD8B13")
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))  # a second way to tell runs apart
+LONGEST_NAME = 28
+MOST_NOTES = 8  # journal changes that are written out; more are counted
+
+
+class Change(Protocol):
+    """A line of the journal, as `ppo_lab.read_journal` gives it."""
+
+    @property
+    def update(self) -> int: ...  # noqa: D102
+    @property
+    def global_step(self) -> int: ...  # noqa: D102
+    @property
+    def key(self) -> str: ...  # noqa: D102
+    @property
+    def old(self) -> Any: ...  # noqa: D102
+    @property
+    def new(self) -> Any: ...  # noqa: D102
+
+
+class Branch(NamedTuple):
+    """A run as the tree shows it."""
+
+    name: str
+    parent: str | None
+    forked_at: int | None  # env step at which it left its parent
+    steps: int  # env step it has come to
+
+
+def new_figure(rows: float = 10.0) -> tuple[Figure, Axes]:
+    """A transparent figure with one axes; its height has room for so many runs of a tree, or lines of a legend."""
+    figure = Figure(figsize=(9.0, 0.9 + 0.26 * max(rows, 3.0)), facecolor="none", layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def plot_lineage(summaries: Iterable[Any], ax: Axes) -> None:
+    """The tree of runs over env steps: a line from where each began to where it is, hung on its parent where it left.
+
+    summaries: `ppo_lab.list_runs(root)`, or tuples (name, parent, forked_at, steps). A fork whose parent is not among
+    them hangs on a dotted line that comes from the left.
+    """
+    branches = [_branch(summary) for summary in summaries]
+    rows = _rows(branches)  # name -> row, the first on top
+    style(ax)
+    ax.grid(visible=False, axis="y")
+    for branch in branches:
+        row = rows[branch.name]
+        begin = _begin(branch)
+        if branch.parent in rows and branch.forked_at is not None:
+            ax.plot([begin, begin], [rows[branch.parent], row], color=TEXT, linewidth=1.2, zorder=1)
+            ax.plot([begin], [rows[branch.parent]], color=TEXT, marker="o", markersize=4, zorder=3)
+        elif branch.forked_at is not None:
+            ax.plot([0, begin], [row, row], color=TEXT, linewidth=1.2, linestyle=":", zorder=1)
+        ax.plot([begin, max(branch.steps, begin)], [row, row], color=BLUE, linewidth=2.6, zorder=2)
+        ax.plot([max(branch.steps, begin)], [row], color=BLUE, marker="o", markersize=6, zorder=3)
+    ax.set_yticks(list(rows.values()), [_label(branches, name, rows) for name in rows])
+    ax.set_ylim(max(len(rows), 1) - 0.4, -0.6)  # row 0 on top
+    end = max((max(branch.steps, _begin(branch)) for branch in branches), default=0) or 1
+    _steps_axis(ax, 0.0, end)
+    _title(ax, f"{len(branches)} run{'s' if len(branches) != 1 else ''}" if branches else "No runs yet")
+
+
+def plot_runs(
+    columns_by_name: Mapping[str, Columns],
+    ax: Axes,
+    changes_by_name: Mapping[str, Sequence[Change]] | None = None,
+    metric: str = "episode/return_mean",
+    ylabel: str = "return",
+) -> None:
+    """One metric of several runs on one axis, over env steps.
+
+    columns_by_name: run -> `ppo_lab.read_metrics`, arrays (updates,). changes_by_name: run -> `ppo_lab.read_journal`;
+    a numbered triangle stands where a setting was changed. What a fork inherited from its parent is not marked again.
+    """
+    style(ax)
+    ax.set_ylabel(ylabel, color=TEXT, fontsize=8)
+    notes: list[tuple[Any, str]] = []  # a handle of the legend and its text
+    ends, drawn, count = [1.0], False, 0
+    for i, (name, columns) in enumerate(columns_by_name.items()):
+        step, value = _points(columns, metric)
+        changes = _own(columns, (changes_by_name or {}).get(name, ()))
+        color, dashes = COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]
+        marker = "." if len(step) < 15 else ""  # a line through one point is not seen
+        (line,) = ax.plot(step, value, color=color, linestyle=dashes, linewidth=1.8, marker=marker, zorder=2)
+        notes.append((line, _short(name) if len(step) else f"{_short(name)}: nothing yet"))
+        for change in changes:
+            count += 1
+            triangle = _mark(ax, change, count, color, step, value)
+            if count <= MOST_NOTES:
+                notes.append((triangle, f"{count}  {change.key} {_value(change.old)} → {_value(change.new)}"))
+            elif count == MOST_NOTES + 1:
+                notes.append((triangle, "more changes: see the journal"))
+        ends += [*step[-1:], *(change.global_step for change in changes)]
+        drawn |= len(step) > 0
+    _steps_axis(ax, 0.0, max(ends))
+    ax.yaxis.set_major_locator(MaxNLocator(7))
+    ax.margins(y=0.12)
+    _title(ax, "" if drawn else "No episode has ended yet")
+    if notes:
+        _legend(ax, notes)
+
+
+def _legend(ax: Axes, notes: Sequence[tuple[Any, str]]) -> None:
+    """Right of the axes, where it covers no curve."""
+    handles, texts = zip(*notes, strict=True)
+    ax.legend(
+        handles, texts, loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8, frameon=False, labelcolor=TEXT,
+        handlelength=2.6, borderaxespad=0.0,
+    )  # fmt: skip
+
+
+def _mark(ax: Axes, change: Change, count: int, color: str, step: np.ndarray, value: np.ndarray) -> Any:
+    """A numbered triangle on the curve where the change took effect; at the bottom where there is no curve yet."""
+    begun = len(step) > 0
+    y = float(np.interp(change.global_step, step, value)) if begun else 0.0
+    place = ax.transData if begun else ax.get_xaxis_transform()
+    (triangle,) = ax.plot(
+        [change.global_step], [y], color=color, marker="^", markersize=8, markeredgecolor=TEXT, linestyle="none",
+        zorder=3, clip_on=False, transform=place,
+    )  # fmt: skip
+    ax.annotate(
+        str(count), (change.global_step, y), xycoords=place, xytext=(0, 6), textcoords="offset points", ha="center",
+        color=TEXT, fontsize=9, fontweight="bold",
+    )  # fmt: skip
+    return triangle
+
+
+def _own(columns: Columns, changes: Sequence[Change]) -> list[Change]:
+    """Changes made in this run, without those its journal took over from the parent."""
+    update = np.asarray(columns.get("update", ()))
+    first = float(update[0]) if len(update) else -math.inf
+    return [change for change in changes if change.update >= first]
+
+
+def _points(columns: Columns, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values to draw, (points,) each: the finite ones, thinned out if there are more than pixels."""
+    step = np.asarray(columns.get("global_step", ()), dtype=float)
+    value = np.asarray(columns.get(metric, np.full(len(step), np.nan)), dtype=float)
+    rows = np.flatnonzero(np.isfinite(step) & np.isfinite(value))
+    if len(rows) > MOST_POINTS:
+        rows = rows[np.linspace(0, len(rows) - 1, MOST_POINTS).round().astype(int)]
+    return step[rows], value[rows]
+
+
+def _rows(branches: Sequence[Branch]) -> dict[str, int]:
+    """A row for every run: forks under their parent, the latest first, so that no connector crosses a line."""
+    known = {branch.name for branch in branches}
+    children: dict[str | None, list[str]] = {}
+    for branch in sorted(branches, key=_begin, reverse=True):
+        children.setdefault(branch.parent if branch.parent in known else None, []).append(branch.name)
+    roots = [branch.name for branch in branches if branch.parent not in known]
+    rows: dict[str, int] = {}
+    for root in [*roots, *(branch.name for branch in branches)]:  # the rest: runs that claim to descend from each other
+        waiting = [root]
+        while waiting:
+            name = waiting.pop()
+            if name not in rows:
+                rows[name] = len(rows)
+                waiting += reversed(children.get(name, []))
+    return rows
+
+
+def _branch(summary: Any) -> Branch:
+    if hasattr(summary, "forked_at"):
+        return Branch(summary.name, summary.parent, summary.forked_at, summary.steps)
+    return Branch(*summary)
+
+
+def _begin(branch: Branch) -> int:
+    return branch.forked_at or 0
+
+
+def _label(branches: Sequence[Branch], name: str, rows: Mapping[str, int]) -> str:
+    parent = next(branch.parent for branch in branches if branch.name == name)
+    gone = parent is not None and parent not in rows
+    return f"{_short(name)}\n(from {_short(str(parent))})" if gone else _short(name)
+
+
+def _short(name: str) -> str:
+    """The name, or its beginning and its end, which is where names of runs differ. A $ would begin a formula."""
+    half = LONGEST_NAME // 2
+    return (name if len(name) <= LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}").replace("$", r"\$")
+
+
+def _value(value: Any) -> str:
+    """A setting for the legend."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return "none" if value is None else str(value)
+    return f"{value:,}" if isinstance(value, int) else number(value)
+
+
+def _steps_axis(ax: Axes, begin: float, end: float) -> None:
+    room = 0.02 * (end - begin)  # for the markers at both ends
+    ax.set_xlim(begin - room, end + room)
+    ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.xaxis.set_major_formatter(FuncFormatter(steps))
+    ax.set_xlabel("env steps", color=TEXT, fontsize=8)
+
+
+def _title(ax: Axes, text: str) -> None:
+    if text:
+        ax.set_title(text, loc="left", color=TEXT, fontsize=9)
