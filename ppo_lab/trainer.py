@@ -86,6 +86,7 @@ class Trainer:
         self._pending: dict[str, Any] = {}  # live changes on their way, from any thread
         self._lock = threading.Lock()
         self._under_way: Iterator[Event] | None = None
+        self._event: Event | None = None  # happened, not yet yielded
         self._seconds: defaultdict[type, float] = defaultdict(float)  # spent on each kind of event of this update
 
     def __iter__(self) -> Iterator[Update]:
@@ -98,12 +99,14 @@ class Trainer:
         Left in the middle of an update, that update goes on where it was with the next loop over the trainer. An
         interrupt (Ctrl-C, the notebook's stop button) arrives between two events and loses nothing.
         """
-        while self._under_way is not None or not self.finished:
-            if self._under_way is None:
-                self._under_way = self._update()
-                self._seconds.clear()
-            with interrupt_deferred():
-                event = self._next_event(self._under_way)
+        while self._event is not None or self._under_way is not None or not self.finished:
+            if self._event is None:
+                if self._under_way is None:
+                    self._under_way = self._update()
+                    self._seconds.clear()
+                with interrupt_deferred():
+                    self._event = self._next_event(self._under_way)
+            event, self._event = self._event, None  # an event that an interrupt kept back comes with the next loop
             yield event
 
     @property
