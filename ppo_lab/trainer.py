@@ -64,6 +64,7 @@ class Trainer:
         self._mailbox = Mailbox()
         self.save_asked = False  # by a person, for the end of the update under way
         self._under_way: Iterator[Event] | None = None
+        self._event: Event | None = None  # happened, not yet yielded
         self._seconds: defaultdict[type, float] = defaultdict(float)  # spent on each kind of event of this update
 
     def __iter__(self) -> Iterator[Update]:
@@ -77,15 +78,17 @@ class Trainer:
         interrupt (Ctrl-C, the notebook's stop button) arrives between two events and loses nothing.
         """
         while True:
-            if self._under_way is None:
-                with interrupt_deferred():  # written down and in force, or neither
-                    take_changes(self.state, self._mailbox, self.config.ppo, self.run)
-                if self.finished:
-                    return
-                self._under_way = self._update()
-                self._seconds.clear()
-            with interrupt_deferred():
-                event = self._next_event(self._under_way)
+            if self._event is None:
+                if self._under_way is None:
+                    with interrupt_deferred():  # written down and in force, or neither
+                        take_changes(self.state, self._mailbox, self.config.ppo, self.run)
+                    if self.finished:
+                        return
+                    self._under_way = self._update()
+                    self._seconds.clear()
+                with interrupt_deferred():
+                    self._event = self._next_event(self._under_way)
+            event, self._event = self._event, None  # an event that an interrupt kept back comes with the next loop
             yield event
 
     @property

@@ -124,7 +124,9 @@ def test_public_names_exist_and_type_checkers_know_them():
     import ppo_lab
 
     assert all(getattr(ppo_lab, public) is not None for public in ppo_lab.__all__)
-    assert not [public for public in ppo_lab._HOMES if (ROOT / "ppo_lab" / f"{public}.py").exists()]  # it would be shadowed
+    assert not [
+        public for public in ppo_lab._HOMES if (ROOT / "ppo_lab" / f"{public}.py").exists()
+    ]  # it would be shadowed
     text = (ROOT / "ppo_lab" / "__init__.py").read_text()
     assert all(f"import {public} as {public}" in text for public in ppo_lab.__all__ if public != "notebook")
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ppo_lab.adapters.single import SingleEnvs
+from ppo_lab.adapters.vector import VectorEnvs
 from ppo_lab.advantages import gae
 from ppo_lab.config import Config
 from ppo_lab.config_file import override
@@ -15,6 +20,7 @@ from ppo_lab.errors import NonFiniteError
 from ppo_lab.rollout import Rollout, collect, minibatches
 from ppo_lab.train_state import initial_state
 from tests.scripted import Script
+from tests.scripted_envs import ScriptedEnv
 
 
 def collected(envs, T, rollouts=1, **model):
@@ -81,6 +87,60 @@ def test_the_same_advantages_through_both_kinds_of_reset(gae_lambda):
         ended = done[: len(later)].nonzero()[-1].item() + 1  # whole episodes only: the last one was cut at another row
         assert ended > 15
         assert torch.allclose(same[:ended], later[:ended], atol=1e-5)
+
+
+class Still:
+    """A model that never moves and values an observation by a fixed sum of it."""
+
+    actor_head = SimpleNamespace(action_shape=(1,), action_dtype=torch.float32)
+
+    def step(self, obs, memory, starts):
+        return self, memory
+
+    def sample(self, generator):
+        return torch.zeros(3, 1)
+
+    def log_prob(self, action):
+        return torch.zeros(3)
+
+    def to_env(self, action):
+        return action
+
+    def value(self, obs):
+        return obs @ torch.tensor([1.0, 0.5, 0.25, 0.0])
+
+
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.95])
+def test_the_same_advantages_through_every_autoreset_mode_of_gymnasium(gae_lambda):
+    script = ["...T", "C", "..B", "T", "C", ".C", ".....T"]
+
+    def make(who):
+        return lambda: ScriptedEnv(who, tuple(script[who:] + script[:who]))
+
+    def learned(envs):
+        """Every real row of the whole episodes: observation, reward, endings, advantage, returns."""
+        ones = torch.ones(3, dtype=torch.bool)
+        state = SimpleNamespace(obs=envs.reset(1), memory=None, starts=ones, action_rng=None)
+        rollout = Rollout.empty(60, 3, state.obs, Still())
+        collect(envs, Still(), state, rollout)
+        x = rollout
+        advantage, returns = gae(
+            x.reward, x.value, x.next_value, x.terminated, x.done, x.valid, gamma=0.9, gae_lambda=gae_lambda
+        )
+        columns = [x.obs[:-1], *(c[..., None].float() for c in (x.reward, x.terminated, x.done, advantage, returns))]
+        rows = [torch.cat(columns, dim=-1)[:, n][x.valid[:, n]] for n in range(3)]
+        return [row[: row[:, 6].nonzero()[-1].item() + 1] for row in rows]
+
+    reference = learned(SingleEnvs([make(who)() for who in range(3)]))
+    for mode in AutoresetMode:
+        for theirs, ours in zip(
+            learned(VectorEnvs(SyncVectorEnv([make(who) for who in range(3)], autoreset_mode=mode))),
+            reference,
+            strict=True,
+        ):
+            count = min(len(theirs), len(ours))
+            assert count > 30
+            assert torch.equal(theirs[:count], ours[:count]), mode
 
 
 def test_reset_rows_of_a_next_step_environment_are_no_experience():

@@ -10,6 +10,7 @@ from ppo_lab.notebook import plots
 from ppo_lab.notebook.fast import fast, is_fast
 from ppo_lab.notebook.playback import show_episode
 from ppo_lab.notebook.report import report
-from ppo_lab.notebook.session import Session, launch
+from ppo_lab.notebook.session import Session
+from ppo_lab.notebook.start import launch
 
 __all__ = ["Session", "fast", "is_fast", "launch", "plots", "report", "show_episode"]

@@ -77,7 +77,7 @@ def execute(path: Path, parameters: dict[str, Any]) -> str:
                 raise NotebookError(f"{error.ename}: {_first_line(error.evalue)} ({where})") from None
             except KeyboardInterrupt:
                 if progress.run is not None:
-                    print(f"the notebook so far: {_keep(executed, progress.run)}", file=sys.stderr)
+                    tqdm.write(f"the notebook so far: {_keep(executed, progress.run)}", file=sys.stderr)
                 raise
         return _summary(progress.run, _keep(executed, progress.run or Path("runs") / path.stem))
     finally:

@@ -1,8 +1,7 @@
-"""Training in a notebook: in the background while a person watches, in the foreground where nobody does."""
+"""A session: training under way in a notebook, and what one may ask of it meanwhile."""
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import warnings
@@ -16,12 +15,9 @@ from IPython.core.getipython import get_ipython
 
 from ppo_lab.export import Policy
 from ppo_lab.notebook.history import History
-from ppo_lab.notebook.report import announce
-from ppo_lab.notebook.static import Lines
 from ppo_lab.trainer import Trainer, Update
 
 T = TypeVar("T")
-_current: Session | None = None  # the one session of this process
 
 
 class View(Protocol):
@@ -34,46 +30,6 @@ class View(Protocol):
     def finish(self, session: Session) -> None:
         """Training is over: leave a picture that stays."""
         ...
-
-
-def launch(trainer: Trainer) -> Session:
-    """Train, and show it.
-
-    With a person at the notebook: sliders and buttons appear, training goes on in a thread of its own, and the next
-    cells can be run. Headless (papermill, nbval, nbconvert, a plain script): it blocks, prints a line now and then, and
-    leaves the same picture. The environment variable PPO_LAB_UI=0 or 1 overrules who is there.
-
-    There is one session at a time: launching stops the one before at its next update. Launching the same trainer again
-    goes on where it stopped. What training raises, it raises here or shows under this cell, and in `Session.wait`.
-    """
-    global _current
-    history = History()
-    if _current is not None:
-        _current.stop()
-        if _current.trainer is trainer:
-            history = _current.records
-    announce(trainer)
-    _current = Session(trainer, history)
-    if ui_attached():
-        from ppo_lab.notebook.dashboard import Dashboard  # ipywidgets only where they are used
-
-        _current._train_in_background(Dashboard(_current))
-    else:
-        _current._train_here(Lines())
-    return _current
-
-
-def ui_attached() -> bool:
-    """Whether a person runs this cell. Call it from the cell, on its thread."""
-    forced = os.environ.get("PPO_LAB_UI")
-    if forced in ("0", "1"):
-        return forced == "1"
-    shell: Any = get_ipython()
-    if shell is None or not hasattr(shell, "kernel"):
-        return False
-    # the one sign that is right everywhere: papermill, nbconvert and nbval can answer no input(). JPY_SESSION_NAME is
-    # inherited by a papermill that was started from a notebook.
-    return bool(shell.get_parent().get("content", {}).get("allow_stdin"))
 
 
 class Session:
@@ -167,7 +123,8 @@ class Session:
 
     # ---- the training thread ---------------------------------------------------------------------------------------
 
-    def _train_in_background(self, view: View) -> None:
+    def train_in_background(self, view: View) -> None:
+        """Start a thread that trains and shows it; called once, from the cell it belongs to."""
         shell: Any = get_ipython()
         cell = shell.get_parent() if shell is not None and hasattr(shell, "get_parent") else None
 
@@ -182,7 +139,8 @@ class Session:
         self._thread = threading.Thread(target=train, name="ppo_lab training", daemon=True)
         self._thread.start()
 
-    def _train_here(self, view: View) -> None:
+    def train_here(self, view: View) -> None:
+        """Train and show it until training is over; raises what it raised."""
         self._thread = threading.current_thread()
         self._train(view)
         if self.error is not None:

@@ -86,7 +86,7 @@ def test_goal_table_counts_a_run_that_did_not_get_there_with_all_its_seconds(ben
 def test_finished_seeds_hold_only_for_what_they_were_made_with(bench, tmp_path, monkeypatch):
     learned = []
 
-    def learn(preset, seed):
+    def learn(made, seed):
         learned.append(seed)
         return {"seed": seed, "evaluation_mean": float(seed)}
 
@@ -106,7 +106,7 @@ def test_finished_seeds_hold_only_for_what_they_were_made_with(bench, tmp_path, 
 
 
 def test_a_seed_that_fails_leaves_the_finished_ones(bench, tmp_path, monkeypatch):
-    def learn(preset, seed):
+    def learn(made, seed):
         if seed == 1:
             raise SystemExit("ours.py learn ended with status 1")
         return {"seed": seed, "evaluation_mean": 1.0}

@@ -99,8 +99,8 @@ def test_a_film_of_any_length_plays_in_real_time(steps):
 
 
 def test_incompressible_pictures_are_made_to_fit():
-    film = Film(Noise(size=(300, 300)))
-    for step in range(25):
+    film = Film(Noise(size=(200, 300)))
+    for step in range(30):
         film.shoot(step)
     sizes = [len(film._encode(colours)) for colours in (32, 16, 8)]
     assert all(a > b for a, b in pairwise(sizes))

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from ppo_lab.errors import ConfigError
-from ppo_lab.notebook import dashboard, session, static
+from ppo_lab.notebook import dashboard, start, static
 from ppo_lab.notebook.report import report
-from ppo_lab.notebook.session import Session, launch, ui_attached
+from ppo_lab.notebook.session import Session
+from ppo_lab.notebook.start import launch, ui_attached
 from tests.notebook.fakes import trainer
 
 
@@ -40,9 +41,9 @@ class Handle:
 def _no_session_is_left(monkeypatch):
     monkeypatch.setenv("PPO_LAB_UI", "0")
     yield
-    if session._current is not None:
-        session._current.stop()
-        session._current = None
+    if start._current is not None:
+        start._current.stop()
+        start._current = None
 
 
 @pytest.fixture
@@ -56,8 +57,8 @@ def handle(monkeypatch):
 
 def background(trainer, view=None):
     started = Session(trainer)
-    session._current = started
-    started._train_in_background(view or Silent())
+    start._current = started
+    started.train_in_background(view or Silent())
     return started
 
 
@@ -96,7 +97,6 @@ def test_who_watches_changes_nothing(handle):
     running.resume()
     running.wait()
     assert watched.fingerprint() == alone
-    assert launch(trainer(3)).running in (True, False)
 
 
 def test_headless_training_is_the_same_too():
@@ -292,14 +292,14 @@ def test_a_broken_view_does_not_end_training():
     ours = trainer(5)
     running = Session(ours)
     with pytest.warns(UserWarning, match="no picture today"):
-        running._train_here(Broken())
+        running.train_here(Broken())
     assert ours.finished
 
 
 def test_lines_come_now_and_then(capsys, monkeypatch):
     clock = iter(range(0, 1000, 3))
     monkeypatch.setattr(static, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
-    Session(trainer(30))._train_here(static.Lines(seconds=10.0))
+    Session(trainer(30)).train_here(static.Lines(seconds=10.0))
     lines = capsys.readouterr().out.splitlines()
     assert 3 <= len(lines) <= 12
     assert lines[-1].startswith("done: 1,920 of 1,920 steps")
@@ -310,7 +310,7 @@ def test_lines_come_now_and_then(capsys, monkeypatch):
 )
 def test_a_person_is_who_can_answer_input(monkeypatch, forced, stdin, expected):
     shell = types.SimpleNamespace(kernel=object(), get_parent=lambda: {"content": {"allow_stdin": stdin}})
-    monkeypatch.setattr(session, "get_ipython", lambda: shell)
+    monkeypatch.setattr(start, "get_ipython", lambda: shell)
     monkeypatch.delenv("PPO_LAB_UI") if forced is None else monkeypatch.setenv("PPO_LAB_UI", forced)
     assert ui_attached() is expected
 

@@ -67,8 +67,8 @@ def child(root):
 
 def drive(root, seed, kills):
     """Train runs to their ends through so many kills. Prints what became of each child."""
-    import ppo_lab.trainer
     import torch.utils.tensorboard  # noqa: F401
+
     from ppo_lab import replay  # noqa: F401
 
     chance, number, done, longest = random.Random(seed), 0, 0, 0.0

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import ppo_lab.envs
-
 import ppo_lab.trainer
 from ppo_lab import load_policy
 from ppo_lab.config import Config
@@ -139,7 +138,10 @@ def test_every_error_is_one_line(tmp_path):
     trainer = Trainer(override(override(Config(), BASE), {"run.root": str(tmp_path), "env.id": ENVS[0]}))
     trainer.close()
     cases = [(tmp_path / "none", "latest", "no run at"), (tmp_path / "one", "latest", "has no whole checkpoint")]
-    cases += [(tmp_path / "one", "best", "has no checkpoint at 'best'"), (tmp_path / "one", 7, "has no checkpoint at 7")]
+    cases += [
+        (tmp_path / "one", "best", "has no checkpoint at 'best'"),
+        (tmp_path / "one", 7, "has no checkpoint at 7"),
+    ]
     for place, at, text in cases:
         with pytest.raises(RunError, match=text) as caught:
             load_policy(place, at=at)

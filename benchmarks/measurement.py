@@ -1,0 +1,60 @@
+"""One measurement in a fresh interpreter: what the parent does to get it, and what the child does to give it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from settings import ROOT
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+
+class Clock:
+    """Runs from the moment it is made."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> dict[str, float]:
+        """Seconds by the clock on the wall, and of computing (all threads of this process)."""
+        wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
+        return {"seconds": round(wall, 4), "cpu_seconds": round(cpu, 4)}
+
+
+def measure(script: str, kind: str, **task: Any) -> dict[str, Any]:
+    """What benchmarks/<script> says of one task, in a process of its own, without a GPU and with one thread.
+
+    Raises SystemExit with the end of what the child wrote if it fails.
+    """
+    command = [sys.executable, str(ROOT / "benchmarks" / script), kind, json.dumps(task)]
+    environment = os.environ | ONE_THREAD | {"CUDA_VISIBLE_DEVICES": ""}
+    child = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if child.returncode:
+        end = "\n".join(child.stderr.splitlines()[-15:])
+        raise SystemExit(f"{script} {kind} {task} ended with status {child.returncode}:\n{end}")
+    answer: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
+    return answer
+
+
+def write_json(path: Path, results: Mapping[str, Any]) -> None:
+    """Write results so that the file is always whole: it holds hours of work."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    waiting = path.with_suffix(".tmp")
+    waiting.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    waiting.replace(path)
+
+
+def answer(kinds: Mapping[str, Callable[..., dict[str, Any]]]) -> None:
+    """The child's side of `measure`: do what the command line asks for, and print the numbers as the last line."""
+    import torch
+
+    torch.set_num_threads(1)
+    kind, task = sys.argv[1:]
+    print(json.dumps(kinds[kind](**json.loads(task))))

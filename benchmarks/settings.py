@@ -1,0 +1,75 @@
+"""What both sides run with. Every number that a table of README.md depends on stands here or in ../config.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+# Steps per second: Stable-Baselines3's PPO with the networks it makes by itself, on both sides the same work.
+# Left out because they are equal by default: advantages normalised per minibatch, no value clipping, no KL stop,
+# orthogonal initialisation, Adam with epsilon 1e-5.
+ROWS = 8 * 128  # env steps of one update
+WARM_UP = 5  # updates before the clock starts
+UPDATES = 60  # updates under the clock: 61,440 env steps
+
+SPEED_SB3: dict[str, Any] = {
+    "n_steps": 128,
+    "n_epochs": 4,
+    "batch_size": 256,
+    "learning_rate": 3e-4,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "clip_range": 0.2,
+    "ent_coef": 0.0,
+    "vf_coef": 0.5,
+    "max_grad_norm": 0.5,
+    "policy_kwargs": {"net_arch": {"pi": [64, 64], "vf": [64, 64]}},  # tanh
+}
+SPEED_OURS: dict[str, Any] = {
+    "env.num_envs": 8,
+    "ppo.num_steps": 128,
+    "ppo.update_epochs": 4,
+    "ppo.num_minibatches": 4,  # of 256
+    "ppo.learning_rate": 3e-4,
+    "ppo.gamma": 0.99,
+    "ppo.gae_lambda": 0.95,
+    "ppo.clip_coef": 0.2,
+    "ppo.ent_coef": 0.0,
+    "ppo.vf_coef": 0.5,
+    "ppo.max_grad_norm": 0.5,
+    "model.hidden_sizes": [64, 64],
+    "model.activation": "tanh",
+    "model.shared": False,
+}
+
+# Seconds to the goal: each side's best known settings. Ours: the preset `cartpole` of config.yaml.
+GOAL = 475.0  # mean return of the last 100 episodes of training
+WINDOW = 100
+GOAL_PRESET = "cartpole"
+# rl-baselines3-zoo, hyperparams/ppo.yml, CartPole-v1 ("Tuned"); lin_x falls from x to 0 over n_timesteps
+GOAL_SB3: dict[str, Any] = {
+    "n_steps": 32,
+    "n_epochs": 20,
+    "batch_size": 256,
+    "gamma": 0.98,
+    "gae_lambda": 0.8,
+    "ent_coef": 0.0,
+    "learning_rate": "lin_0.001",
+    "clip_range": "lin_0.2",
+}
+GOAL_SB3_ENVS = 8
+GOAL_SB3_STEPS = 100_000
+
+
+def preset_settings(preset: str) -> dict[str, Any]:
+    """A preset of config.yaml with all defaults, as JSON holds it. Children get this and read no file of their own:
+
+    what the results say was run is what was run, whoever edits config.yaml meanwhile.
+    """
+    from ppo_lab import load_config  # not above: Stable-Baselines3's processes load nothing of ours
+
+    settings: dict[str, Any] = load_config(ROOT / "config.yaml", preset).model_dump(mode="json", exclude={"run"})
+    return settings

@@ -1,0 +1,56 @@
+"""Training in a notebook: in the background while a person watches, in the foreground where nobody does."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from IPython.core.getipython import get_ipython
+
+from ppo_lab.notebook.history import History
+from ppo_lab.notebook.report import announce
+from ppo_lab.notebook.session import Session
+from ppo_lab.notebook.static import Lines
+from ppo_lab.trainer import Trainer
+
+_current: Session | None = None  # the one session of this process
+
+
+def launch(trainer: Trainer) -> Session:
+    """Train, and show it.
+
+    With a person at the notebook: sliders and buttons appear, training goes on in a thread of its own, and the next
+    cells can be run. Headless (papermill, nbval, nbconvert, a plain script): it blocks, prints a line now and then, and
+    leaves the same picture. The environment variable PPO_LAB_UI=0 or 1 overrules who is there.
+
+    There is one session at a time: launching stops the one before at its next update. Launching the same trainer again
+    goes on where it stopped. What training raises, it raises here or shows under this cell, and in `Session.wait`.
+    """
+    global _current
+    history = History()
+    if _current is not None:
+        _current.stop()
+        if _current.trainer is trainer:
+            history = _current.records
+    announce(trainer)
+    _current = Session(trainer, history)
+    if ui_attached():
+        from ppo_lab.notebook.dashboard import Dashboard  # ipywidgets only where they are used
+
+        _current.train_in_background(Dashboard(_current))
+    else:
+        _current.train_here(Lines())
+    return _current
+
+
+def ui_attached() -> bool:
+    """Whether a person runs this cell. Call it from the cell, on its thread."""
+    forced = os.environ.get("PPO_LAB_UI")
+    if forced in ("0", "1"):
+        return forced == "1"
+    shell: Any = get_ipython()
+    if shell is None or not hasattr(shell, "kernel"):
+        return False
+    # the one sign that is right everywhere: papermill, nbconvert and nbval can answer no input(). JPY_SESSION_NAME is
+    # inherited by a papermill that was started from a notebook.
+    return bool(shell.get_parent().get("content", {}).get("allow_stdin"))
