@@ -31,6 +31,8 @@ from ppo_lab.runs.run import Run
 from ppo_lab.schedules import settings_at
 from ppo_lab.train_state import fingerprint, initial_state, pick_device
 
+Settings = Mapping[str, Any]
+
 
 class Trainer:
     """PPO on a set of environments, one update at a time.
@@ -58,9 +60,8 @@ class Trainer:
         except BaseException:
             self.envs.close()  # leave no worker behind
             raise
-        self.inexact = continuing.why_inexact(
-            config, self.envs, made_here=envs is None
-        )  # why a resume would not be exact; None: it will be
+        # why a resume would not go on bit for bit; None: it will
+        self.inexact = continuing.why_inexact(config, self.envs, made_here=envs is None)
         self._mailbox = Mailbox()
         self.save_asked = False  # by a person, for the end of the update under way
         self._under_way: Iterator[Event] | None = None
@@ -225,15 +226,11 @@ class Trainer:
 
     @classmethod
     def fork(
-        cls,
-        run: str | Path,
-        at: int | str = "latest",
-        overrides: Mapping[str, Any] | None = None,
-        envs: Envs | None = None,
+        cls, run: str | Path, at: int | str = "latest", overrides: Settings | None = None, envs: Envs | None = None
     ) -> Trainer:
         """A new run that begins at a checkpoint of another: `at` a step, "latest" or "best". Step numbers go on.
 
-        With another env section, or another number of environments, new episodes begin.
+        With another env section new episodes begin. Raises RunError if the checkpoint is not there or does not fit.
         """
         return continuing.fork(cls, run, at, overrides or {}, envs)
 

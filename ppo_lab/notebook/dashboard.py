@@ -121,7 +121,7 @@ class Dashboard:
             self._pause.description, self._pause.icon = "Run", "play"
 
     def _change(self, key: str, value: Any) -> None:
-        self._session.set(**{key: value})
+        self._session.set(source="dashboard", **{key: value})
         self._write(self._session)  # "pending" at once, also while paused
 
 

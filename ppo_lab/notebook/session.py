@@ -94,9 +94,9 @@ class Session:
         self._paused = False
         self._calls.put(_nothing)
 
-    def set(self, **changes: Any) -> None:
+    def set(self, *, source: str = "code", **changes: Any) -> None:
         """Change settings of ppo while it trains, e.g. set(learning_rate=1e-4). Raises ConfigError."""
-        self.trainer.set(**changes)
+        self.trainer.set(source=source, **changes)
         with self._lock:
             self._asked.update({key: (value, self.trainer.state.update) for key, value in changes.items()})
 
