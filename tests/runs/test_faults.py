@@ -14,7 +14,7 @@ from ppo_lab.config import Config
 from ppo_lab.config_file import override
 from ppo_lab.errors import LabError, RunError
 from ppo_lab.runs import Run, read_journal
-from ppo_lab.runs.checkpoint import load_checkpoint, newest_whole
+from ppo_lab.runs.checkpoint import checkpoints, load_checkpoint, newest_whole, problem_of
 from ppo_lab.trainer import Trainer
 
 CALLS = ("open", "mkdir", "rename", "replace", "unlink", "rmdir", "scandir", "stat", "listdir", "ftruncate")  # of os
@@ -152,6 +152,11 @@ def test_whatever_fails_in_saving_some_whole_checkpoint_loads(tmp_path, faults, 
         if raised is None:
             assert newest == step
         assert load_checkpoint(run.checkpoints / str(newest))["update"] == (newest if newest > 1 else 0)
+        assert not [
+            problem for step in checkpoints(run.checkpoints) if (problem := problem_of(run.checkpoints / str(step)))
+        ]
+        if isinstance(raised, RunError) and not lasting:
+            assert not rubbish(run.folder)  # cleaned up at once
         last = newest
         failures += raised is not None
         again = step + 1

@@ -79,8 +79,10 @@ class Life(RuleBasedStateMachine):
         self.wishes: dict[str, float] = {}
         self.saved: set[int] = set()
 
-    @rule(n=st.integers(1, 3))
-    def train(self, n):
+    @rule(n=st.integers(1, 3), change=st.none() | CHANGES)
+    def train(self, n, change):
+        if change is not None:
+            self.change(change)
         for _ in range(n):
             update = next(iter(self.trainer))
             self.journal += [(self.update + 1, key, value) for key, value in self.wishes.items()]
@@ -89,6 +91,9 @@ class Life(RuleBasedStateMachine):
             assert (update.update, update.global_step) == (self.update, STEPS * self.update)
 
     @rule(change=CHANGES)
+    def ask(self, change):
+        self.change(change)
+
     def change(self, change):
         key, value = change
         self.trainer.set(**{key: value})

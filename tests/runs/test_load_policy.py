@@ -139,7 +139,7 @@ def test_every_error_is_one_line(tmp_path):
     trainer.close()
     cases = [(tmp_path / "none", "latest", "no run at"), (tmp_path / "one", "latest", "has no whole checkpoint")]
     cases += [
-        (tmp_path / "one", "best", "has no checkpoint at 'best'"),
+        (tmp_path / "one", "best", "has no whole checkpoint"),
         (tmp_path / "one", 7, "has no checkpoint at 7"),
     ]
     for place, at, text in cases:
