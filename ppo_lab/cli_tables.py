@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from ppo_lab.continuing import differences
 from ppo_lab.errors import LabError
 from ppo_lab.runs import Change, list_runs, read_journal
 from ppo_lab.runs.checkpoint import checkpoints, load_checkpoint, problem_of
-from ppo_lab.runs.files import whole_lines
+from ppo_lab.runs.metrics import read_rows
 from ppo_lab.runs.run import find_checkpoint, read_best, read_config, read_lineage
 from ppo_lab.runs.table import RunSummary, summarize
 from ppo_lab.yaml_text import render_scalar
@@ -127,5 +126,5 @@ def _checkpoints(folder: Path) -> list[tuple[str, ...]]:
 
 
 def _last_metrics(folder: Path) -> list[tuple[str, ...]]:
-    lines = whole_lines(folder / "metrics.jsonl")
-    return [(name, f"{value:.6g}") for name, value in json.loads(lines[-1]).items()] if lines else []
+    rows = read_rows(folder)
+    return [(name, f"{value:.6g}") for name, value in rows[-1].items()] if rows else []

@@ -33,8 +33,9 @@ def checkpoint_tree(trainer: Trainer) -> dict[str, Any]:
     envs_state: dict[str, Any] = getattr(trainer.envs, "state_dict", dict)()
     about = {
         "fingerprint": trainer.fingerprint(),
-        "exact_resume": trainer.inexact is None,
+        "exact_resume": trainer.inexact is None and bool(envs_state),
         "inexact_because": trainer.inexact,
+        "envs_given": trainer.envs_given,
         "observation_space": describe_space(trainer.envs.observation_space),
         "action_space": describe_space(trainer.envs.action_space),
         "versions": versions(),
@@ -54,19 +55,33 @@ def versions() -> dict[str, str]:
     }
 
 
-def restore(trainer: Trainer, saved: Mapping[str, Any], environments: bool = True) -> None:
-    """Put a fresh trainer to where `saved` was. Without `environments`, they begin new episodes."""
-    state = trainer.state
+def restore(trainer: Trainer, saved: Mapping[str, Any], environments: bool = True, task: bool = True) -> None:
+    """Put a fresh trainer to where `saved` was.
+
+    Without `environments` they begin new episodes; without `task` the returns so far were of another one.
+    Raises RunError if the environments or the weights are not those of the checkpoint.
+    """
+    state, about = trainer.state, saved["about"]
+    if about["envs_given"] and not trainer.envs_given:
+        raise RunError("the run was trained in environments passed to Trainer(config, envs): pass them again")
+    for name in ("observation_space", "action_space"):
+        theirs, ours = about[name], describe_space(getattr(trainer.envs, name))
+        if theirs != ours:
+            raise RunError(f"the checkpoint was trained with another {name.replace('_', ' ')}: {theirs}, not {ours}")
     state.load_learner(saved)
+    if task:
+        state.episodes.load_finished(saved["episodes"])
     if environments:
+        trainer.inexact = trainer.inexact or about["inexact_because"]  # what was not repeatable once stays so
         load = getattr(trainer.envs, "load_state_dict", None)
         try:
             if load is None or not saved["envs"]:
-                raise EnvError(saved["about"]["inexact_because"] or "these environments cannot tell their state")
+                raise EnvError(about["inexact_because"] or "these environments cannot tell their state")
             load(saved["envs"])
             state.load_experience(saved)
         except EnvError as error:
             trainer.inexact = str(error)
+            state.begin_episodes(trainer.envs, trainer.config.run.seed)
             LOG.warning(
                 "%s: exact_resume is false: %s; the episodes under way begin anew", trainer.config.run.name, error
             )
@@ -91,6 +106,8 @@ def _resume(cls: type[Trainer], place: str | Path, total_timesteps: int | None, 
     try:
         for reason in passed:
             LOG.warning("passed over: %s", reason)
+        if total_timesteps is not None and total_timesteps < saved["global_step"]:
+            raise RunError(f"run {place} is at step {saved['global_step']} already; total_timesteps={total_timesteps}")
         restore(trainer, saved)
         run.go_back_to(saved["update"], saved["global_step"])
         trainer.schedule([change for change in read_journal(run.folder) if change.update > saved["update"]])
@@ -133,9 +150,10 @@ def _fork(cls: type[Trainer], place: str | Path, at: int | str, overrides: Mappi
         run.discard()
         raise
     try:
-        same_envs = config.env == old.env
-        restore(trainer, saved, environments=same_envs)
-        if config.run.seed != old.run.seed:
+        same_seed = config.run.seed == old.run.seed
+        same_task = (config.env.id, config.env.kwargs) == (old.env.id, old.env.kwargs)
+        restore(trainer, saved, environments=config.env == old.env and same_seed, task=same_task)
+        if not same_seed:
             trainer.state.reseed(config.run.seed)
         for key in flat(overrides):
             trainer.state.live.pop(key.removeprefix("ppo."), None)  # what was asked for now rules

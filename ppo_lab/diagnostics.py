@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ppo_lab.advantages import explained_variance
+from ppo_lab.config import PPOConfig
 from ppo_lab.errors import NonFiniteError
 from ppo_lab.losses import Loss
 
@@ -22,16 +23,28 @@ LOSS_METRICS = (
 )
 
 
+def settings_metrics(ppo: PPOConfig, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The settings that move, as they were in this update."""
+    actor, critic = optimizer.param_groups
+    return {
+        "update/learning_rate": actor["lr"],
+        "update/critic_learning_rate": critic["lr"],
+        "update/clip_coef": ppo.clip_coef,
+        "update/ent_coef": ppo.ent_coef,
+    }
+
+
 @torch.no_grad()
 def loss_metrics(losses: Sequence[Loss], grad_norms: Sequence[Tensor]) -> dict[str, float]:
-    """Means over the gradient steps of an update; nothing if there was none.
+    """How many gradient steps an update took, and means over them; a number that does not exist is absent.
 
     Raises NonFiniteError if one was not finite: `gradient_step` did not take that one, and nothing is broken.
     """
+    taken = {"update/gradient_steps": float(len(losses))}
     if not losses:
-        return {}
+        return taken
     rows = torch.stack([torch.stack([*loss, norm]) for loss, norm in zip(losses, grad_norms, strict=True)])  # (S, 7)
-    means = rows.mean(0).tolist()
+    means = rows.double().mean(0).tolist()  # float32 means of huge losses would overflow
     if not all(map(math.isfinite, means)):
         step = int((~rows.isfinite().all(-1)).nonzero()[0])
         total, norm = rows[step, 0].item(), rows[step, -1].item()
@@ -39,10 +52,12 @@ def loss_metrics(losses: Sequence[Loss], grad_norms: Sequence[Tensor]) -> dict[s
             f"minibatch {step + 1} of {len(rows)}: loss {total:g}, gradient norm {norm:g}; that step was not taken. "
             "Try a smaller learning_rate, normalize_reward or normalize_obs"
         )
-    return dict(zip(LOSS_METRICS, means[1:], strict=True))
+    return taken | dict(zip(LOSS_METRICS, means[1:], strict=True))
 
 
 def critic_metrics(value: Tensor, returns: Tensor, valid: Tensor) -> dict[str, float]:
     """Explained variance of the critic over a rollout (T, N); nothing where all returns are equal."""
+    if not valid.any():
+        return {}
     explained = explained_variance(value[valid], returns[valid]).item()
     return {} if math.isnan(explained) else {"update/explained_variance": explained}

@@ -16,7 +16,7 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
 from ppo_lab.adapters.ids import call_creator, find_spec, make_single, make_vector
-from ppo_lab.adapters.loop import one_line
+from ppo_lab.adapters.loop import describe_error, one_line
 from ppo_lab.config import Config
 from ppo_lab.errors import ConfigError, EnvError
 
@@ -111,7 +111,10 @@ def why_not_deterministic(config: Config) -> str | None:
     if settings.vector:
         return f"the vector environment of {settings.id} cannot tell its state, and its episodes have no seeds"
     spec = find_spec(settings.id, settings.allow_import, BATCHED)
-    return probe(lambda: make_single(spec, settings.kwargs))
+    try:
+        return probe(lambda: make_single(spec, settings.kwargs))
+    except Exception as error:
+        return f"trying whether {settings.id} is deterministic failed: {describe_error(error)}"
 
 
 def check_spaces(observation_space: Space, action_space: Space, name: str) -> None:

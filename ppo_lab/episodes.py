@@ -77,6 +77,7 @@ class EpisodeStatistics:
         self.lengths = deque(saved["lengths"], maxlen=WINDOW)
         self.count = saved["count"]
 
-    def load_under_way(self, saved: Mapping[str, Any]) -> None:
+    def load_under_way(self, saved: Mapping[str, Any], device: torch.device) -> None:
         """Take over what the unfinished episodes have gathered."""
-        self.partial_return, self.partial_length = saved["partial_return"], saved["partial_length"]
+        self.partial_return = saved["partial_return"].to(device)
+        self.partial_length = saved["partial_length"].to(device)

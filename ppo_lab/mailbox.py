@@ -56,7 +56,7 @@ def take_changes(state: TrainState, mailbox: Mailbox, ppo: PPOConfig, run: Run |
     now = state.update + 1
     due, wishes = mailbox.take(now)
     for change in due:
-        state.live[change.key] = LiveChange(change.new, state.progress)
+        state.live[change.key] = LiveChange(change.new, state.global_step)
     if not wishes:
         return
     if run is not None:
@@ -64,4 +64,4 @@ def take_changes(state: TrainState, mailbox: Mailbox, ppo: PPOConfig, run: Run |
         pairs = zip(before, wishes, strict=True)
         run.write_down([Change(now, state.global_step, key, old, new, source) for old, (key, new, source) in pairs])
     for wish in wishes:
-        state.live[wish.key] = LiveChange(wish.value, state.progress)
+        state.live[wish.key] = LiveChange(wish.value, state.global_step)

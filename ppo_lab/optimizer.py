@@ -19,13 +19,14 @@ def make_optimizer(model: ActorCritic, adam_eps: float) -> torch.optim.Adam:
 
 
 def set_learning_rates(
-    optimizer: torch.optim.Adam, ppo: PPOConfig, learning_rate: float, progress: float, step: float
+    optimizer: torch.optim.Adam, ppo: PPOConfig, learning_rate: float, global_step: int, rollout_steps: int
 ) -> None:
-    """Set the rates of an update that begins at `progress` and takes `step` of training.
+    """Set the rates of an update that begins at `global_step`.
 
     learning_rate: of the actor, as the schedule says, before warm-up. The critic's moves in proportion to it.
+    Warm-up is a share of the configured total: a run that is made longer does not warm up again.
     """
-    warmup = warmup_factor(ppo.learning_rate_warmup, progress, step)
+    warmup = warmup_factor(ppo.learning_rate_warmup * ppo.total_timesteps, global_step, rollout_steps)
     critic = learning_rate
     if ppo.critic_learning_rate is not None:
         share = learning_rate / ppo.learning_rate if ppo.learning_rate else 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +9,8 @@ from ppo_lab.config_file import override
 from ppo_lab.continuing import restore
 from ppo_lab.errors import RunError
 from ppo_lab.runs.checkpoint import load_checkpoint
-from ppo_lab.runs.files import whole_lines
 from ppo_lab.runs.journal import read_journal
+from ppo_lab.runs.metrics import read_rows
 from ppo_lab.runs.run import find_checkpoint, find_run, read_config, read_lineage
 from ppo_lab.trainer import Trainer
 
@@ -36,6 +35,8 @@ def replay(place: str | Path) -> Replay:
     last = load_checkpoint(find_checkpoint(folder)[0])
     if not last["about"]["exact_resume"]:
         raise RunError(f"run {folder} cannot be repeated exactly: {last['about']['inexact_because']}")
+    if last["about"]["envs_given"]:
+        raise RunError(f"run {folder} was trained in environments passed to Trainer: its settings cannot make them")
     trainer = Trainer(override(read_config(folder), {"run.root": None, "run.eval_every": 0, "run.best_by": "return"}))
     try:
         begin = read_lineage(folder)
@@ -43,7 +44,7 @@ def replay(place: str | Path) -> Replay:
             restore(trainer, load_checkpoint(find_checkpoint(folder, begin["step"])[0]))
         trainer.schedule([change for change in read_journal(folder) if change.update > trainer.state.update])
         difference = None
-        recorded = {row["update"]: row for row in map(json.loads, whole_lines(folder / "metrics.jsonl"))}
+        recorded = {row["update"]: row for row in read_rows(folder)}
         for update in trainer if trainer.state.update < last["update"] else ():
             row = {"update": update.update, "global_step": update.global_step, **update.metrics}
             if difference is None and comparable(row) != comparable(recorded.get(update.update, {})):

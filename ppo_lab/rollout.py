@@ -128,5 +128,7 @@ def minibatches(
     order = rows[torch.randperm(len(rows), generator=generator, device=rows.device)]  # (M,)
     shuffled = [column.flatten(0, 1).index_select(0, order) for column in columns]  # (M, ...)
     parts = min(num_minibatches, len(order))
+    if parts == 0:
+        return  # every row was a reset
     for part in zip(*(column.unsqueeze(0).tensor_split(parts, dim=1) for column in shuffled), strict=True):
         yield Batch(*part)  # (1, B, ...)

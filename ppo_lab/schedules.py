@@ -13,7 +13,7 @@ class LiveChange(NamedTuple):
     """A setting that was changed while training ran."""
 
     value: float
-    progress: float  # of training, 0..1, when the change took effect
+    global_step: int  # env steps done when the change took effect
 
 
 def scheduled(
@@ -37,15 +37,18 @@ def scheduled(
     return start
 
 
-def settings_at(ppo: PPOConfig, live: Mapping[str, LiveChange], progress: float) -> PPOConfig:
-    """The settings of the update that begins at `progress`: schedules applied, live changes in force.
+def settings_at(ppo: PPOConfig, live: Mapping[str, LiveChange], global_step: int, total: int) -> PPOConfig:
+    """The settings of the update that begins at `global_step` of `total`: schedules applied, live changes in force.
 
     A live change is the value from that moment on; a schedule goes on from it to the same end in the time that is
-    left (linear, cosine), or until the next milestone.
+    left (linear, cosine), or until the next milestone. Where a run is made longer, all of this is as if the new total
+    had been known from the beginning: the value of a schedule can step back up.
     """
+    progress = global_step / total
     values: dict[str, float | None] = {name: change.value for name, change in live.items()}
     for name in SCHEDULED:
-        start, since = live.get(name, LiveChange(getattr(ppo, name), 0.0))
+        start, changed_at = live.get(name, LiveChange(getattr(ppo, name), 0))
+        since = changed_at / total
         kind, end = getattr(ppo, f"{name}_schedule"), getattr(ppo, f"{name}_end")
         if kind == "milestones":
             later = {
@@ -53,18 +56,14 @@ def settings_at(ppo: PPOConfig, live: Mapping[str, LiveChange], progress: float)
             }
             values[name] = scheduled(kind, start, end, progress, later)
         else:
-            values[name] = scheduled(kind, start, end, _rest(progress, since))
+            rest = (progress - since) / (1.0 - since) if since < 1.0 else 1.0  # of what was left then, this is over
+            values[name] = scheduled(kind, start, end, rest)
     return ppo.model_copy(update=values)
 
 
-def _rest(progress: float, since: float) -> float:
-    """How much of the training that was left at `since` is over; progress can step back when a run is made longer."""
-    return max(progress - since, 0.0) / (1.0 - since) if since < 1.0 else 1.0
-
-
-def warmup_factor(warmup: float, progress: float, step: float) -> float:
-    """A factor that climbs to 1 over the first `warmup` of training; `step` is the progress of one update.
+def warmup_factor(warmup_steps: float, global_step: int, rollout_steps: int) -> float:
+    """A factor that climbs to 1 over the first `warmup_steps` env steps.
 
     The first update already has a share of the way: with a rate of 0 its whole rollout would be wasted.
     """
-    return 1.0 if warmup <= 0.0 else min(1.0, (progress + step) / warmup)
+    return 1.0 if warmup_steps <= 0.0 else min(1.0, (global_step + rollout_steps) / warmup_steps)

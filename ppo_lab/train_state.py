@@ -46,11 +46,6 @@ class TrainState:
         live = self.live.get("total_timesteps")
         return int(live.value) if live is not None else self.configured_timesteps
 
-    @property
-    def progress(self) -> float:
-        """The share of training that is over, 0 to about 1."""
-        return self.global_step / self.total_timesteps
-
     def state_dict(self) -> dict[str, Any]:
         """All of it as nested dictionaries of tensors and plain values."""
         return {
@@ -69,27 +64,37 @@ class TrainState:
         }
 
     def load_learner(self, saved: Mapping[str, Any]) -> None:
-        """Take over what was learned and counted, from a `state_dict`: all but what belongs to the environments.
+        """Take over what was learned and counted, from a `state_dict`: all but what belongs to the task.
 
         Raises RunError if the weights belong to another model.
         """
         try:
             self.model.load_state_dict(saved["model"])
             state = {int(index): moments for index, moments in saved["optimizer"]["state"].items()}
+            settings = [group["eps"] for group in self.optimizer.param_groups]  # a fork may have another
             self.optimizer.load_state_dict({**saved["optimizer"], "state": state})
+            for group, eps in zip(self.optimizer.param_groups, settings, strict=True):
+                group["eps"] = eps
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
             raise RunError(f"the weights of the checkpoint do not fit this model: {reason}") from None
         self.reward_scaler.load_moments(saved["reward_scaler"])
-        self.episodes.load_finished(saved["episodes"])
         self.global_step, self.update = saved["global_step"], saved["update"]
         self.live = {name: LiveChange(*change) for name, change in saved["live"].items()}
 
     def load_experience(self, saved: Mapping[str, Any]) -> None:
         """Take over what belongs to the environments as they were: observations, memory, episodes under way."""
-        self.obs, self.memory, self.starts = saved["obs"], saved["memory"], saved["starts"]
-        self.episodes.load_under_way(saved["episodes"])
-        self.reward_scaler.discounted_return = saved["reward_scaler"]["discounted_return"]
+        device = self.obs.device  # checkpoints are read to the CPU
+        self.obs, self.starts = saved["obs"].to(device), saved["starts"].to(device)
+        self.memory = saved["memory"]
+        self.episodes.load_under_way(saved["episodes"], device)
+        self.reward_scaler.discounted_return = saved["reward_scaler"]["discounted_return"].to(device)
+
+    def begin_episodes(self, envs: Envs, run_seed: int) -> None:
+        """New episodes in all environments, others than those a run of this seed began with."""
+        self.obs = envs.reset((seeds(run_seed).environments + self.global_step) % 2**31).clone()
+        self.starts = torch.ones_like(self.starts)
+        self.memory = self.model.initial_memory(envs.num_envs)
 
     def reseed(self, run_seed: int) -> None:
         """Begin new streams of random numbers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from ppo_lab import continuing
 from ppo_lab.advantages import gae, normalized
 from ppo_lab.config import Config, PPOConfig
 from ppo_lab.config_file import check_live
-from ppo_lab.diagnostics import critic_metrics, loss_metrics
+from ppo_lab.diagnostics import critic_metrics, loss_metrics, settings_metrics
 from ppo_lab.envs import Envs, make_envs
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.events import AdvantagesEstimated, Event, MinibatchStepped, RolloutCollected, Update
@@ -56,13 +57,15 @@ class Trainer:
         try:
             self.state = initial_state(config, self.envs)
             self.rollout = Rollout.empty(config.ppo.num_steps, self.envs.num_envs, self.state.obs, self.state.model)
+            # why a resume would not go on bit for bit; None: it will
+            self.inexact = continuing.why_inexact(config, self.envs, made_here=envs is None)
             self.run = run or (Run.create(config) if config.run.root is not None else None)
         except BaseException:
             self.envs.close()  # leave no worker behind
             raise
-        # why a resume would not go on bit for bit; None: it will
-        self.inexact = continuing.why_inexact(config, self.envs, made_here=envs is None)
+        self.envs_given = envs is not None
         self._mailbox = Mailbox()
+        self._busy = threading.RLock()  # held while anything of the state moves
         self.save_asked = False  # by a person, for the end of the update under way
         self._under_way: Iterator[Event] | None = None
         self._event: Event | None = None  # happened, not yet yielded
@@ -81,13 +84,13 @@ class Trainer:
         while True:
             if self._event is None:
                 if self._under_way is None:
-                    with interrupt_deferred():  # written down and in force, or neither
+                    with interrupt_deferred(), self._busy:  # written down and in force, or neither
                         take_changes(self.state, self._mailbox, self.config.ppo, self.run)
                     if self.finished:
                         return
                     self._under_way = self._update()
                     self._seconds.clear()
-                with interrupt_deferred():
+                with interrupt_deferred(), self._busy:
                     self._event = self._next_event(self._under_way)
             event, self._event = self._event, None  # an event that an interrupt kept back comes with the next loop
             yield event
@@ -124,7 +127,8 @@ class Trainer:
             grad_norms.append(gradient_step(state.optimizer, loss.total, ppo.max_grad_norm))
             yield MinibatchStepped(epoch, batch, loss, grad_norms[-1])
 
-        metrics = self._metrics(ppo, losses, grad_norms, returns)
+        metrics = settings_metrics(ppo, state.optimizer) | loss_metrics(losses, grad_norms)
+        metrics |= critic_metrics(rollout.value, returns, rollout.valid) | state.episodes.metrics()
         state.model.refresh_statistics(rollout.obs[:-1][rollout.valid])
         state.update += 1
         yield Update(state.update, state.global_step, metrics)
@@ -132,9 +136,9 @@ class Trainer:
     def _begin_update(self) -> PPOConfig:
         """The settings of this update: schedules and live changes in force."""
         state, ppo = self.state, self.config.ppo
-        settings = settings_at(ppo, state.live, state.progress)
-        step = self.envs.num_envs * ppo.num_steps / state.total_timesteps
-        set_learning_rates(state.optimizer, ppo, settings.learning_rate, state.progress, step)
+        settings = settings_at(ppo, state.live, state.global_step, state.total_timesteps)
+        steps = self.envs.num_envs * ppo.num_steps
+        set_learning_rates(state.optimizer, ppo, settings.learning_rate, state.global_step, steps)
         return settings
 
     def _count_experience(self) -> None:
@@ -165,22 +169,6 @@ class Trainer:
             clip_coef=ppo.clip_coef, vf_coef=ppo.vf_coef, ent_coef=ppo.ent_coef, value_clip_coef=ppo.value_clip_coef,
         )  # fmt: skip
 
-    def _metrics(
-        self, ppo: PPOConfig, losses: list[Loss], grad_norms: list[Tensor], returns: Tensor
-    ) -> dict[str, float]:
-        """What the dials show of this update. A number that does not exist yet is absent."""
-        actor, critic = self.state.optimizer.param_groups
-        return {
-            "update/learning_rate": actor["lr"],
-            "update/critic_learning_rate": critic["lr"],
-            "update/clip_coef": ppo.clip_coef,
-            "update/ent_coef": ppo.ent_coef,
-            "update/gradient_steps": float(len(losses)),
-            **loss_metrics(losses, grad_norms),
-            **critic_metrics(self.rollout.value, returns, self.rollout.valid),
-            **self.state.episodes.metrics(),
-        }
-
     def _next_event(self, under_way: Iterator[Event]) -> Event:
         """The next event of the update under way, timed; an update's last one is recorded."""
         began = time.perf_counter()
@@ -207,21 +195,27 @@ class Trainer:
         self._mailbox.post(checked, source)
 
     def save(self) -> Path | None:
-        """A checkpoint now; in the middle of an update (then None) with its end. Raises RunError if there is no run."""
-        if self.run is None:
-            raise RunError("nothing is written: run.root is null")
-        if self._under_way is not None:
-            self.save_asked = True
-            return None
-        return write_checkpoint(self, {})
+        """A checkpoint now, from any thread; in the middle of an update (then None) with its end.
+
+        Raises RunError if there is no run folder or the disk does not take it.
+        """
+        with self._busy:
+            if self.run is not None and self._under_way is not None:
+                self.save_asked = True
+                return None
+            return write_checkpoint(self, {})
 
     @classmethod
-    def resume(cls, run: str | Path, total_timesteps: int | None = None, envs: Envs | None = None) -> Trainer:
+    def resume(
+        cls, run: str | Path, total_timesteps: int | None = None, envs: Envs | None = None, **others: Any
+    ) -> Trainer:
         """Go on with a run where its newest whole checkpoint is, bit for bit.
 
         Only total_timesteps can be another one than before: everything else is a fork. Live changes made after the
         checkpoint are made again at the same updates. Raises RunError if there is nothing to resume, or it is in use.
         """
+        if others:
+            raise RunError(f"a resumed run keeps its settings; for another {', '.join(others)} use Trainer.fork")
         return continuing.resume(cls, run, total_timesteps, envs)
 
     @classmethod
@@ -234,11 +228,11 @@ class Trainer:
         """
         return continuing.fork(cls, run, at, overrides or {}, envs)
 
-    def rewind(self, step: int | str) -> Trainer:
+    def rewind(self, step: int | str, envs: Envs | None = None) -> Trainer:
         """Go back to a checkpoint of this run, as a fork from it: what came after stays where it is."""
         if self.run is None:
             raise RunError("there is nothing to go back to: run.root is null")
-        return type(self).fork(self.run.folder, at=step)
+        return type(self).fork(self.run.folder, at=step, envs=envs)
 
     def schedule(self, changes: list[Change]) -> None:
         """Make changes of a journal again, each at its own update, without writing them down once more."""
@@ -246,7 +240,8 @@ class Trainer:
 
     def policy(self) -> Policy:
         """The policy as it is now, as a copy: training goes on without it."""
-        return Policy(self.state.model)
+        with self._busy:
+            return Policy(self.state.model)
 
     def fingerprint(self) -> str:
         """SHA-256 over all that training changes (environments included where they can tell their state)."""

@@ -46,23 +46,23 @@ def test_never_outside_start_and_end(name, start, end, progress):
 
 def test_a_live_change_is_the_value_from_then_on():
     ppo = PPOConfig()
-    assert settings_at(ppo, {"clip_coef": LiveChange(0.1, 0.4)}, 0.7).clip_coef == 0.1
-    assert settings_at(ppo, {}, 0.7).clip_coef == 0.2
+    assert settings_at(ppo, {"clip_coef": LiveChange(0.1, 40)}, 70, 100).clip_coef == 0.1
+    assert settings_at(ppo, {}, 70, 100).clip_coef == 0.2
 
 
 def test_a_schedule_goes_on_from_a_live_change_to_the_same_end():
     ppo = PPOConfig(learning_rate=1.0, learning_rate_schedule="linear", learning_rate_end=0.2)
-    live = {"learning_rate": LiveChange(0.6, 0.5)}
-    assert [settings_at(ppo, live, p).learning_rate for p in (0.5, 0.75, 1.0)] == pytest.approx([0.6, 0.4, 0.2])
+    live = {"learning_rate": LiveChange(0.6, 50)}
+    assert [settings_at(ppo, live, p, 100).learning_rate for p in (50, 75, 100)] == pytest.approx([0.6, 0.4, 0.2])
 
 
 def test_the_next_milestone_takes_over_from_a_live_change():
     ppo = PPOConfig(ent_coef=0.1, ent_coef_schedule="milestones", ent_coef_milestones={0.3: 0.05, 0.8: 0.01})
-    live = {"ent_coef": LiveChange(0.2, 0.5)}
-    assert [settings_at(ppo, live, p).ent_coef for p in (0.5, 0.79, 0.8)] == [0.2, 0.2, 0.01]
+    live = {"ent_coef": LiveChange(0.2, 50)}
+    assert [settings_at(ppo, live, p, 100).ent_coef for p in (50, 79, 80)] == [0.2, 0.2, 0.01]
 
 
 def test_warm_up_never_wastes_the_first_update():
-    assert warmup_factor(0.1, 0.0, 0.01) == pytest.approx(0.1)
-    assert warmup_factor(0.1, 0.5, 0.01) == 1.0
-    assert warmup_factor(0.0, 0.0, 0.01) == 1.0
+    assert warmup_factor(100, 0, 10) == pytest.approx(0.1)
+    assert warmup_factor(100, 500, 10) == 1.0
+    assert warmup_factor(0, 0, 10) == 1.0

@@ -168,8 +168,11 @@ class EnvLoop:
             actions = recipe.actions[n]
             self._begin(i, int(recipe.episode[n]))
             self._start[i] = -len(actions)
-            for action in actions:
-                self._rows.obs[i] = self._steps[i](action.copy())[0]
+            try:
+                for action in actions:
+                    self._rows.obs[i] = self._as_declared(self._steps[i](action.copy())[0])
+            except Exception as error:
+                raise EnvError(f"environment {n} failed on the way back: {describe_error(error)}") from error
             if not np.array_equal(self._rows.obs[i], recipe.obs[n]):
                 raise EnvError(
                     f"environment {n} does not come back to where it was: after the same seed and the same "

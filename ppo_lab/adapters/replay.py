@@ -13,6 +13,7 @@ from torch import Tensor
 from ppo_lab.adapters.loop import Recipe
 
 PROBE_STEPS = 25
+LONGEST = 200_000  # steps of an episode whose actions are kept; beyond it a resume would take minutes
 
 
 class ActionLog:
@@ -27,12 +28,16 @@ class ActionLog:
         self.run_seed = run_seed
         self.episode = np.zeros(self.num_envs, np.int64)
         self.length = np.zeros(self.num_envs, np.int64)  # steps of the episode under way
+        self.lost = False  # an episode was too long to remember
         self.steps: list[np.ndarray] = []  # (N, *action) each, back to the start of the longest episode under way
 
     def record(self, action: np.ndarray, ended: Tensor) -> None:
         """One step of all: action (N, *action), which stays as it is; ended (N,) bool."""
-        self.steps.append(action)
         self.length += 1
+        if len(self.steps) >= LONGEST and int(self.length.max()) > LONGEST:
+            self.steps, self.lost = [], True
+        if not self.lost:
+            self.steps.append(action)
         done = ended.numpy()
         if done.any():
             self.episode[done] += 1
@@ -42,7 +47,9 @@ class ActionLog:
                 del self.steps[: len(self.steps) - longest]
 
     def state_dict(self, obs: Tensor) -> dict[str, Any]:
-        """What leads back here, with obs (N, *obs) as it is now to check the way."""
+        """What leads back here, with obs (N, *obs) as it is now to check the way; nothing if that is too far."""
+        if self.lost:
+            return {}
         actions = []
         for i, length in enumerate(self.length):
             rows = [step[i] for step in self.steps[len(self.steps) - length :]]

@@ -63,7 +63,7 @@ def announce(trainer: Trainer) -> None:
     """Tell the program that executes this notebook which run it is, and how long. Does nothing where none asks."""
     path = os.environ.get(ANNOUNCE)
     if path and trainer.run is not None:
-        about = {"run": str(trainer.run.folder.resolve()), "total_timesteps": trainer.config.ppo.total_timesteps}
+        about = {"run": str(trainer.run.folder.resolve()), "total_timesteps": trainer.state.total_timesteps}
         draft = Path(f"{path}.draft")
         draft.write_text(json.dumps(about), encoding="utf-8")
         draft.replace(path)  # the reader finds all of it or nothing
@@ -83,7 +83,7 @@ def _report(session: Session, training: bool) -> Report:
         episodes=len(returns),
         score=_score(returns),
         global_step=trainer.state.global_step,
-        total_timesteps=trainer.config.ppo.total_timesteps,
+        total_timesteps=trainer.state.total_timesteps,
         seconds=seconds,
         steps_per_second=speed,
         run=os.path.relpath(trainer.run.folder) if trainer.run is not None else None,

@@ -40,7 +40,7 @@ def figure_of(session: Session, figure: Figure | None = None) -> Figure:
     """Learning curve and dials of a session; `figure` is an earlier one to draw anew."""
     trainer = session.trainer
     num_actions = getattr(trainer.envs.action_space, "n", None)  # of a Discrete space
-    return dashboard_figure(session.history, trainer.config.ppo.total_timesteps, num_actions, figure)
+    return dashboard_figure(session.history, trainer.state.total_timesteps, num_actions, figure)
 
 
 def as_bundle(png: bytes, text: str) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def as_bundle(png: bytes, text: str) -> dict[str, Any]:
 def progress_line(session: Session) -> str:
     """ "20,480 of 100,000 steps, return 87 ± 40, 24,012 steps per second"."""
     trainer, last = session.trainer, session.records.last
-    parts = [f"{trainer.state.global_step:,} of {trainer.config.ppo.total_timesteps:,} steps"]
+    parts = [f"{trainer.state.global_step:,} of {trainer.state.total_timesteps:,} steps"]
     mean = last("episode/return_mean")
     if mean == mean:
         parts.append(f"return {number(mean, digits=3)} ± {number(last('episode/return_std'))}")

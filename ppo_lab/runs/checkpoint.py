@@ -17,7 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
@@ -66,13 +65,13 @@ def save_checkpoint(folder: Path, step: int, tree: Tree, also: Sequence[Path] = 
     return path
 
 
-def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+def load_checkpoint(path: Path) -> dict[str, Any]:
     """The tree saved in `path`. Raises RunError with the reason if one byte of it is not as it was written."""
     contents = _read_verified(path)
     try:
         tensors = {name: from_safetensors(data) for name, data in contents.items() if name.endswith(".safetensors")}
         plain = json.loads(contents["state.json"])
-        return {key: _plant(value, tensors[_file_of(key)], device) for key, value in plain.items()}
+        return {key: _plant(value, tensors[_file_of(key)]) for key, value in plain.items()}
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RunError(f"checkpoint {path}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
 
@@ -215,12 +214,12 @@ def _pick(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
     return value
 
 
-def _plant(value: Any, tensors: Mapping[str, Tensor], device: str | torch.device) -> Any:
+def _plant(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     """The other way round."""
     if isinstance(value, dict):
         if value.keys() == {"$tensor"}:
-            return tensors[value["$tensor"]].to(device)
-        return {key: _plant(item, tensors, device) for key, item in value.items()}
+            return tensors[value["$tensor"]]
+        return {key: _plant(item, tensors) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plant(item, tensors, device) for item in value]
+        return [_plant(item, tensors) for item in value]
     return value

@@ -40,9 +40,13 @@ class RunLock:
 def is_locked(folder: Path) -> bool:
     """Somebody is training the run."""
     try:
-        RunLock(folder).release()
-    except RunError:
-        return True
+        handle = os.open(folder / ".lock", os.O_RDONLY)
     except OSError:
-        return False
+        return False  # nobody ever did
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
     return False

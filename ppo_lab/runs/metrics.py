@@ -100,24 +100,34 @@ class TensorBoard:
             self._writer = None
 
 
+def read_rows(folder: str | Path) -> list[dict[str, float]]:
+    """Every update's numbers, in order. A torn last line is left out; RunError for any other that is none."""
+    path = Path(folder) / "metrics.jsonl"
+    rows = []
+    for number, line in enumerate(whole_lines(path), start=1):
+        try:
+            row = json.loads(line)
+            rows.append({**row, "update": int(row["update"]), "global_step": int(row["global_step"])})
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            raise RunError(f"{path}: line {number} is no update's metrics") from None
+    return rows
+
+
 def read_metrics(folder: str | Path) -> dict[str, np.ndarray]:
-    """Every metric of a run as an array over its updates, NaN where it did not exist. A torn last line is left out."""
-    return as_columns([json.loads(line) for line in whole_lines(Path(folder) / "metrics.jsonl")])
+    """Every metric of a run as an array over its updates, NaN where it did not exist. Raises RunError."""
+    return as_columns(read_rows(folder))
 
 
-def trim_metrics(path: Path, update: int) -> None:
+def trim_metrics(folder: Path, update: int) -> None:
     """Leave out the lines after `update`, and a torn last one."""
-    try:
-        lines = [line for line in whole_lines(path) if json.loads(line)["update"] <= update]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise RunError(f"{path}: a line in it is no update's metrics") from None
-    if path.exists():
-        replace_synced(path, "".join(line + "\n" for line in lines).encode())
+    rows = [row for row in read_rows(folder) if row["update"] <= update]
+    if (folder / "metrics.jsonl").exists():
+        replace_synced(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 def export_csv(folder: str | Path, path: str | Path) -> None:
     """The metrics of a run as a table with a header; empty where one did not exist yet."""
-    rows = [json.loads(line) for line in whole_lines(Path(folder) / "metrics.jsonl")]
+    rows = read_rows(folder)
     names = list(dict.fromkeys(name for row in rows for name in row))
     with Path(path).open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,9 @@ class Run:
 
     def record(self, update: int, global_step: int, metrics: Mapping[str, float]) -> None:
         """One update's numbers, to every sink."""
-        with disk(f"write the metrics of {self.folder}"):
-            for sink in self.sinks:
-                sink.write(update, global_step, metrics)
+        with disk(f"write the metrics of {self.folder}"), ExitStack() as every:
+            for sink in self.sinks:  # one that fails does not keep the others from theirs
+                every.callback(sink.write, update, global_step, metrics)
 
     def write_down(self, changes: list[Change]) -> None:
         """Live changes, into the journal, all or none. Raises RunError if the disk does not take them."""
@@ -88,7 +89,7 @@ class Run:
     def go_back_to(self, update: int, global_step: int) -> None:
         """Leave out what was recorded after `update`: it is going to happen again. The journal stays."""
         with disk(f"write in {self.folder}"):
-            trim_metrics(self.folder / "metrics.jsonl", update)
+            trim_metrics(self.folder, update)
             write_journal(self.folder, read_journal(self.folder))  # without a torn last line
             for sink in self.sinks:
                 sink.go_back_to(global_step)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppo_lab.config import Config
 from ppo_lab.errors import LabError
 from ppo_lab.runs.checkpoint import checkpoints
-from ppo_lab.runs.files import whole_lines
 from ppo_lab.runs.journal import Change, read_journal
 from ppo_lab.runs.lock import is_locked
+from ppo_lab.runs.metrics import read_rows
 from ppo_lab.runs.run import read_best, read_config, read_lineage
 
 
@@ -39,10 +38,10 @@ def summarize(folder: Path) -> RunSummary:
     try:
         config, lineage = read_config(folder), read_lineage(folder)
         total = _total(config, lineage, read_journal(folder))
+        rows = read_rows(folder)
     except (LabError, OSError) as error:
         return RunSummary(folder.name, "?", 0, 0, None, f"unreadable: {error}", None, None)
-    lines = whole_lines(folder / "metrics.jsonl")
-    steps = int(json.loads(lines[-1])["global_step"]) if lines else lineage["step"] if lineage else 0
+    steps = int(rows[-1]["global_step"]) if rows else lineage["step"] if lineage else 0
     best = read_best(folder)
     state = "stopped" if checkpoints(folder / "checkpoints") else "no checkpoint"
     if is_locked(folder):

@@ -143,7 +143,7 @@ def test_whatever_fails_in_saving_some_whole_checkpoint_loads(tmp_path, faults, 
     def save(k):
         nonlocal step
         step = 10 * k
-        run.save(step, {**tree, "update": step}, float(k))
+        run.save(step, {**tree, "update": step}, float(step))  # the best so far, so that the one before it is removed
 
     for _, raised in each_call_fails(faults, error, lasting, save):
         newest, passed = newest_whole(run.checkpoints)

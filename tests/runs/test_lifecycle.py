@@ -110,8 +110,8 @@ class Life(RuleBasedStateMachine):
         evaluate(self.trainer.policy(), self.trainer.config, episodes=1)
 
     @precondition(lambda self: self.saved)
-    @rule(crash=st.booleans())
-    def resume(self, crash):
+    @rule(crash=st.booleans(), n=st.integers(0, 2))
+    def resume(self, crash, n):
         if crash:
             self.trainer.run._lock.release()  # all that the end of a process does
             with (self.trainer.run.folder / "metrics.jsonl").open("a") as file:
@@ -120,6 +120,8 @@ class Life(RuleBasedStateMachine):
             self.trainer.close()
         self.trainer = Trainer.resume(self.trainer.run.folder)
         self.update, self.wishes = max(self.saved), {}
+        self.it_is_where_a_run_from_scratch_would_be()
+        self.train(n, None)
 
     @precondition(lambda self: self.saved)
     @rule(data=st.data(), rewind=st.booleans())
@@ -183,5 +185,5 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(
-    max_examples=25, stateful_step_count=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=25, stateful_step_count=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )

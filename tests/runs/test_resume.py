@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import threading
 
+import gymnasium
+import numpy as np
 import pytest
+import torch
 
+from environment.cartpole import CartPole
+from environment.probes import ValueOnly
 from ppo_lab.config import Config
 from ppo_lab.config_file import load_config, override
-from ppo_lab.errors import RunError
+from ppo_lab.errors import EnvError, RunError
+from ppo_lab.replaying import replay
+from ppo_lab.runs.checkpoint import load_checkpoint
 from ppo_lab.runs.journal import read_journal
+from ppo_lab.runs.run import find_checkpoint
 from ppo_lab.trainer import MinibatchStepped, Trainer
 
 BASE = {
@@ -239,3 +249,180 @@ def test_where_the_best_leads_nowhere_the_newest_is_used_and_the_reason_told(mak
     assert "passed over" in caplog.text
     assert "model.safetensors is not what was written" in caplog.text
     child.close()
+
+
+class Forgetful(gymnasium.Env):
+    """An environment whose answers do not follow from its seed; it counts how often it was made."""
+
+    observation_space = gymnasium.spaces.Box(-10, 10, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+    made = 0
+
+    def __init__(self):
+        type(self).made += 1
+        self.t, self.number = 0, self.made
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.full(2, self.number / 100, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        return np.full(2, self.t / 10 + self.number / 100, np.float32), 1.0, False, self.t >= 20, {}
+
+
+class Broken(Forgetful):
+    """One that raises in its third step."""
+
+    def step(self, action):
+        if self.t == 2:
+            raise ValueError("the third step is too far")
+        return super().step(action)
+
+
+@pytest.fixture
+def registered():
+    for name, env in (("Forgetful-v0", Forgetful), ("Broken-v0", Broken)):
+        gymnasium.register(name, entry_point=env)
+    yield
+    for name in ("Forgetful-v0", "Broken-v0"):
+        gymnasium.registry.pop(name)
+
+
+def test_an_environment_that_cannot_be_led_back_begins_anew_and_the_run_says_so(make, tmp_path, registered, caplog):
+    trainer = go(make("one", {"env.id": "Forgetful-v0"}), updates=2)
+    assert "not deterministic" in trainer.inexact
+    trainer.save()
+    trainer.close()
+    again = Trainer.resume(tmp_path / "one")
+    assert "exact_resume is false" in caplog.text
+    go(again, updates=4)
+    again.save()
+    again.close()
+    about = load_checkpoint(find_checkpoint(tmp_path / "one")[0])["about"]
+    assert about["exact_resume"] is False
+    assert again.state.update == 4
+    with pytest.raises(RunError, match=r"cannot be repeated exactly: environment 0 does not come back"):
+        replay(tmp_path / "one")
+
+
+def test_an_environment_that_fails_is_one_line_and_leaves_nothing_behind(make, tmp_path, registered):
+    trainer = make("one", {"env.id": "Broken-v0"})
+    assert "third step is too far" in trainer.inexact
+    with pytest.raises(EnvError, match="third step is too far"):
+        go(trainer)
+    trainer.close()
+
+
+@pytest.mark.parametrize(
+    ("needs", "env_id"),
+    [
+        ("gymnasium", "CartPole-v1"), ("gymnasium", "Pendulum-v1"), ("gymnasium", "Acrobot-v1"),
+        ("gymnasium", "MountainCar-v0"), ("gymnasium", "MountainCarContinuous-v0"), ("gymnasium", "FrozenLake-v1"),
+        ("Box2D", "LunarLander-v3"), ("Box2D", "BipedalWalker-v3"),
+        ("mujoco", "HalfCheetah-v5"), ("mujoco", "Hopper-v5"),
+    ],
+)  # fmt: skip
+def test_gymnasium_environments_are_led_back_to_where_they_were(make, tmp_path, needs, env_id):
+    pytest.importorskip(needs)
+    layer = {"env.id": env_id, "env.num_envs": 2}
+    whole = go(make("whole", layer), updates=5)
+    cut = go(make("cut", layer), updates=3)
+    assert cut.inexact is None
+    cut.save()
+    cut.close()
+    again = go(Trainer.resume(tmp_path / "cut"), updates=5)
+    assert again.fingerprint() == whole.fingerprint()
+    whole.close()
+    again.close()
+
+
+def test_a_longer_run_moves_its_schedules_as_if_it_had_been_planned_so(make, tmp_path):
+    layer = {"ppo": {"total_timesteps": 192, "learning_rate": 1e-3, "learning_rate_warmup": 0.25}}
+    go(make("short", layer)).close()
+    longer = Trainer.resume(tmp_path / "short", total_timesteps=384)
+    longer.set(clip_coef=0.1)  # together with the extension: it must not be stamped with the old total
+    updates = list(longer)
+    longer.close()
+    rates = [update.metrics["update/learning_rate"] for update in updates]
+    assert rates == pytest.approx([1e-3 * (1 - step / 384) for step in (192, 240, 288, 336)])  # no second warm-up
+    assert updates[0].metrics["update/clip_coef"] == pytest.approx(0.1)
+    assert 0 < updates[-1].metrics["update/clip_coef"] < 0.1
+    result = replay(tmp_path / "short")
+    assert result.equal
+    assert result.first_difference is None
+
+
+def test_a_resumed_run_cannot_be_made_shorter_or_other(make, tmp_path):
+    go(make("one"), updates=3).save()
+    gc.collect()
+    with pytest.raises(RunError, match="is at step 144 already; total_timesteps=1"):
+        Trainer.resume(tmp_path / "one", total_timesteps=1)
+    with pytest.raises(RunError, match=r"keeps its settings; for another overrides use Trainer.fork"):
+        Trainer.resume(tmp_path / "one", overrides={"ppo.gamma": 0.5})
+
+
+def test_a_fork_takes_the_settings_it_was_asked_for(make, tmp_path):
+    go(make("one"), updates=2).save()
+    gc.collect()
+    child = Trainer.fork(tmp_path / "one", overrides={"ppo.adam_eps": 1e-3, "run.seed": 9})
+    assert [group["eps"] for group in child.state.optimizer.param_groups] == [1e-3, 1e-3]
+    twin = Trainer.fork(tmp_path / "one")
+    assert not torch.equal(child.state.obs, twin.state.obs)  # another seed: other episodes too
+    child.close()
+    twin.close()
+
+
+def test_environments_of_one_s_own_must_be_passed_again(make, tmp_path):
+    config = override(override(Config(), BASE), {"run.root": str(tmp_path), "run.name": "own"})
+    trainer = go(Trainer(config, CartPole(3, max_episode_steps=7)), updates=2)
+    trainer.save()
+    trainer.close()
+    with pytest.raises(RunError, match="pass them again"):
+        Trainer.resume(tmp_path / "own")
+    with pytest.raises(RunError, match="cannot make them"):
+        replay(tmp_path / "own")
+    with pytest.raises(RunError, match="another observation space"):
+        Trainer.resume(tmp_path / "own", envs=ValueOnly(3))
+    again = go(Trainer.resume(tmp_path / "own", envs=CartPole(3, max_episode_steps=7)))
+    whole = go(Trainer(override(config, {"run.root": None}), CartPole(3, max_episode_steps=7)))
+    assert again.fingerprint() == whole.fingerprint()
+    again.close()
+
+
+def test_saving_from_another_thread_never_tears_a_checkpoint(make, tmp_path):
+    trainer = make("busy", {"run.keep_last": 1000})
+    trouble = []
+
+    def save_often():
+        try:
+            while not trainer.finished:
+                trainer.save()
+        except RunError as error:
+            trouble.append(error)
+
+    thread = threading.Thread(target=save_often)
+    thread.start()
+    go(trainer)
+    thread.join()
+    assert not trouble
+    place = tmp_path / "busy" / "checkpoints"
+    recorded = {row["global_step"] for row in rows(tmp_path / "busy")}
+    assert {int(path.name) for path in place.iterdir()} <= recorded | {0}
+    trainer.close()
+    again = Trainer.resume(tmp_path / "busy")
+    assert again.fingerprint() == trainer.fingerprint()
+    again.close()
+
+
+def test_the_best_checkpoint_is_best_in_evaluation_if_asked(make, tmp_path):
+    layer = {"run": {"best_by": "evaluation", "eval_every": 96, "eval_episodes": 3, "checkpoint_every": 48}}
+    go(make("one", layer)).close()
+    scores = {
+        row["global_step"]: row["eval/return_mean"] for row in rows(tmp_path / "one") if "eval/return_mean" in row
+    }
+    best = json.loads((tmp_path / "one" / "best").read_text())
+    assert set(scores) == {96, 192, 288, 384}
+    assert best["score"] == max(scores.values())
+    assert scores[best["step"]] == best["score"]
