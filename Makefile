@@ -40,6 +40,7 @@ notebooks: .venv/.installed ## execute the committed notebooks again, in place
 benchmark: .venv/.installed ## measure what the README claims, beside Stable-Baselines3 (about ten minutes)
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	@$(PY) benchmarks/versus_sb3.py
+	@$(PY) benchmarks/saving.py --json benchmarks/results/saving.json
 	@$(PY) benchmarks/learning.py
 
 .venv/.installed: requirements.txt

@@ -80,6 +80,15 @@ says when (median, latest). Seconds are of training, {processes} seeds at a time
 {machine}
 """
 
+SAVING = """\
+## What saving costs
+
+    python benchmarks/saving.py --json benchmarks/results/saving.json
+
+A run of the preset `{preset}` with its default settings spends {share:.2%} of its time on checkpoints (median of
+{runs} runs; {checkpoints} checkpoints each, synced to disk and read back). The aim: less than {limit:.0%}.
+"""
+
 
 class Ratio(NamedTuple):
     """How one contender does against another in one quantity."""
@@ -137,7 +146,7 @@ def learning_table(results: dict[str, Any]) -> str:
     return _markdown([*heads, "steps to it", "seconds"], rows)
 
 
-def readme(versus: dict[str, Any] | None, learning: dict[str, Any] | None) -> str:
+def readme(versus: dict[str, Any] | None, learning: dict[str, Any] | None, saving: dict[str, Any] | None = None) -> str:
     """The whole page; a part without results is left out."""
     parts = [INTRODUCTION]
     if versus:
@@ -161,16 +170,19 @@ def readme(versus: dict[str, Any] | None, learning: dict[str, Any] | None) -> st
             processes=" or ".join(map(str, at_a_time)), table=learning_table(learning), machine="\n".join(machines)
         )
         parts.append(filled)
+    if saving:
+        checkpoints = saving["runs"][0]["checkpoints"]
+        parts.append(SAVING.format(**{**saving, "runs": len(saving["runs"])}, checkpoints=checkpoints))
     return "\n".join(parts)
 
 
 def write_readme() -> None:
     """Write benchmarks/README.md from results/*.json."""
     found = {}
-    for name in ("versus_sb3", "learning"):
+    for name in ("versus_sb3", "learning", "saving"):
         path = RESULTS / f"{name}.json"
         found[name] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    (ROOT / "benchmarks" / "README.md").write_text(readme(found["versus_sb3"], found["learning"]), encoding="utf-8")
+    (ROOT / "benchmarks" / "README.md").write_text(readme(*found.values()), encoding="utf-8")
 
 
 def _of(measurements: Sequence[Measurement], contender: str) -> list[Measurement]:

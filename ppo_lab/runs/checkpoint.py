@@ -138,10 +138,10 @@ def _remove(path: Path) -> None:
 
 def _discard(place: Path) -> None:
     """Remove a temporary file or folder, or leave it to the next sweep."""
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place, ignore_errors=True)
-    else:
-        with suppress(OSError):
+    with suppress(OSError):
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place, ignore_errors=True)
+        else:
             place.unlink()
 
 

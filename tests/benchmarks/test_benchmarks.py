@@ -133,7 +133,7 @@ def test_a_child_that_fails_is_reported_with_what_it_said(bench):
 
 def test_readme_is_what_the_results_say(bench):
     page = bench.settings.ROOT / "benchmarks" / "README.md"
-    results = [bench.settings.RESULTS / f"{name}.json" for name in ("versus_sb3", "learning")]
+    results = [bench.settings.RESULTS / f"{name}.json" for name in ("versus_sb3", "learning", "saving")]
     found = [json.loads(path.read_text(encoding="utf-8")) if path.exists() else None for path in results]
     assert page.read_text(encoding="utf-8") == bench.report.readme(*found), "run benchmarks/versus_sb3.py --report"
 
