@@ -108,7 +108,9 @@ class Run:
                 best is None or score > best["score"] or not (self.checkpoints / str(best["step"])).exists()
             ):
                 best = {"step": step, "score": score}
-                replace(self.folder / "best", json.dumps(best).encode())
+                replace_synced(
+                    self.folder / "best", json.dumps(best).encode()
+                )  # it keeps a checkpoint from being pruned
             settings = self.config.run
             protect = {step} if best is None else {step, best["step"]}  # newer ones may be there, but broken
             if (begin := read_lineage(self.folder)) is not None:
