@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from ppo_lab.errors import ConfigError
 from ppo_lab.evaluation.statistics import mean_interval
 from ppo_lab.notebook.fast import fast
 from ppo_lab.notebook.report import ANNOUNCE, Report, announce, report
@@ -70,3 +71,10 @@ def test_fast_mode_shrinks_and_writes_nothing(monkeypatch):
     assert fast(wanted)["ppo.total_timesteps"] < 10_000
     assert fast(wanted)["run.root"] is None
     assert fast(wanted)["run.seed"] == 3
+
+
+def test_overrides_come_in_layers_and_as_the_text_papermill_hands_over(monkeypatch):
+    monkeypatch.delenv("PPO_LAB_FAST", raising=False)
+    assert fast({"run.seed": 1}, "{ppo.gamma: 0.9, run.seed: 3}", {}) == {"run.seed": 3, "ppo.gamma": 0.9}
+    with pytest.raises(ConfigError, match=r"overrides: expected settings such as .*, got '0.9'"):
+        fast("0.9")
