@@ -60,8 +60,6 @@ def train(make: Callable[[], Trainer]) -> int:
     with StopAsked() as stop:
         trainer = make()
         with contextlib.closing(trainer):
-            if trainer.inexact is not None and trainer.state.update == 0:
-                print(f"exact_resume is false: {trainer.inexact}", file=sys.stderr)
             metrics = _follow(trainer, stop)
             stopped = stop.number is not None and not trainer.finished
             if stopped and trainer.run is not None:

@@ -179,12 +179,16 @@ def differences(old: Config, new: Config) -> dict[str, list[Any]]:
 
 
 def why_inexact(config: Config, envs: Envs, made_here: bool) -> str | None:
-    """Why a resumed run would not go on bit for bit in these environments; None if it would.
+    """Why a resumed run would not go on bit for bit in these environments, and tell the person; None if it would.
 
     made_here: they are the ones of config.env, which can be tried out beside the run.
     """
     if config.run.root is None:
         return None  # nobody will resume it
     if made_here:
-        return why_not_deterministic(config)
-    return None if hasattr(envs, "state_dict") else f"{type(envs).__name__} cannot tell its state"
+        reason = why_not_deterministic(config)
+    else:
+        reason = None if hasattr(envs, "state_dict") else f"{type(envs).__name__} cannot tell its state"
+    if reason is not None:
+        LOG.warning("exact_resume is false: %s", reason)
+    return reason

@@ -119,10 +119,9 @@ class Seeds(NamedTuple):
 
 def seeds(run_seed: int) -> Seeds:
     """All seeds of a run."""
-    weights, actions, order, environments = np.random.SeedSequence(run_seed).generate_state(4, np.uint64) >> np.uint64(
-        1
-    )
-    return Seeds(int(weights), int(actions), int(order), int(environments) % 2**31)
+    drawn = np.random.SeedSequence(run_seed).generate_state(4, np.uint64) >> np.uint64(1)  # 63 bits each
+    weights, actions, order, environments = map(int, drawn)
+    return Seeds(weights, actions, order, environments % 2**31)
 
 
 def initial_state(config: Config, envs: Envs) -> TrainState:

@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from environment.probes import (
-    ActionDependentReward,
-    DiscountedReward,
-    ObsAndActionReward,
-    ObsDependentValue,
-    TwoState,
-    ValueOnly,
-)
+from environment.probes import PROBES, ActionDependentReward, ObsAndActionReward
 from ppo_lab.config import Config
 from ppo_lab.config_file import load_config, override
 from ppo_lab.evaluation import evaluate, statistics
@@ -37,9 +30,7 @@ def train(probe, **changes):
     return trainer
 
 
-@pytest.mark.parametrize(
-    "probe", [ValueOnly, ObsDependentValue, DiscountedReward, ActionDependentReward, ObsAndActionReward, TwoState]
-)
+@pytest.mark.parametrize("probe", PROBES)
 @pytest.mark.parametrize("model", [{}, {"shared": True, "normalize_obs": True}], ids=["separate", "shared"])
 def test_a_probe_reaches_its_known_values(probe, model):
     policy = train(probe, model=model).policy()

@@ -293,6 +293,8 @@ def registered():
 def test_an_environment_that_cannot_be_led_back_begins_anew_and_the_run_says_so(make, tmp_path, registered, caplog):
     trainer = go(make("one", {"env.id": "Forgetful-v0"}), updates=2)
     assert "not deterministic" in trainer.inexact
+    assert f"exact_resume is false: {trainer.inexact}" in caplog.text  # said at the start
+    caplog.clear()
     trainer.save()
     trainer.close()
     again = Trainer.resume(tmp_path / "one")
