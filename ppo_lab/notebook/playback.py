@@ -25,7 +25,7 @@ from ppo_lab.adapters.single import SingleEnvs
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.errors import ConfigError
 from ppo_lab.evaluation.evaluate import Acting
-from ppo_lab.notebook.plots import TEXT, number, style, to_png
+from ppo_lab.notebook.plots.canvas import TEXT, number, style, to_png
 from ppo_lab.notebook.static import as_bundle
 
 WIDTH = 300  # pixels, about

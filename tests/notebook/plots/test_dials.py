@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ppo_lab.notebook import plots
+from ppo_lab.notebook.plots.canvas import MOST_POINTS, TEXT
 from tests.notebook.fakes import columns
 
 CASES = {
@@ -84,7 +85,7 @@ def test_the_curve_shows_the_numbers():
 
 def test_decimation_keeps_the_last_point():
     line = plots.dashboard_figure(columns(5000)).axes[0].lines[0]
-    assert len(line.get_xdata()) == plots.MOST_POINTS
+    assert len(line.get_xdata()) == MOST_POINTS
     assert line.get_xdata()[-1] == 5000 * 1024
 
 
@@ -106,7 +107,7 @@ def test_a_dial_says_where_the_newest_values_lie(name, value, says):
     title = plots.dashboard_figure(history, num_actions=2).axes[1 + list(plots.HEALTHY).index(name)].texts[0]
     assert says in title.get_text()
     low, high = plots.entropy_range(2) if name == "loss/entropy" else plots.HEALTHY[name][2:4]
-    assert (title.get_color() == plots.TEXT) == (low <= value <= high)
+    assert (title.get_color() == TEXT) == (low <= value <= high)
 
 
 def test_continuous_actions_have_no_entropy_range():
@@ -114,7 +115,7 @@ def test_continuous_actions_have_no_entropy_range():
     ax = plots.dashboard_figure({**columns(30), "loss/entropy": np.full(30, -2.0)}).axes[3]
     assert not ax.patches
     assert ax.texts[0].get_text() == "Entropy -2"
-    assert ax.texts[0].get_color() == plots.TEXT
+    assert ax.texts[0].get_color() == TEXT
 
 
 @pytest.mark.parametrize(

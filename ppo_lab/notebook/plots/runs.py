@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from ppo_lab.notebook.plots import BLUE, GREEN, MOST_POINTS, TEXT, VERMILLION, Columns, number, steps, style
+from ppo_lab.notebook.plots.canvas import BLUE, GREEN, MOST_POINTS, TEXT, VERMILLION, Columns, number, steps, style
 
 # after Okabe and Ito; every one has a contrast of 3 or more on white and on JupyterLab's dark page
 COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#BD8B13")

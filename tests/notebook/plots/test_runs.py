@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from ppo_lab.notebook import plots_runs
-from ppo_lab.notebook.plots import TEXT, to_png
+from ppo_lab.notebook.plots import runs as plots_runs
+from ppo_lab.notebook.plots.canvas import TEXT, to_png
 from ppo_lab.runs import Change, RunSummary
 from tests.notebook.fakes import columns
 
@@ -203,7 +203,7 @@ def test_colors_are_seen_on_light_and_dark_pages(color, page):
 
 def test_pyplot_is_not_touched():
     code = (
-        "import sys; from ppo_lab.notebook import plots_runs as p; f, ax = p.new_figure(); p.plot_lineage([], ax);"
+        "import sys; from ppo_lab.notebook import plots as p; f, ax = p.new_figure(); p.plot_lineage([], ax);"
         "p.plot_runs({}, ax); f.canvas.draw(); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
