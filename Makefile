@@ -9,10 +9,13 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport JUPYTER_PATH
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help train lab test test-fast notebooks benchmark
+# What tests/browser can drive; empty where there is none, and then they are skipped.
+CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+
+.PHONY: help train lab test test-fast test-browser notebooks benchmark
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 train: .venv/.installed ## train CartPole; PRESET=pendulum SEED=3 NAME=my-run for others
 	@$(PY) -m ppo_lab.notebook.execute notebooks/01_train.ipynb \
@@ -24,15 +27,18 @@ lab: .venv/.installed ## open notebooks/01_train.ipynb in JupyterLab, on this ma
 	@$(PY) -m jupyterlab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) \
 		--LabApp.default_url=/lab/tree/notebooks/01_train.ipynb
 
-test: .venv/.installed ## everything: ruff, mypy, all tests, all notebooks in fast mode
+test: .venv/.installed $(if $(CHROMIUM),.venv/.browser) ## everything: ruff, mypy, all tests, all notebooks in fast mode
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@$(PY) -m pytest -q
+	@$(PY) -m pytest -q -rs
 	@PPO_LAB_FAST=1 $(PY) -m pytest -q --nbval-lax --nbval-current-env notebooks
 
 test-fast: .venv/.installed ## the tests that take seconds
-	@$(PY) -m pytest -q -m "not slow"
+	@$(PY) -m pytest -q -m "not slow and not browser"
+
+test-browser: .venv/.browser ## the notebooks in JupyterLab, in a real browser
+	@$(PY) -m pytest -q -rs tests/browser
 
 notebooks: .venv/.installed ## execute the committed notebooks again, in place
 	@$(PY) -m ppo_lab.notebook.execute --regenerate notebooks/*.ipynb
@@ -51,4 +57,8 @@ benchmark: .venv/.installed ## measure what the README claims, beside Stable-Bas
 	@mkdir -p .venv/share/jupyter/lab/settings  # JupyterLab need not ask whether it may fetch news
 	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' \
 		> .venv/share/jupyter/lab/settings/overrides.json
+	@touch $@
+
+.venv/.browser: .venv/.installed tests/browser/requirements.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r tests/browser/requirements.txt
 	@touch $@

@@ -110,7 +110,9 @@ def _resume(cls: type[Trainer], place: str | Path, total_timesteps: int | None, 
             raise RunError(f"run {place} is at step {saved['global_step']} already; total_timesteps={total_timesteps}")
         restore(trainer, saved)
         run.go_back_to(saved["update"], saved["global_step"])
-        trainer.schedule([change for change in read_journal(run.folder) if change.update > saved["update"]])
+        journal = read_journal(run.folder)
+        trainer.changes = [change for change in journal if change.update <= saved["update"]]
+        trainer.schedule([change for change in journal if change.update > saved["update"]])
         if total_timesteps is not None:
             trainer.set(source="resume", total_timesteps=total_timesteps)
     except BaseException:
@@ -159,6 +161,7 @@ def _fork(cls: type[Trainer], place: str | Path, at: int | str, overrides: Mappi
             trainer.state.live.pop(key.removeprefix("ppo."), None)  # what was asked for now rules
         changes = [change for change in read_journal(parent) if change.update <= saved["update"]]
         run.inherit(changes)
+        trainer.changes = changes
         trainer.save()  # the fork's own first checkpoint: it needs its parent no more
     except BaseException:
         trainer.close()

@@ -51,17 +51,22 @@ class Mailbox:
         return due, wishes
 
 
-def take_changes(state: TrainState, mailbox: Mailbox, ppo: PPOConfig, run: Run | None) -> None:
-    """Put what is due with the next update in force: the journal's first, then new wishes, each written down before."""
+def take_changes(state: TrainState, mailbox: Mailbox, ppo: PPOConfig, run: Run | None) -> list[Change]:
+    """Put what is due with the next update in force: the journal's first, then new wishes, each written down before.
+
+    Returns the changes. A wish for the value that rules already is none.
+    """
     now = state.update + 1
     due, wishes = mailbox.take(now)
     for change in due:
         state.live[change.key] = LiveChange(change.new, state.global_step)
-    if not wishes:
-        return
-    if run is not None:
-        before = [state.live[key].value if key in state.live else getattr(ppo, key) for key, *_ in wishes]
-        pairs = zip(before, wishes, strict=True)
-        run.write_down([Change(now, state.global_step, key, old, new, source) for old, (key, new, source) in pairs])
-    for wish in wishes:
-        state.live[wish.key] = LiveChange(wish.value, state.global_step)
+    made = []
+    for key, new, source in wishes:
+        old = state.live[key].value if key in state.live else getattr(ppo, key)
+        if new != old or getattr(ppo, f"{key}_schedule", "constant") != "constant":  # a schedule begins anew from there
+            made.append(Change(now, state.global_step, key, old, new, source))
+    if made and run is not None:
+        run.write_down(made)
+    for change in made:
+        state.live[change.key] = LiveChange(change.new, state.global_step)
+    return [*due, *made]

@@ -64,6 +64,7 @@ class Trainer:
             self.envs.close()  # leave no worker behind
             raise
         self.envs_given = envs is not None
+        self.changes: list[Change] = []  # live changes so far, oldest first; with a run, its journal
         self._mailbox = Mailbox()
         self._busy = threading.RLock()  # held while anything of the state moves
         self.save_asked = False  # by a person, for the end of the update under way
@@ -85,7 +86,7 @@ class Trainer:
             if self._event is None:
                 if self._under_way is None:
                     with interrupt_deferred(), self._busy:  # written down and in force, or neither
-                        take_changes(self.state, self._mailbox, self.config.ppo, self.run)
+                        self.changes += take_changes(self.state, self._mailbox, self.config.ppo, self.run)
                     if self.finished:
                         return
                     self._under_way = self._update()

@@ -2,6 +2,7 @@
 
 session = launch(trainer)       trains: with a dashboard in JupyterLab, with lines of text headlessly
 session.wait()                  until it is over
+session.dashboard()             the dashboard again, under this cell
 report(session)                 where it got to
 show_episode(policy, env)       the agent at work, as a picture that moves
 """
@@ -12,5 +13,6 @@ from ppo_lab.notebook.playback import show_episode
 from ppo_lab.notebook.report import report
 from ppo_lab.notebook.session import Session
 from ppo_lab.notebook.start import launch
+from ppo_lab.notebook.tensorboard import tensorboard
 
-__all__ = ["Session", "fast", "is_fast", "launch", "plots", "report", "show_episode"]
+__all__ = ["Session", "fast", "is_fast", "launch", "plots", "report", "show_episode", "tensorboard"]

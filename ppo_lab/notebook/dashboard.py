@@ -1,4 +1,4 @@
-"""The view of a session that a person watches: picture, buttons, sliders."""
+"""The view of a session that a person watches: buttons, sliders, and panels in tabs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any
 import ipywidgets as widgets
 from IPython.display import display
 
-from ppo_lab.notebook.plots import to_png
+from ppo_lab.notebook import contents
+from ppo_lab.notebook.controls import Controls
+from ppo_lab.notebook.panels import Learning, Panel, Picture, Words, health_html
 from ppo_lab.notebook.session import Session
-from ppo_lab.notebook.sliders import Slider
-from ppo_lab.notebook.static import as_bundle, closing_line, figure_of, progress_line
+from ppo_lab.notebook.static import closing_line, pictures
+from ppo_lab.notebook.viewer import AgentView
 
-SLIDERS = ("learning_rate", "clip_coef", "ent_coef")
 SHARE = 0.05  # of the time may go into drawing
 MOST_FPS = 3.0
 START_SECONDS = 0.5
 STATUS_SECONDS = 0.2  # between two changes of the text, which costs next to nothing
-IMAGE = {"width": "1000px", "max_width": "100%", "object_fit": "contain"}  # as wide as the frames: no blur
+HEALTH_SECONDS = 2.0  # between two looks at the health
 
 
 class Budget:
@@ -48,86 +49,87 @@ class Budget:
 
 
 class Dashboard:
-    """Widgets over one session. They are replaced by a picture at the end, which a saved notebook keeps.
+    """Widgets over one session. They are replaced by pictures at the end, which a saved notebook keeps.
 
     Drawing happens in the thread that trains, between two updates; the buttons and sliders call the session from
     threads of the kernel's.
     """
 
     def __init__(self, session: Session) -> None:
-        self._session = session
         self._budget = Budget()
-        self._status_at = -float("inf")
-        self._pause = widgets.Button(description="Pause", icon="pause")
-        self._stop = widgets.Button(description="Stop", icon="stop", tooltip="end training; launch(trainer) goes on")
-        self._status = widgets.HTML()
-        self._figure = figure_of(session)
-        # with a first frame: an Image without a value shows the browser's sign for a broken one
-        self._image = widgets.Image(value=self._frame(session), format="png", layout=IMAGE)
-        self._sliders = [Slider(key, _in_force(session, key), self._change) for key in SLIDERS]
-        self._pause.on_click(self._toggle)
-        self._stop.on_click(lambda _: session.stop(wait=False))
-        buttons = widgets.HBox([self._pause, self._stop, self._status])
-        self._row = widgets.HBox([slider.widget for slider in self._sliders], layout={"flex_flow": "row wrap"})
-        self._box = widgets.VBox([buttons, self._row, self._image])  # sliders above: in sight without scrolling
-        self._write(session)
-        self._handle = display(self._box, display_id=True)
+        self._status_at = self._health_at = -math.inf
+        self._over = False
+        self._controls = Controls(session)
+        self._panels: list[Panel] = [
+            Learning(session, lambda: session.soon(lambda: self._draw(session))),
+            Picture("Dials", contents.dials),
+            Picture("Inside the update", contents.inside),
+            AgentView(),
+            Words("Health", health_html),
+            Words("Journal", contents.journal_html),
+        ]
+        self._tabs = widgets.Tab([panel.widget for panel in self._panels], titles=[each.title for each in self._panels])
+        self._tabs.observe(lambda _: session.soon(lambda: self._turn(session)), names="selected_index")
+        self._in_sight = 0
+        self._box = widgets.VBox([self._controls.widget, self._tabs])  # sliders above: in sight without scrolling
+        self._draw(session)
+        self._handles: list[Any] = []
+        self.show(session)
+
+    def show(self, session: Session) -> None:
+        """Show the widgets under this cell too; the pictures, when training is over."""
+        if self._over:
+            for bundle in pictures(session):
+                display(bundle, raw=True)
+            print(closing_line(session), flush=True)
+        else:
+            self._handles.append(display(self._box, display_id=True))
 
     def refresh(self, session: Session, force: bool = False) -> None:
         """Draw if the budget allows it; force: anyway."""
         now = time.perf_counter()
         if force or now - self._status_at >= STATUS_SECONDS:
             self._status_at = now
-            self._write(session)
+            self._controls.write()
         if force or self._budget.ready(now):
             began = time.perf_counter()
-            self._image.value = self._frame(session)
+            self._draw(session)
+            if force or now - self._health_at >= HEALTH_SECONDS:
+                self._health_at = now
+                self._badge(session)
             self._budget.spent(began, time.perf_counter())
 
     def finish(self, session: Session) -> None:
-        """A static picture takes the place of the widgets."""
-        self._handle.update(as_bundle(to_png(figure_of(session)), progress_line(session)), raw=True)
+        """Pictures take the place of the widgets."""
+        self._over = True
+        self._panels[self._in_sight].show(False)
+        first, *others = pictures(session)
+        for handle in self._handles:
+            handle.update(first, raw=True)
+        for bundle in others:
+            display(bundle, raw=True)
         print(closing_line(session), flush=True)
-        for widget in (
-            *self._sliders_widgets(),
-            self._pause,
-            self._stop,
-            self._status,
-            self._row,
-            self._image,
-            self._box,
-        ):
-            widget.close()
+        for part in (*self._panels, self._controls, self._tabs, self._box):
+            part.close()
 
-    def _frame(self, session: Session) -> bytes:
-        return to_png(figure_of(session, self._figure), compress_level=1)
+    def _draw(self, session: Session) -> None:
+        if not self._over:
+            self._panels[self._in_sight].refresh(session)
 
-    def _sliders_widgets(self) -> list[Any]:
-        return [part for slider in self._sliders for part in (slider.slider, slider.note, slider.widget)]
+    def _turn(self, session: Session) -> None:
+        """Another tab was chosen."""
+        chosen = self._tabs.selected_index
+        if self._over or chosen is None or chosen == self._in_sight:
+            return
+        self._panels[self._in_sight].show(False)
+        self._in_sight = chosen
+        self._panels[chosen].show(True)
+        self._draw(session)
 
-    def _write(self, session: Session) -> None:
-        self._status.value = ("paused: " if session.paused else "") + progress_line(session)
-        pending = session.pending
-        for slider in self._sliders:
-            slider.show(_in_force(session, slider.key), pending.get(slider.key))
-
-    def _toggle(self, _: Any) -> None:
-        session = self._session
-        if session.paused:
-            session.resume()
-            self._pause.description, self._pause.icon = "Pause", "pause"
-        else:
-            session.pause()
-            self._pause.description, self._pause.icon = "Run", "play"
-
-    def _change(self, key: str, value: Any) -> None:
-        self._session.set(source="dashboard", **{key: value})
-        self._write(self._session)  # "pending" at once, also while paused
-
-
-def _in_force(session: Session, key: str) -> float:
-    """What the last update used: schedules and live changes applied."""
-    used = session.records.last(f"update/{key}")
-    live = session.trainer.state.live
-    configured = live[key].value if key in live else getattr(session.trainer.config.ppo, key)
-    return used if used == used else configured
+    def _badge(self, session: Session) -> None:
+        """The number of findings, on the tab of the health panel."""
+        place = next(i for i, panel in enumerate(self._panels) if panel.title == "Health")
+        wrong = [finding for finding in contents.health(session) if finding.severity == "warning"]
+        title = f"Health ({len(wrong)})" if wrong else "Health"
+        if self._tabs.get_title(place) != title:
+            self._tabs.set_title(place, title)

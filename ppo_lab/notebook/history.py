@@ -31,6 +31,14 @@ class History:
             for name, column in self._columns.items():
                 column.append(row.get(name, math.nan))
 
+    def until(self, update: int) -> History:
+        """A copy that ends with this update."""
+        shorter = History()
+        with self._lock:
+            length = sum(number <= update for number in self._columns["update"])
+            shorter._columns = {name: column[:length] for name, column in self._columns.items()}
+        return shorter
+
     def columns(self) -> dict[str, np.ndarray]:
         """Every metric as an array over the updates so far, as `ppo_lab.runs.read_metrics` gives it: a copy."""
         with self._lock:

@@ -1,16 +1,14 @@
-"""The agent at work: one episode as a small animated PNG.
-
-Of all formats it is the one that plays in a notebook nobody has trusted yet, and stays through nbconvert and git.
-"""
+"""The agent at work: one episode as a picture that moves, for the notebook and for a file."""
 
 from __future__ import annotations
 
-import io
-import os
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from IPython.display import display
@@ -18,20 +16,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
-from torch import Generator
 
-from ppo_lab.adapters.ids import find_spec, make_single
-from ppo_lab.adapters.single import SingleEnvs
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.errors import ConfigError
 from ppo_lab.evaluation.evaluate import Acting
+from ppo_lab.notebook.agent_picture import EDGE, PANEL, SCENE, Thought, compose
+from ppo_lab.notebook.film import Film, Mp4, check_file, write_png
+from ppo_lab.notebook.player import Course, Player
 from ppo_lab.notebook.plots.canvas import TEXT, number, style, to_png
 from ppo_lab.notebook.static import as_bundle
 
 WIDTH = 300  # pixels, about
-MOST_FRAMES = 150
-MOST_BYTES = 150_000
-MOST_LINES = 8  # of the plot that stands in for a picture
 
 
 @dataclass(frozen=True)
@@ -58,112 +53,88 @@ def show_episode(
     seed: int = 1,
     deterministic: bool = True,
     max_steps: int = 2_000,
+    *,
+    thoughts: bool = False,
+    file: str | Path | None = None,
 ) -> Episode:
     """Play one episode in an environment made for it, and draw it. Nothing else is disturbed.
 
     env: an id or settings, as `ppo_lab.evaluate` takes them. Where it cannot be drawn, the observation is plotted.
     seed: the environment and sampled actions follow from it.
     max_steps: an episode that is still going then is cut off here.
-    Raises ConfigError or EnvError if the environment cannot be made.
+    thoughts: with the value and the action probabilities of each step beside the picture.
+    file: keep it as a file too: .png as the notebook shows it, .mp4 (needs imageio-ffmpeg) with every frame in full.
+    Raises ConfigError or EnvError if the environment cannot be made, or the file cannot be written.
     """
     settings = _settings(env)
     if max_steps < 1:
         raise ConfigError(f"max_steps: at least 1, got {max_steps}")
-    single = _make(settings)
-    envs = SingleEnvs([single])
-    try:
-        film = Film(single) if single.render_mode == "rgb_array" else None
-        played = _play(policy, envs, seed, deterministic, max_steps, film)
-    finally:
-        envs.close()
-    rewards, terminated, truncated, observations = played
-    how = "ended" if terminated else "cut off by the environment" if truncated else f"cut off after {max_steps} steps"
-    total, length = float(np.sum(rewards)), len(rewards)
-    caption = f"{settings.id}, seed {seed}: return {number(total, digits=4)} in {length} steps, {how}"
-    png = film.png() if film is not None and film.problem is None else _state_plot(observations, rewards)
-    if film is not None and film.problem is not None:
-        caption += f" (cannot be drawn: {film.problem})"
-    return Episode(png, caption, total, length, terminated)
+    path = check_file(file) if file is not None else None
+    with ExitStack() as undo:
+        player = Player(settings, seed, torch.device(getattr(policy, "device", "cpu")))
+        undo.callback(player.close)
+        video = None
+        if path is not None and path.suffix.lower() == ".mp4":
+            video = undo.enter_context(Mp4(path, player.fps))
+        camera = Camera(player, thoughts, video, note=f"{settings.id}, seed {seed}")
+        course = camera.shoot_episode(policy, deterministic, max_steps)
+        if video is not None and not camera.shot:
+            raise ConfigError(f"file: {settings.id} cannot be drawn ({player.no_picture}): .mp4 needs thoughts=True")
+    png = camera.film.png() if camera.shot else _state_plot(course)
+    if path is not None and video is None:
+        write_png(path, png)
+    how = f"cut off after {max_steps} steps"
+    if course.terminated or course.truncated:
+        how = "ended" if course.terminated else "cut off by the environment"
+    length = len(course.rewards)
+    caption = f"{settings.id}, seed {seed}: return {number(course.total, digits=4)} in {length} steps, {how}"
+    if camera.failed:
+        caption += f" (cannot be drawn: {player.no_picture})"
+    return Episode(png, caption, course.total, length, course.terminated)
 
 
-class Film:
-    """Collects frames of an episode of unknown length: evenly spaced, never more than 2 * MOST_FRAMES of them."""
+class Camera:
+    """Takes the pictures of an episode: some for the film, all for a video."""
 
-    def __init__(self, env: gymnasium.Env) -> None:
-        self._env = env
-        self._frames: list[Image.Image] = []
-        self._stride = 1  # env steps between two frames
-        self._fps = float(env.metadata.get("render_fps") or 30)
-        self.problem: str | None = None  # why there is no picture
+    def __init__(self, player: Player, thoughts: bool, video: Mp4 | None, note: str) -> None:
+        self._player, self._thoughts, self._video, self._note = player, thoughts, video, note
+        self._drawn = player.no_picture is None
+        self.film = Film(player.fps, beside=PANEL + EDGE if thoughts else 0)
 
-    def shoot(self, step: int) -> None:
-        """Take the environment's picture before its step number `step`."""
-        if self.problem is not None or step % self._stride:
+    @property
+    def failed(self) -> bool:
+        """There should have been pictures of the environment, and there are none."""
+        return self._drawn and self._player.no_picture is not None
+
+    @property
+    def shot(self) -> bool:
+        """There is a film."""
+        return self._thoughts or self._player.no_picture is None
+
+    def shoot_episode(self, policy: Acting, deterministic: bool, max_steps: int) -> Course:
+        """Play one episode, or its first steps."""
+        player = self._player
+        for step in range(max_steps):
+            thought = player.choose(policy, deterministic, aloud=self._thoughts)
+            if self._video is not None or self.film.wants(step):
+                self._shoot(step, thought)  # before it acts: after the last step the next episode has begun already
+            over = player.act()
+            if over is not None:
+                return over
+        return player.course
+
+    def _shoot(self, step: int, thought: Thought | None) -> None:
+        player, course = self._player, self._player.course
+        image = player.frame() if thought is None else player.scene(SCENE)
+        if image is None:
             return
-        try:
-            image = Image.fromarray(np.asarray(self._env.render(), dtype=np.uint8))
-        except Exception as error:  # third-party code: a missing package, no display, ...
-            self.problem = f"{type(error).__name__}: {error}"
-            return
-        self._frames.append(image.convert("RGB").reduce(max(1, round(image.width / WIDTH))))
-        if len(self._frames) > 2 * MOST_FRAMES:
-            self._thin()
-
-    def png(self) -> bytes:
-        """The film in real time, as animated PNG of at most MOST_FRAMES frames and about MOST_BYTES."""
-        while len(self._frames) > MOST_FRAMES:
-            self._thin()
-        data = self._encode(colours=32)
-        for colours in (16, 8):
-            if len(data) > MOST_BYTES:
-                data = self._encode(colours)
-        while len(data) > MOST_BYTES and len(self._frames) > 10:
-            self._thin()
-            data = self._encode(colours=16)
-        return data
-
-    def _thin(self) -> None:
-        self._frames = self._frames[::2]
-        self._stride *= 2
-
-    def _encode(self, colours: int) -> bytes:
-        """One palette for all frames, so that what does not move costs nothing."""
-        first = self._frames[0]
-        samples = self._frames[:: max(1, len(self._frames) // 6)]  # a colour may come late: the arrow of the pendulum
-        strip = Image.new("RGB", (first.width, first.height * len(samples)))
-        for place, frame in enumerate(samples):
-            strip.paste(frame, (0, place * first.height))
-        palette = strip.quantize(colours)
-        frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in self._frames]
-        milliseconds = 1000.0 * self._stride / self._fps
-        durations = [milliseconds] * (len(frames) - 1) + [max(milliseconds, 1000.0)]  # stand still before it repeats
-        buffer = io.BytesIO()
-        frames[0].save(buffer, "PNG", save_all=True, append_images=frames[1:], duration=durations, loop=0)
-        return buffer.getvalue()
-
-
-@torch.no_grad()
-def _play(
-    policy: Acting, envs: SingleEnvs, seed: int, deterministic: bool, max_steps: int, film: Film | None
-) -> tuple[list[float], bool, bool, list[np.ndarray]]:
-    """Rewards, how it ended, and the observations of one episode."""
-    device = torch.device(getattr(policy, "device", "cpu"))
-    generator = Generator(device).manual_seed(seed)
-    memory, obs = policy.initial_memory(1), envs.reset(seed)  # obs (1, *obs)
-    starts = torch.ones(1, dtype=torch.bool, device=device)
-    rewards: list[float] = []
-    observations: list[np.ndarray] = []
-    while len(rewards) < max_steps:
-        if film is not None:
-            film.shoot(len(rewards))  # before the step: after the last one the next episode has begun already
-        observations.append(obs[0].cpu().numpy().reshape(-1).copy())
-        action, memory = policy.act(obs.to(device), memory, starts, deterministic=deterministic, generator=generator)
-        step = envs.step(action.cpu())
-        rewards.append(float(step.reward[0]))
-        if step.terminated[0] or step.truncated[0]:
-            return rewards, bool(step.terminated[0]), bool(step.truncated[0]), observations
-        starts, obs = torch.zeros_like(starts), step.obs
-    return rewards, False, False, observations
+        frame: Callable[[], Image.Image] = image.reduce(max(1, round(image.width / WIDTH))).copy
+        if thought is not None:
+            frame = partial(compose, image, thought, course.values[:], step, course.total, self._note)
+        if self._video is not None:
+            self._video.add(frame() if thought is not None else image)
+        if self.film.wants(step):
+            self.film.add(step, frame)
 
 
 def _settings(env: str | EnvConfig | Config) -> EnvConfig:
@@ -176,27 +147,16 @@ def _settings(env: str | EnvConfig | Config) -> EnvConfig:
     return env
 
 
-def _make(settings: EnvConfig) -> gymnasium.Env:
-    """The environment, with pictures if it has any."""
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame needs no window for an array
-    spec = find_spec(settings.id, settings.allow_import)
-    env = make_single(spec, settings.kwargs)
-    if "rgb_array" not in env.metadata.get("render_modes", ()):
-        return env
-    env.close()
-    return make_single(spec, {**settings.kwargs, "render_mode": "rgb_array"})
-
-
-def _state_plot(observations: list[np.ndarray], rewards: list[float]) -> bytes:
+def _state_plot(course: Course) -> bytes:
     """Observation and reward over the steps of an episode, as static PNG."""
     figure = Figure(figsize=(8.0, 2.6), facecolor="none")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
     figure.subplots_adjust(left=0.08, right=0.98, top=0.88, bottom=0.18, wspace=0.25)
-    values: Any = np.stack(observations)[:, :MOST_LINES]  # (steps, components)
+    values: Any = np.stack(course.observations)  # (steps, components)
     for component in range(values.shape[1]):
         left.plot(values[:, component], linewidth=1.2, label=f"obs[{component}]")
-    right.plot(rewards, linewidth=1.2)
+    right.plot(course.rewards, linewidth=1.2)
     left.legend(fontsize=7, frameon=False, labelcolor=TEXT, ncols=2)
     for ax, title, unit in ((left, "What it saw", "observation"), (right, "What it got", "reward")):
         style(ax)

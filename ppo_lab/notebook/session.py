@@ -2,51 +2,54 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from IPython.core.getipython import get_ipython
 
+from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.export import Policy
 from ppo_lab.notebook.history import History
-from ppo_lab.trainer import Trainer, Update
+from ppo_lab.notebook.last_update import LastUpdate
+from ppo_lab.notebook.training import Others, Training
+from ppo_lab.trainer import Trainer
 
 T = TypeVar("T")
+OVER = "training is over; launch(session.trainer) goes on"
 
 
 class View(Protocol):
-    """What shows a session: the dashboard, or lines of text. Called by the thread that trains."""
+    """What shows a session: the dashboard, or lines of text.
+
+    `refresh` and `finish` are called by the thread that trains.
+    """
 
     def refresh(self, session: Session, force: bool = False) -> None:
         """An update is done: show it, if it is time to; force: show it anyway."""
         ...
 
     def finish(self, session: Session) -> None:
-        """Training is over: leave a picture that stays."""
+        """Training is over: leave pictures that stay."""
+        ...
+
+    def show(self, session: Session) -> None:
+        """Show it (again) under the cell that asks."""
         ...
 
 
 class Session:
     """Training under way, or over. Every method may be called from any thread and any cell."""
 
-    def __init__(self, trainer: Trainer, history: History | None = None) -> None:
-        self.trainer = trainer
-        self.records = history if history is not None else History()
-        self.error: BaseException | None = None  # what ended training, if not the end of it
-        self._view: View | None = None
-        self._done = threading.Event()
-        self._stop = False
-        self._paused = False
-        self._asked: dict[str, tuple[Any, int]] = {}  # setting -> value asked for, updates done by then
-        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # for the training thread to do
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+    def __init__(self, trainer: Trainer, history: History | None = None, others: Others | None = None) -> None:
+        """history, others: of the session before, where this one goes on from there."""
+        self._training = Training(trainer, history if history is not None else History(), others or {})
+        self.view: View | None = None
 
     def __repr__(self) -> str:
         state = "failed" if self.error else "paused" if self.paused else "training" if self.running else "done"
@@ -57,12 +60,32 @@ class Session:
     @property
     def running(self) -> bool:
         """Training has not ended; it may be paused."""
-        return not self._done.is_set()
+        return not self._training.done.is_set()
 
     @property
     def paused(self) -> bool:
         """`pause` was called and `resume` was not."""
-        return self._paused and self.running
+        return self._training.paused and self.running
+
+    @property
+    def trainer(self) -> Trainer:
+        """The trainer; after a fork or a rewind, that of the new run."""
+        return self._training.trainer
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended training, if not the end of it."""
+        return self._training.error
+
+    @property
+    def records(self) -> History:
+        """The numbers of every update so far."""
+        return self._training.records
+
+    @property
+    def others(self) -> Others:
+        """Runs that this one was forked from: name -> history."""
+        return self._training.others
 
     @property
     def history(self) -> dict[str, np.ndarray]:
@@ -72,126 +95,132 @@ class Session:
     def wait(self) -> None:
         """Return when training is over; raise what it raised. The interrupt button ends training, not the notebook."""
         try:
-            self._done.wait()
+            self._training.done.wait()
         except KeyboardInterrupt:
             self.stop()
         if self.error is not None:
             raise self.error
 
     def stop(self, wait: bool = True) -> None:
-        """End training at the next update boundary. `launch(trainer)` goes on from there."""
-        self._stop = True
-        self._calls.put(_nothing)  # wakes a paused session
-        if wait and threading.current_thread() is not self._thread:
-            self._done.wait()
+        """End training at the next update boundary. `launch(session.trainer)` goes on from there."""
+        self._training.stop = True
+        self._training.boundary.wake()  # a paused session
+        if wait and not self._training.boundary.is_here():
+            self._training.done.wait()
 
     def pause(self) -> None:
         """Hold training at the next update boundary."""
-        self._paused = True
+        self._training.paused = True
 
     def resume(self) -> None:
         """Go on after `pause`."""
-        self._paused = False
-        self._calls.put(_nothing)
+        self._training.paused, self._training.left = False, 0
+        self._training.boundary.wake()
+
+    def step(self, updates: int = 1, wait: bool = True) -> None:
+        """Do this many updates, and hold; wait: return when they are done. Raises RunError if training is over."""
+        if updates < 1:
+            raise ConfigError(f"step: at least one update, got {updates}")
+        if not self.running:
+            raise RunError(OVER)
+        self._training.left += updates
+        self._training.paused = True
+        self._training.boundary.wake()
+        while wait and self.running and self.at_boundary(lambda: self._training.left):
+            pass
+
+    def succeeds(self, trainer: Trainer) -> bool:
+        """`trainer` is the one that trains here, or one whose place a fork has taken."""
+        return trainer is self.trainer or trainer in self._training.replaced
 
     def set(self, *, source: str = "code", **changes: Any) -> None:
         """Change settings of ppo while it trains, e.g. set(learning_rate=1e-4). Raises ConfigError."""
-        self.trainer.set(source=source, **changes)
-        with self._lock:
-            self._asked.update({key: (value, self.trainer.state.update) for key, value in changes.items()})
+        self._training.wishes.ask(self.trainer, source, changes)
+
+    def undo(self, *, source: str = "code") -> dict[str, Any]:
+        """Take back the last change made with `set` or a slider; again: the one before. Returns what was asked for.
+
+        A setting with a schedule goes back to where the schedule would be now.
+        """
+        return self._training.wishes.undo(self.trainer, source)
+
+    @property
+    def can_undo(self) -> bool:
+        """There is a change to take back."""
+        return self._training.wishes.can_undo
 
     @property
     def pending(self) -> dict[str, Any]:
         """Changes made by `set` that the trainer has not taken yet: it does so when the next update begins."""
-        with self._lock:
-            return {key: value for key, (value, _) in self._asked.items()}
+        return self._training.wishes.pending
+
+    def save(self) -> Path | None:
+        """A checkpoint, at the next update boundary. Raises RunError if there is no run folder."""
+        return self.at_boundary(self.trainer.save)
+
+    def fork(self, at: int | str | None = None, **overrides: Any) -> str:
+        """Go on in a new run that begins at a checkpoint of this one.
+
+        at: the checkpoint's step, "latest" or "best"; None: save one now, and begin there.
+        overrides: settings of ppo for the new run, e.g. fork(clip_coef=0.1). The old run is closed and stays as it is.
+        Returns the new run's name; `session.trainer` is its trainer. Raises RunError or ConfigError, and then goes on
+        with the old one.
+        """
+        settings = {key if "." in key else f"ppo.{key}": value for key, value in overrides.items()}
+        return self.at_boundary(lambda: self._training.fork(at, settings))
 
     def policy(self) -> Policy:
         """The policy at the last update boundary, as a copy. While training runs, this waits for the next boundary."""
-        return self.at_boundary(self.trainer.policy)
+        return self.at_boundary(lambda: self.trainer.policy())
+
+    def last_update(self) -> LastUpdate | None:
+        """What the last update learned from and what it made of it; None before the first."""
+        return self.at_boundary(self._training.look_inside)
+
+    def dashboard(self) -> None:
+        """Show this session again, under this cell: after a reload of the page, or to have it nearer."""
+        if self.view is not None:
+            self.view.show(self)
 
     def at_boundary(self, call: Callable[[], T]) -> T:
         """Have `call()` done between two updates, where nothing of the trainer moves; returns what it returns."""
-        answer: Future[T] = Future()
-        with self._lock:
-            elsewhere = self.running and threading.current_thread() is not self._thread
-            if elsewhere:
-                self._calls.put(lambda: _answer(answer, call))
-        if not elsewhere:
-            _answer(answer, call)
-        return answer.result()
+        return self.soon(call).result()
 
-    # ---- the training thread ---------------------------------------------------------------------------------------
+    def soon(self, call: Callable[[], T]) -> Future[T]:
+        """The same without waiting for it."""
+        return self._training.boundary.ask(call)
+
+    # ---- for `launch` ------------------------------------------------------------------------------------------------
 
     def train_in_background(self, view: View) -> None:
         """Start a thread that trains and shows it; called once, from the cell it belongs to."""
         shell: Any = get_ipython()
         cell = shell.get_parent() if shell is not None and hasattr(shell, "get_parent") else None
+        begun = threading.Event()
 
         def train() -> None:
             if cell is not None:
                 shell.set_parent(cell)  # else prints, pictures and errors appear under whichever cell ran last
-            self._train(view)
+            self._train(view, begun)
             if self.error is not None and shell is not None:
                 shell.showtraceback(_exception_info(self.error))
 
         # daemon: a kernel restart does not wait for it
-        self._thread = threading.Thread(target=train, name="ppo_lab training", daemon=True)
-        self._thread.start()
+        threading.Thread(target=train, name="ppo_lab training", daemon=True).start()
+        begun.wait()
 
     def train_here(self, view: View) -> None:
         """Train and show it until training is over; raises what it raised."""
-        self._thread = threading.current_thread()
-        self._train(view)
+        self._train(view, threading.Event())
         if self.error is not None:
             raise self.error
 
-    def _train(self, view: View) -> None:
-        self._view = view
-        try:
-            self._updates()
-        except BaseException as error:
-            self.error = error
-        try:
-            self._show(lambda: view.finish(self))
-        finally:
-            with self._lock:
-                self._done.set()  # from here on nobody puts a call in the queue
-            while not self._calls.empty():
-                self._calls.get()()
+    def _train(self, view: View, begun: threading.Event) -> None:
+        self.view = view
+        self._training.run(self._refresh, lambda: self._show(lambda: view.finish(self)), begun)
 
-    def _updates(self) -> None:
-        try:
-            for update in self.trainer:
-                self._take(update)
-                if self._boundary():
-                    break
-        except KeyboardInterrupt:  # only on the main thread; the update it fell into is done to its end
-            self._stop = True
-            for update in self.trainer:
-                self._take(update)
-                break
-
-    def _take(self, update: Update) -> None:
-        self.records.append(update)
-        live = self.trainer.state.live
-        with self._lock:
-            for key, (value, updates_before) in list(self._asked.items()):
-                taken = key in live and live[key].value == value
-                if taken or update.update > updates_before + 1:  # it was taken, and changed again since
-                    del self._asked[key]
-        self._refresh()
-
-    def _boundary(self) -> bool:
-        """Between two updates: do what other threads asked for, wait while paused. True: stop."""
-        if self._paused and not self._stop:
-            self._refresh(force=True)
-        while not self._stop and (self._paused or not self._calls.empty()):
-            self._calls.get()()
-        return self._stop
-
-    def _refresh(self, force: bool = False) -> None:
-        view = self._view
+    def _refresh(self, force: bool) -> None:
+        view = self.view
         if view is not None:
             self._show(lambda: view.refresh(self, force))
 
@@ -200,14 +229,7 @@ class Session:
             show()
         except Exception as error:  # a picture that cannot be drawn is no reason to lose a run
             warnings.warn(f"the view of this session failed: {type(error).__name__}: {error}", stacklevel=2)
-            self._view = None
-
-
-def _answer(answer: Future[T], call: Callable[[], T]) -> None:
-    try:
-        answer.set_result(call())
-    except BaseException as error:
-        answer.set_exception(error)
+            self.view = None
 
 
 def _exception_info(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
@@ -216,7 +238,3 @@ def _exception_info(error: BaseException) -> tuple[type[BaseException], BaseExce
     while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     return type(error), error, trace
-
-
-def _nothing() -> None:
-    pass

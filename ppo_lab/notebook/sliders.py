@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import ipywidgets as widgets
@@ -44,40 +45,71 @@ def slider_label(value: float) -> str:
 
 
 class Slider:
-    """One setting: the slider, and what is in force."""
+    """One setting: the slider, and what is in force. Called by one thread at a time: the owner holds a lock."""
 
     def __init__(self, key: str, current: float, change: Callable[[str, Any], None]) -> None:
         """change: called with key and value when the person has moved the slider. It may raise LabError."""
         self.key = key
         self._change = change
+        self._asked_for = current  # the last value known to be wished for, by whomever
+        self._moving = False  # it is not the person who moves it
         # An explicit list of values, not a FloatSlider: that one rounds the value it is given to its own grid when the
         # browser draws it and sends the rounded one back, which changes a setting that nobody has touched.
         self.slider = widgets.SelectionSlider(
-            options=[(slider_label(value), value) for value in slider_values(key, current)],
+            options=_options(key, current),
             value=current,
             description=key,
             continuous_update=False,  # one change a drag
             tooltip=PPOConfig.model_fields[key].description,
-            style={"description_width": "90px"},
-            layout={"width": "330px"},
+            style={"description_width": "105px"},
+            layout={"width": "325px"},
         )
-        self.note = widgets.HTML(layout={"margin": "0 0 0 100px"})
+        self.note = widgets.HTML(layout={"margin": "-6px 0 0 98px", "height": "22px"})
         self.slider.observe(self._moved, names="value")
         self.widget = widgets.VBox([self.slider, self.note])
 
-    def show(self, in_force: float, pending: float | None) -> None:
-        """Say beside the slider what the trainer uses now, or what it has been asked for and not taken yet."""
+    def show(self, in_force: float, pending: float | None, wished: float) -> None:
+        """Say beside the slider what the trainer uses now, or what it has been asked for and not taken yet.
+
+        wished: the setting as the last change left it. Where that came from elsewhere, the knob goes there.
+        """
         used = slider_label(float(f"{in_force:.3g}"))
         if pending is not None:
             self.note.value = f"<i>pending: {slider_label(pending)}; in force: {used}</i>"
         else:
             self.note.value = f"in force: {used}"
+        if wished != self._asked_for:
+            self._move_to(wished)
+
+    def close(self) -> None:
+        """Take the widgets out of the notebook."""
+        for widget in (self.slider, self.note, self.widget):
+            widget.close()
+
+    def _move_to(self, value: float) -> None:
+        """Put the knob there; that is not the person's doing."""
+        self._asked_for = value
+        self._moving = True
+        try:
+            if value not in {offered for _, offered in self.slider.options}:
+                self.slider.options = _options(self.key, value)
+            self.slider.value = value
+        finally:
+            self._moving = False
 
     def _moved(self, change: Any) -> None:
+        if self._moving:
+            return
+        before, self._asked_for = self._asked_for, change["new"]
         try:
             self._change(self.key, change["new"])
         except LabError as error:
-            self.note.value = f"<b>{error}</b>"
+            self._move_to(before)
+            self.note.value = f"<b>{escape(str(error))}</b>"
+
+
+def _options(key: str, current: float) -> list[tuple[str, float]]:
+    return [(slider_label(value), value) for value in slider_values(key, current)]
 
 
 def _round_step(step: float) -> float:

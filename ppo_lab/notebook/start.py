@@ -23,17 +23,20 @@ def launch(trainer: Trainer) -> Session:
     cells can be run. Headless (papermill, nbval, nbconvert, a plain script): it blocks, prints a line now and then, and
     leaves the same picture. The environment variable PPO_LAB_UI=0 or 1 overrules who is there.
 
+    `session.dashboard()` shows a running session again, e.g. after the page was reloaded.
+
     There is one session at a time: launching stops the one before at its next update. Launching the same trainer again
-    goes on where it stopped. What training raises, it raises here or shows under this cell, and in `Session.wait`.
+    goes on where it stopped; one that was forked goes on with the fork. What training raises, it raises here or shows
+    under this cell, and in `Session.wait`.
     """
     global _current
-    history = History()
+    history, others = History(), {}
     if _current is not None:
         _current.stop()
-        if _current.trainer is trainer:
-            history = _current.records
+        if _current.succeeds(trainer):
+            trainer, history, others = _current.trainer, _current.records, _current.others
     announce(trainer)
-    _current = Session(trainer, history)
+    _current = Session(trainer, history, others)
     if ui_attached():
         from ppo_lab.notebook.dashboard import Dashboard  # ipywidgets only where they are used
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.getipython import get_ipython
 from IPython.display import display
-from matplotlib.figure import Figure
 
-from ppo_lab.notebook.plots import dashboard_figure, number, to_png
+from ppo_lab.notebook import contents
+from ppo_lab.notebook.health import as_markdown
+from ppo_lab.notebook.plots.canvas import number, to_png
 
 if TYPE_CHECKING:
     from ppo_lab.notebook.session import Session
@@ -30,17 +31,24 @@ class Lines:
             print(progress_line(session), flush=True)
 
     def finish(self, session: Session) -> None:
-        """The picture and the last line."""
+        """The pictures and the last line."""
+        self.show(session)
+
+    def show(self, session: Session) -> None:
+        """The same again: there is nothing else to see."""
         if get_ipython() is not None:
-            display(as_bundle(to_png(figure_of(session)), progress_line(session)), raw=True)
+            for bundle in pictures(session):
+                display(bundle, raw=True)
         print(closing_line(session), flush=True)
 
 
-def figure_of(session: Session, figure: Figure | None = None) -> Figure:
-    """Learning curve and dials of a session; `figure` is an earlier one to draw anew."""
-    trainer = session.trainer
-    num_actions = getattr(trainer.envs.action_space, "n", None)  # of a Discrete space
-    return dashboard_figure(session.history, trainer.state.total_timesteps, num_actions, figure)
+def pictures(session: Session) -> list[dict[str, Any]]:
+    """A twin of every panel that stays without a kernel, for `display(..., raw=True)`. The first one has the return."""
+    figures = [contents.learning(session, None, session.others), contents.dials(session), contents.inside(session)]
+    lines = [progress_line(session), "KL, clip fraction, entropy, critic, gradients, losses", "the last update"]
+    found = [as_bundle(to_png(figure), line) for figure, line in zip(figures, lines, strict=True) if figure is not None]
+    words = [as_markdown(contents.health(session)), contents.journal_markdown(session)]
+    return [*found, *({"text/markdown": text, "text/plain": text} for text in words)]
 
 
 def as_bundle(png: bytes, text: str) -> dict[str, Any]:
@@ -64,7 +72,8 @@ def progress_line(session: Session) -> str:
 def closing_line(session: Session) -> str:
     """How it ended."""
     if session.error is not None:
-        return f"failed at {progress_line(session)}"
+        error = session.error
+        return f"failed at {progress_line(session)}: {type(error).__name__}: {error}"
     if session.trainer.finished:
         return f"done: {progress_line(session)}"
-    return f"stopped at {progress_line(session)}; launch(trainer) goes on from here"
+    return f"stopped at {progress_line(session)}; launch(session.trainer) goes on from here"

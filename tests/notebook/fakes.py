@@ -40,3 +40,16 @@ def trainer(updates: int = 6, **overrides: object) -> Trainer:
         "run.root": None,
     }
     return Trainer(override(Config(), {**small, **overrides}))
+
+
+class Silent:
+    """A view that shows nothing."""
+
+    def refresh(self, session, force=False):
+        pass
+
+    def finish(self, session):
+        pass
+
+    def show(self, session):
+        pass

@@ -17,7 +17,7 @@ def trained(updates=30, **overrides):
     session = Session(trainer(updates, **overrides))
     for update in session.trainer:
         session.records.append(update)
-    session._done.set()
+    session._training.done.set()
     session.trainer.close()
     return session
 
@@ -47,7 +47,7 @@ def test_before_the_first_episode_it_says_so():
 
 def test_while_training_it_says_so_and_writes_nothing(tmp_path):
     session = trained(**{"run.root": str(tmp_path), "run.name": "mine"})
-    session._done.clear()
+    session._training.done.clear()
     session._thread = __import__("threading").current_thread()  # so that it is answered here
     assert "still under way" in str(report(session))
     assert not (tmp_path / "mine" / "summary.json").exists()

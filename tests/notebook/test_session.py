@@ -12,29 +12,22 @@ from ppo_lab.notebook import dashboard, start, static
 from ppo_lab.notebook.report import report
 from ppo_lab.notebook.session import Session
 from ppo_lab.notebook.start import launch, ui_attached
-from tests.notebook.fakes import trainer
-
-
-class Silent:
-    """A view that shows nothing."""
-
-    def refresh(self, session, force=False):
-        pass
-
-    def finish(self, session):
-        pass
+from tests.notebook.fakes import Silent, trainer
 
 
 class Handle:
     """Where a notebook would show something."""
 
-    shown: list
-
     def __init__(self):
-        self.shown = []
+        self.shown, self.below = [], []
 
     def update(self, what, raw=False):
         self.shown.append(what)
+
+    def display(self, what, raw=False, display_id=None):
+        if display_id is None:
+            self.below.append(what)
+        return self
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +44,7 @@ def handle(monkeypatch):
     """Somebody watches: `launch` trains in the background under a real dashboard, shown to this handle."""
     handle = Handle()
     monkeypatch.setenv("PPO_LAB_UI", "1")
-    monkeypatch.setattr(dashboard, "display", lambda what, display_id: handle)
+    monkeypatch.setattr(dashboard, "display", handle.display)
     return handle
 
 
@@ -106,12 +99,25 @@ def test_headless_training_is_the_same_too():
     assert ours.fingerprint() == alone
 
 
-def test_a_picture_takes_the_place_of_the_widgets(handle):
+def test_pictures_take_the_place_of_the_widgets(handle):
     running = launch(trainer(4))
     running.wait()
-    (bundle,) = handle.shown
-    assert set(bundle) == {"image/png", "text/plain"}
-    assert "256 of 256 steps" in bundle["text/plain"]
+    (first,) = handle.shown
+    assert set(first) == {"image/png", "text/plain"}
+    assert "256 of 256 steps" in first["text/plain"]
+    kinds = ["image/png" if "image/png" in bundle else "text/markdown" for bundle in handle.below]
+    assert kinds == ["image/png", "image/png", "text/markdown", "text/markdown"]  # dials, inside; health, journal
+
+
+def test_the_dashboard_can_be_shown_again(handle):
+    running = launch(trainer(1_000_000))
+    running.dashboard()  # in another cell
+    running.policy()
+    running.stop()
+    assert len(handle.shown) == 2  # pictures in both
+    below = len(handle.below)
+    running.dashboard()
+    assert len(handle.below) == 2 * below + 1  # no widgets any more: all the pictures
 
 
 def test_an_error_in_the_background_is_raised_by_wait():
@@ -158,7 +164,7 @@ def test_an_interrupt_stops_at_an_update_and_training_goes_on(capsys):
 
 def test_an_interrupted_wait_stops(monkeypatch):
     running = background(trainer(1_000_000))
-    monkeypatch.setattr(running, "_done", InterruptedOnce(running._done))
+    monkeypatch.setattr(running._training, "done", InterruptedOnce(running._training.done))
     running.wait()
     assert not running.running
 

@@ -58,8 +58,8 @@ def test_an_unknown_key_names_the_known_ones():
 def test_only_the_person_changes_anything():
     changes = []
     slider = Slider("learning_rate", 2.5e-3, lambda key, value: changes.append((key, value)))
-    slider.show(2.5e-3, None)
-    slider.show(1.7e-3, None)  # a schedule moves on
+    slider.show(2.5e-3, None, 2.5e-3)
+    slider.show(1.7e-3, None, 2.5e-3)  # a schedule moves on
     slider.slider.send_state()  # what a browser gets when it draws it
     assert slider.slider.value == 2.5e-3
     assert changes == []
@@ -69,10 +69,10 @@ def test_only_the_person_changes_anything():
 
 def test_pending_is_said_until_it_is_in_force():
     slider = Slider("clip_coef", 0.2, lambda key, value: None)
-    slider.show(0.2, 0.1)
+    slider.show(0.2, 0.1, 0.1)
     assert "pending: 0.1" in slider.note.value
     assert "in force: 0.2" in slider.note.value
-    slider.show(0.1, None)
+    slider.show(0.1, None, 0.1)
     assert slider.note.value == "in force: 0.1"
 
 
@@ -82,7 +82,22 @@ def test_a_refused_change_is_said():
 
     slider = Slider("gamma", 0.99, refuse)
     slider.slider.value = slider_values("gamma", 0.99)[-1]
-    assert "needs gamma < 1" in slider.note.value
+    assert "needs gamma &lt; 1" in slider.note.value
+    assert slider.slider.value == 0.99  # the knob shows what rules
+
+
+@pytest.mark.parametrize("value", [0.1, 0.123])  # on the slider's grid, and off it
+def test_a_change_from_elsewhere_moves_the_knob_and_nothing_else(value):
+    changes = []
+    slider = Slider("clip_coef", 0.2, lambda key, value: changes.append(value))
+    slider.show(0.2, value, value)
+    assert slider.slider.value == value
+    slider.show(value, None, value)
+    slider.show(0.2, None, 0.2)  # undone
+    assert slider.slider.value == 0.2
+    assert changes == []
+    slider.slider.value = 0.3
+    assert changes == [0.3]
 
 
 @pytest.mark.parametrize("cost", [0.001, 0.05, 0.3, 2.0])

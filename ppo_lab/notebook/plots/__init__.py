@@ -1,21 +1,59 @@
 """Pictures of runs, from arrays."""
 
+from ppo_lab.notebook.differences import differences
 from ppo_lab.notebook.plots.canvas import number, steps, style, to_png
-from ppo_lab.notebook.plots.dials import HEALTHY, dashboard_figure, dials, entropy_range
-from ppo_lab.notebook.plots.learning import learning_curve
+from ppo_lab.notebook.plots.compare import compare, lineage, plot_seeds
+from ppo_lab.notebook.plots.dials import HEALTHY, dashboard_figure, dials, dials_figure, entropy_range
+from ppo_lab.notebook.plots.frozen import (
+    course_figure,
+    drift_figure,
+    minibatch_figure,
+    rollout_figure,
+    surrogate_figure,
+)
+from ppo_lab.notebook.plots.inside import inside_figure
+from ppo_lab.notebook.plots.learning import learning_curve, learning_figure
 from ppo_lab.notebook.plots.runs import new_figure, plot_lineage, plot_runs
+from ppo_lab.notebook.plots.walkthrough import (
+    clip_figure,
+    critics_figure,
+    episode_figure,
+    habits_figure,
+    leash_figure,
+    noise_figure,
+    patience_figure,
+)
 
 __all__ = [
     "HEALTHY",
+    "clip_figure",
+    "compare",
+    "course_figure",
+    "critics_figure",
     "dashboard_figure",
     "dials",
+    "dials_figure",
+    "differences",
+    "drift_figure",
     "entropy_range",
+    "episode_figure",
+    "habits_figure",
+    "inside_figure",
     "learning_curve",
+    "learning_figure",
+    "leash_figure",
+    "lineage",
+    "minibatch_figure",
     "new_figure",
+    "noise_figure",
     "number",
+    "patience_figure",
     "plot_lineage",
     "plot_runs",
+    "plot_seeds",
+    "rollout_figure",
     "steps",
     "style",
+    "surrogate_figure",
     "to_png",
 ]

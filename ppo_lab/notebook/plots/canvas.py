@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import StepPatch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 Columns = Mapping[str, np.ndarray]  # name -> value at every update, NaN where there was none
@@ -20,7 +24,27 @@ Columns = Mapping[str, np.ndarray]  # name -> value at every update, NaN where t
 TEXT = "#787e88"  # contrast above 4 on white and on JupyterLab's dark page
 # after the palette of Okabe and Ito, which the colour-blind tell apart; the blue is lighter, for dark pages
 BLUE, GREEN, VERMILLION = "#2383cc", "#009E73", "#D55E00"
+OCHRE = "#BD8B13"
+COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", OCHRE)  # each with a contrast of 3 or more on both pages
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))  # a second way to tell runs apart
 MOST_POINTS = 1500  # more than a panel has pixels
+MOST_NOTES = 8  # changes that are written out
+LONGEST_NAME = 28
+
+
+class Change(Protocol):
+    """A line of the journal, as `ppo_lab.read_journal` gives it."""
+
+    @property
+    def update(self) -> int: ...  # noqa: D102
+    @property
+    def global_step(self) -> int: ...  # noqa: D102
+    @property
+    def key(self) -> str: ...  # noqa: D102
+    @property
+    def old(self) -> Any: ...  # noqa: D102
+    @property
+    def new(self) -> Any: ...  # noqa: D102
 
 
 def to_png(figure: Figure, dpi: int = 100, compress_level: int = 6) -> bytes:
@@ -48,7 +72,8 @@ def number(value: float, digits: int = 2) -> str:
     if value and not 1e-3 <= abs(value) < 1e5:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         return f"{float(mantissa):g}e{int(exponent)}"
-    return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+    text = f"{value:.{digits}g}"
+    return f"{value:.0f}" if "e" in text else text
 
 
 def steps(value: float, _position: int | None = None) -> str:
@@ -59,10 +84,27 @@ def steps(value: float, _position: int | None = None) -> str:
     return f"{value:.4g}"
 
 
+def percent(share: float) -> str:
+    """A share for a title."""
+    return f"{number(100.0 * share)} %"
+
+
+def setting(value: Any) -> str:
+    """The value of a setting: 0.0003, 100,000, none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return "none" if value is None else str(value)
+    return f"{value:,}" if isinstance(value, int) else number(value)
+
+
+def short(name: str) -> str:
+    """The name, or its beginning and its end, which is where names of runs differ. A $ would begin a formula."""
+    half = LONGEST_NAME // 2
+    return (name if len(name) <= LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}").replace("$", r"\$")
+
+
 def blank(ax: Axes) -> None:
     """Axes in our style with nothing drawn on them, whether they are new or were used before."""
-    legend = ax.get_legend()
-    for artist in [*ax.lines, *ax.collections, *ax.patches, *ax.texts, *([legend] if legend else [])]:
+    for artist in [*ax.lines, *ax.collections, *ax.patches, *ax.texts, *filter(None, [ax.get_legend()])]:
         artist.remove()
     ax.set_ylim(0.0, 1.0)
     if ax.patch.get_alpha() != 0.0:
@@ -83,19 +125,85 @@ def finite(step: np.ndarray, value: np.ndarray) -> np.ndarray:
     return rows
 
 
+def points(columns: Columns, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values to draw, (points,) each."""
+    step, value = column(columns, "global_step"), column(columns, metric)
+    rows = finite(step, value)
+    return step[rows], value[rows]
+
+
+def own(columns: Columns, changes: Sequence[Change]) -> list[Change]:
+    """Changes made in this run, without those its journal took over from the parent."""
+    update = np.asarray(columns.get("update", ()))
+    first = float(update[0]) if len(update) else -math.inf
+    return [change for change in changes if change.update >= first]
+
+
+def mark(ax: Axes, at: float, text: str, color: str, step: np.ndarray, value: np.ndarray) -> Line2D:
+    """A triangle and its number on the curve where a change took effect; at the bottom where there is no curve yet."""
+    begun = len(step) > 0
+    y = float(np.interp(at, step, value)) if begun else 0.0
+    place = ax.transData if begun else ax.get_xaxis_transform()
+    (triangle,) = ax.plot(
+        [at], [y], color=color, marker="^", markersize=8, markeredgecolor=TEXT, linestyle="none", zorder=3,
+        clip_on=False, transform=place,
+    )  # fmt: skip
+    ax.annotate(
+        text, (at, y), xycoords=place, xytext=(0, 6), textcoords="offset points", ha="center", color=TEXT, fontsize=9,
+        fontweight="bold",
+    )  # fmt: skip
+    return triangle
+
+
+def legend(ax: Axes, notes: Sequence[tuple[Any, str]]) -> None:
+    """Right of the axes, where it covers no curve. notes: a drawn thing and its text."""
+    handles, texts = zip(*notes, strict=True)
+    ax.legend(
+        handles, texts, loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8, frameon=False, labelcolor=TEXT,
+        handlelength=2.6, borderaxespad=0.0,
+    )  # fmt: skip
+
+
 def marker(step: np.ndarray) -> str:
     """Dots where points are few: a line through one point is not seen."""
     return "." if len(step) < 15 else ""
 
 
 def steps_axis(ax: Axes, step: np.ndarray, total_timesteps: int | None) -> None:
-    """Env steps from 0 to the end of the run."""
-    end = max([float(step[-1])] if len(step) else [0.0], default=0.0)
-    end = max(end, float(total_timesteps or 0)) or 1.0
+    """Env steps from 0 to the end of the run; no further than what is done fills a fifth of the axis."""
+    done = float(step[-1]) if len(step) else 0.0
+    planned = float(total_timesteps or 0)
+    end = max(done, min(planned, 5.0 * done) if done else planned) or 1.0
     ax.set_xlim(0, end)
     ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.xaxis.set_major_formatter(FuncFormatter(steps))
     ax.set_xlabel("env steps", color=TEXT, fontsize=8)
+
+
+def spread(values: np.ndarray) -> tuple[float, float]:
+    """Limits between which nearly all values lie."""
+    known = np.asarray(values, dtype=float)[np.isfinite(values)]
+    low, high = map(float, np.quantile(known, (0.003, 0.997))) if known.size else (0.0, 0.0)
+    room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+    return low - room, high + room
+
+
+def dots(ax: Axes, x: np.ndarray, y: np.ndarray, color: str) -> None:
+    """A scatter; few dots are bigger."""
+    size = 2.4 if len(x) > 100 else 4.5
+    ax.plot(x, y, color=color, linestyle="none", marker="o", markersize=size, markeredgewidth=0, alpha=0.6)
+
+
+def numbers(axis: Axis, most: int = 4) -> None:
+    """Ticks as short numbers."""
+    axis.set_major_locator(MaxNLocator(most))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value, digits=3)))
+
+
+def staircase(ax: Axes, values: np.ndarray, edges: np.ndarray, baseline: Any, color: Any) -> None:
+    """The area under a staircase: values, (n,), over edges, (n + 1,); down to the baseline, a number or (n,)."""
+    # not ax.stairs: that looks for the extent of every segment, which takes longer than all the drawing
+    ax.add_artist(StepPatch(values, edges, baseline=baseline, fill=True, color=color, linewidth=0))
 
 
 def title(ax: Axes, text: str, color: str = TEXT) -> None:

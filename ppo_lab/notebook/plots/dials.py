@@ -1,4 +1,4 @@
-"""The dials: diagnostics of the update beside the range they have in a healthy run."""
+"""The dials: diagnostics of the update, beside the range they have in a healthy run where there is one."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ppo_lab.notebook.plots.canvas import (
     Columns,
     blank,
     column,
-    finite,
     marker,
     number,
+    points,
     steps_axis,
     title,
 )
@@ -66,19 +66,45 @@ HEALTHY = {
 }  # fmt: skip
 
 
+# No height of these is good or bad by itself; `_trend` says where they go.
+MORE = {
+    "update/grad_norm": Dial(
+        "Gradient norm", "before clipping", math.nan, math.nan, "", "", "",
+        "mean over the gradient steps of an update; a longer one is cut to max_grad_norm, which is common and harmless",
+        floor=0.0,
+    ),
+    "loss/policy": Dial(
+        "Policy loss", "surrogate", math.nan, math.nan, "", "says little", "",
+        "it begins anew around 0 in every update: a falling one is no progress, a rising one no decline",
+    ),
+    "loss/value": Dial(
+        "Value loss", "squared error", math.nan, math.nan, "", "", "",
+        "squares of returns: it grows where returns grow; explained variance says whether the critic is any good",
+    ),
+    "update/learning_rate": Dial(
+        "Learning rate", "in force", math.nan, math.nan, "", "", "",
+        "with schedule and live changes",
+    ),
+}  # fmt: skip
+
+
 def dials(
     columns: Columns,
     axes: Sequence[Axes],
     total_timesteps: int | None = None,
     entropy_range: tuple[float, float] | None = None,
+    target_kl: float | None = None,
 ) -> None:
     """KL, clip fraction, entropy and explained variance, one on each of four axes, their healthy range shaded.
 
-    entropy_range: see `entropy_range`; None shades nothing. The title says where the newest values lie.
+    entropy_range: see `entropy_range`; None shades nothing. target_kl: the range of KL ends at 1.5 x it. The title says
+    where the newest values lie.
     """
     for (name, dial), ax in zip(HEALTHY.items(), axes, strict=True):
         if name == "loss/entropy" and entropy_range is not None:
             dial = dial._replace(low=entropy_range[0], high=entropy_range[1])
+        if name == "update/approx_kl" and target_kl is not None:
+            dial = dial._replace(high=1.5 * target_kl)
         _dial(name, dial, columns, ax, total_timesteps)
 
 
@@ -109,6 +135,43 @@ def dashboard_figure(
     return figure
 
 
+def dials_figure(
+    columns: Columns,
+    total_timesteps: int | None = None,
+    num_actions: int | None = None,
+    target_kl: float | None = None,
+    max_grad_norm: float | None = None,
+    figure: Figure | None = None,
+) -> Figure:
+    """Eight dials: KL, clip fraction, entropy, explained variance; gradient norm, the two losses, learning rate.
+
+    target_kl: the healthy KL ends at 1.5 x it, where an update stops early. max_grad_norm: gradients are cut to it.
+    figure: one that this function returned earlier, to draw anew.
+    """
+    figure = figure if figure is not None else _eight_axes()
+    upper, lower = figure.axes[:4], figure.axes[4:]
+    dials(columns, upper, total_timesteps, entropy_range(num_actions), target_kl)
+    for (name, dial), ax in zip(MORE.items(), lower, strict=True):
+        if name == "update/grad_norm" and max_grad_norm is not None:
+            dial = dial._replace(below=f"below {number(max_grad_norm)}", above=f"cut to {number(max_grad_norm)}")
+            _dial(name, dial, columns, ax, total_timesteps, line=max_grad_norm)
+        else:
+            _dial(name, dial, columns, ax, total_timesteps)
+    for ax in upper:
+        ax.set_xlabel("")  # the one below has it, and its numbers
+        ax.tick_params(labelbottom=False)
+    return figure
+
+
+def _eight_axes() -> Figure:
+    figure = Figure(figsize=(10.0, 4.2), facecolor="none")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, 4, left=0.067, right=0.988, top=0.935, bottom=0.115, hspace=0.3, wspace=0.42)
+    for i in range(8):
+        figure.add_subplot(grid[i // 4, i % 4])
+    return figure
+
+
 def _five_axes() -> Figure:
     figure = Figure(figsize=(10.0, 4.2), facecolor="none")
     FigureCanvasAgg(figure)
@@ -121,34 +184,55 @@ def _five_axes() -> Figure:
     return figure
 
 
-def _dial(name: str, dial: Dial, columns: Columns, ax: Axes, total_timesteps: int | None) -> None:
+def _dial(
+    name: str, dial: Dial, columns: Columns, ax: Axes, total_timesteps: int | None, line: float = math.nan
+) -> None:
+    """line: a value to draw a line at, because another thing happens above it than below it."""
     blank(ax)
-    step, value = column(columns, "global_step"), column(columns, name)
-    steps_axis(ax, step, total_timesteps)
+    steps_axis(ax, column(columns, "global_step"), total_timesteps)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, digits=3)))
     ax.set_ylabel(dial.unit, color=TEXT, fontsize=8)
-    rows = finite(step, value)  # (points,)
-    if not rows.size:
+    step, value = points(columns, name)
+    if not len(step):
         ax.yaxis.set_major_locator(NullLocator())
-        return title(ax, f"{dial.name}: nothing yet", TEXT)
-    step, value = step[rows], value[rows]
+        return title(ax, f"{dial.name}: nothing yet")
     ax.yaxis.set_major_locator(MaxNLocator(4))
-    if not math.isnan(dial.low):
+    ranged = not math.isnan(dial.low)
+    if ranged:
         ax.axhspan(dial.low, dial.high, color=GREEN, alpha=0.16, linewidth=0)
+    if not math.isnan(line):
+        ax.axhline(line, color=TEXT, linewidth=1.2, linestyle="--", zorder=3)
     shown = value.clip(min=dial.floor)
     ax.plot(step, shown, color=BLUE, linewidth=1.3, marker=marker(step))
-    _limits(ax, shown, dial)
+    _limits(ax, shown, dial, line)
     now = float(np.median(value[-5:]))  # the title is read, so it may not flicker
-    message = dial.above if now > dial.high else dial.below if now < dial.low else dial.inside
     healthy = not now > dial.high and not now < dial.low
-    text = f"{dial.name} {number(now)}" + (f": {message}" if message and not math.isnan(dial.low) else "")
-    return title(ax, text, TEXT if healthy else VERMILLION)
+    low, high = (dial.low, dial.high) if math.isnan(line) else (line, line)
+    message = dial.above if now > high else dial.below if now < low else dial.inside
+    if not ranged and math.isnan(line):
+        message = "" if name == "loss/entropy" else message or _trend(value)
+    return title(
+        ax, f"{dial.name} {number(now)}" + (f": {message}" if message else ""), TEXT if healthy else VERMILLION
+    )
 
 
-def _limits(ax: Axes, shown: np.ndarray, dial: Dial) -> None:
-    """Room for the data and for the healthy range."""
+def _trend(value: np.ndarray) -> str:
+    """Where the newest values lie among those before: of a (points,) that is never negative."""
+    now, before = float(np.median(value[-5:])), float(np.median(value[-50:-5] if len(value) > 5 else value))
+    if now > 1.25 * before:
+        return "rising"
+    return "falling" if now < 0.8 * before else "steady"
+
+
+def _limits(ax: Axes, shown: np.ndarray, dial: Dial, line: float) -> None:
+    """Room for the data and for the healthy range. A few spikes may leave: they would flatten all the rest."""
     low, high = float(shown.min()), float(shown.max())
+    most = 2.0 * max(float(np.quantile(shown, 0.95)), float(shown[-5:].max()))
+    if 0.0 < most < high / 2.0:
+        high = most
     if not math.isnan(dial.low):
         low, high = min(low, dial.low), max(high, dial.high)
+    if not math.isnan(line):
+        low, high = min(low, line), max(high, line)
     room = (high - low) or abs(high) or 1.0
     ax.set_ylim(low - 0.05 * room, high + 0.08 * room)

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from ppo_lab.notebook.plots.canvas import BLUE, GREEN, MOST_POINTS, TEXT, VERMILLION, Columns, number, steps, style
-
-# after Okabe and Ito; every one has a contrast of 3 or more on white and on JupyterLab's dark page
-COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#BD8B13")
-DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))  # a second way to tell runs apart
-LONGEST_NAME = 28
-MOST_NOTES = 8  # journal changes that are written out; more are counted
-
-
-class Change(Protocol):
-    """A line of the journal, as `ppo_lab.read_journal` gives it."""
-
-    @property
-    def update(self) -> int: ...  # noqa: D102
-    @property
-    def global_step(self) -> int: ...  # noqa: D102
-    @property
-    def key(self) -> str: ...  # noqa: D102
-    @property
-    def old(self) -> Any: ...  # noqa: D102
-    @property
-    def new(self) -> Any: ...  # noqa: D102
+from ppo_lab.notebook.plots.canvas import (
+    BLUE,
+    COLORS,
+    DASHES,
+    MOST_NOTES,
+    TEXT,
+    Change,
+    Columns,
+    legend,
+    mark,
+    marker,
+    own,
+    points,
+    setting,
+    short,
+    steps,
+    style,
+)
 
 
 class Branch(NamedTuple):
@@ -96,17 +90,16 @@ def plot_runs(
     notes: list[tuple[Any, str]] = []  # a handle of the legend and its text
     ends, drawn, count = [1.0], False, 0
     for i, (name, columns) in enumerate(columns_by_name.items()):
-        step, value = _points(columns, metric)
-        changes = _own(columns, (changes_by_name or {}).get(name, ()))
+        step, value = points(columns, metric)
+        changes = own(columns, (changes_by_name or {}).get(name, ()))
         color, dashes = COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]
-        marker = "." if len(step) < 15 else ""  # a line through one point is not seen
-        (line,) = ax.plot(step, value, color=color, linestyle=dashes, linewidth=1.8, marker=marker, zorder=2)
-        notes.append((line, _short(name) if len(step) else f"{_short(name)}: nothing yet"))
+        (line,) = ax.plot(step, value, color=color, linestyle=dashes, linewidth=1.8, marker=marker(step), zorder=2)
+        notes.append((line, short(name) if len(step) else f"{short(name)}: nothing yet"))
         for change in changes:
             count += 1
-            triangle = _mark(ax, change, count, color, step, value)
+            triangle = mark(ax, change.global_step, str(count), color, step, value)
             if count <= MOST_NOTES:
-                notes.append((triangle, f"{count}  {change.key} {_value(change.old)} → {_value(change.new)}"))
+                notes.append((triangle, f"{count}  {change.key} {setting(change.old)} → {setting(change.new)}"))
             elif count == MOST_NOTES + 1:
                 notes.append((triangle, "more changes: see the journal"))
         ends += [*step[-1:], *(change.global_step for change in changes)]
@@ -116,49 +109,7 @@ def plot_runs(
     ax.margins(y=0.12)
     _title(ax, "" if drawn else "No episode has ended yet")
     if notes:
-        _legend(ax, notes)
-
-
-def _legend(ax: Axes, notes: Sequence[tuple[Any, str]]) -> None:
-    """Right of the axes, where it covers no curve."""
-    handles, texts = zip(*notes, strict=True)
-    ax.legend(
-        handles, texts, loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8, frameon=False, labelcolor=TEXT,
-        handlelength=2.6, borderaxespad=0.0,
-    )  # fmt: skip
-
-
-def _mark(ax: Axes, change: Change, count: int, color: str, step: np.ndarray, value: np.ndarray) -> Any:
-    """A numbered triangle on the curve where the change took effect; at the bottom where there is no curve yet."""
-    begun = len(step) > 0
-    y = float(np.interp(change.global_step, step, value)) if begun else 0.0
-    place = ax.transData if begun else ax.get_xaxis_transform()
-    (triangle,) = ax.plot(
-        [change.global_step], [y], color=color, marker="^", markersize=8, markeredgecolor=TEXT, linestyle="none",
-        zorder=3, clip_on=False, transform=place,
-    )  # fmt: skip
-    ax.annotate(
-        str(count), (change.global_step, y), xycoords=place, xytext=(0, 6), textcoords="offset points", ha="center",
-        color=TEXT, fontsize=9, fontweight="bold",
-    )  # fmt: skip
-    return triangle
-
-
-def _own(columns: Columns, changes: Sequence[Change]) -> list[Change]:
-    """Changes made in this run, without those its journal took over from the parent."""
-    update = np.asarray(columns.get("update", ()))
-    first = float(update[0]) if len(update) else -math.inf
-    return [change for change in changes if change.update >= first]
-
-
-def _points(columns: Columns, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values to draw, (points,) each: the finite ones, thinned out if there are more than pixels."""
-    step = np.asarray(columns.get("global_step", ()), dtype=float)
-    value = np.asarray(columns.get(metric, np.full(len(step), np.nan)), dtype=float)
-    rows = np.flatnonzero(np.isfinite(step) & np.isfinite(value))
-    if len(rows) > MOST_POINTS:
-        rows = rows[np.linspace(0, len(rows) - 1, MOST_POINTS).round().astype(int)]
-    return step[rows], value[rows]
+        legend(ax, notes)
 
 
 def _rows(branches: Sequence[Branch]) -> dict[str, int]:
@@ -192,20 +143,7 @@ def _begin(branch: Branch) -> int:
 def _label(branches: Sequence[Branch], name: str, rows: Mapping[str, int]) -> str:
     parent = next(branch.parent for branch in branches if branch.name == name)
     gone = parent is not None and parent not in rows
-    return f"{_short(name)}\n(from {_short(str(parent))})" if gone else _short(name)
-
-
-def _short(name: str) -> str:
-    """The name, or its beginning and its end, which is where names of runs differ. A $ would begin a formula."""
-    half = LONGEST_NAME // 2
-    return (name if len(name) <= LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}").replace("$", r"\$")
-
-
-def _value(value: Any) -> str:
-    """A setting for the legend."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return "none" if value is None else str(value)
-    return f"{value:,}" if isinstance(value, int) else number(value)
+    return f"{short(name)}\n(from {short(str(parent))})" if gone else short(name)
 
 
 def _steps_axis(ax: Axes, begin: float, end: float) -> None:

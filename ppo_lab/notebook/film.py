@@ -1,0 +1,234 @@
+"""Frames of an episode as a picture that moves: an animated PNG for the notebook, an mp4 for everywhere else.
+
+Of all formats the animated PNG is the one that plays in a notebook nobody has trusted yet, and stays through nbconvert
+and git.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ppo_lab.errors import ConfigError
+
+MOST_FRAMES, LEAST_FRAMES = 150, 10
+MOST_BYTES = 150_000
+LAST = 1000.0  # milliseconds that the last frame stands still, before it all repeats
+BESIDE_FPS = 4.0
+SUFFIXES = (".mp4", ".png")
+LEVELS = 16  # of red, green, blue and alpha, when colours are looked up
+
+
+class Shot(NamedTuple):
+    """A frame of a film."""
+
+    step: int  # of the episode, from 0
+    frame: Callable[[], Image.Image]
+
+
+class Film:
+    """Collects frames of an episode of unknown length: evenly spaced, never more than 2 * MOST_FRAMES of them."""
+
+    def __init__(self, fps: float, beside: int = 0) -> None:
+        """fps: env steps per second. beside: columns at the right that are for reading, and change less often."""
+        self._fps, self._beside = fps, beside
+        self._shots: list[Shot] = []
+        self._stride = 1  # env steps between two frames
+
+    def wants(self, step: int) -> bool:
+        """Whether the picture before env step number `step` belongs on the film."""
+        return step % self._stride == 0
+
+    def add(self, step: int, frame: Callable[[], Image.Image]) -> None:
+        """The picture before step number `step`, RGB or RGBA. It is made when it is needed, again each time."""
+        self._shots.append(Shot(step, frame))
+        if len(self._shots) > 2 * MOST_FRAMES:
+            self._shots = self._shots[::2]
+            self._stride *= 2
+
+    def png(self) -> bytes:
+        """The film in real time, as animated PNG of at most MOST_FRAMES frames and about MOST_BYTES."""
+        shots = _evenly(self._shots, MOST_FRAMES)
+        for colours in (32, 16, 8):
+            data = self._encode(shots, colours)
+            if len(data) <= MOST_BYTES or self._beside:  # colours save little where most is text
+                break
+        while len(data) > MOST_BYTES and len(shots) > LEAST_FRAMES:
+            shots = _evenly(shots, max(LEAST_FRAMES, int(0.95 * len(shots) * MOST_BYTES / len(data))))
+            data = self._encode(shots, colours=16)
+        return data
+
+    def _encode(self, shots: Sequence[Shot], colours: int) -> bytes:
+        """One palette for all frames, so that what does not move costs nothing."""
+        # a colour may come late: the arrow of the pendulum
+        samples = [shot.frame() for shot in shots[:: max(1, len(shots) // 6)]]
+        reduced = _clear_palette(samples, colours) if samples[0].mode == "RGBA" else _palette(samples, colours)
+        steps = [shot.step for shot in shots]
+        shown = [1000.0 * (after - step) / self._fps for step, after in pairwise(steps)]  # milliseconds
+        shown.append(max(1000.0 / self._fps, LAST))
+        frames = [reduced(shot.frame()) for shot in shots]
+        if self._beside:
+            frames, shown = _in_turns(frames, shown, self._beside)
+        buffer = io.BytesIO()
+        frames[0].save(buffer, "PNG", save_all=True, append_images=frames[1:], duration=shown, loop=0)
+        return buffer.getvalue()
+
+
+def _evenly(shots: Sequence[Shot], most: int) -> Sequence[Shot]:
+    """At most this many of them, the first one and the last one too."""
+    if len(shots) <= most:
+        return shots
+    return [shots[i] for i in np.linspace(0, len(shots) - 1, most).round().astype(int)]
+
+
+def _in_turns(
+    frames: Sequence[Image.Image], shown: Sequence[float], beside: int
+) -> tuple[list[Image.Image], list[float]]:
+    """The scene changes with every frame, what stands beside it now and then, and never both at once.
+
+    A frame of an animated PNG stores one rectangle: left and right together would be the whole picture each time. And
+    numbers that change 15 times a second cannot be read.
+    """
+    left = (0, 0, frames[0].width - beside, frames[0].height)
+    result, times, since = [frames[0]], [shown[0]], shown[0]
+    for frame, seconds in zip(frames[1:], shown[1:], strict=True):
+        moved = result[-1].copy()
+        moved.paste(frame.crop(left))
+        result.append(moved)
+        times.append(seconds)
+        since += seconds
+        if since >= 1000.0 / BESIDE_FPS:  # always at the last one, which stands still for longer
+            times[-1:] = [seconds / 2, seconds / 2] if frame is not frames[-1] else [20.0, seconds]
+            result.append(frame)
+            since = seconds / 2
+    return result, times
+
+
+def _palette(samples: Sequence[Image.Image], colours: int) -> Callable[[Image.Image], Image.Image]:
+    """RGB -> one of `colours`."""
+    strip = Image.new("RGB", (samples[0].width, samples[0].height * len(samples)))
+    for place, sample in enumerate(samples):
+        strip.paste(sample, (0, place * sample.height))
+    palette = strip.quantize(colours)
+    return lambda frame: frame.quantize(palette=palette, dither=Image.Dither.NONE)
+
+
+def _clear_palette(samples: Sequence[Image.Image], colours: int) -> Callable[[Image.Image], Image.Image]:
+    """RGBA -> one of twice as many (half of them shades of letters); Pillow has no palette for that.
+
+    The most frequent colours win, and every other one goes to its nearest: on a grid of LEVELS ** 4 looked up once.
+    """
+    pixels = np.concatenate([np.asarray(sample).reshape(-1, 4) for sample in samples])  # (M, 4)
+    cells, cell, count = np.unique(_cell(pixels), return_inverse=True, return_counts=True)
+    common = np.argsort(-count, kind="stable")[: 2 * colours]
+    sums = np.stack([np.bincount(cell, pixels[:, channel], len(cells)) for channel in range(4)], axis=1)
+    palette = (sums[common] / count[common, None]).round().astype(np.uint8)  # (k, 4)
+    grid = np.stack(np.unravel_index(np.arange(LEVELS**4), (LEVELS,) * 4), axis=1) * 17.0  # (LEVELS**4, 4), 0 .. 255
+    distance = np.stack([((grid - color) ** 2).sum(1) for color in palette.astype(float)])  # (k, LEVELS**4)
+    nearest = distance.argmin(0).astype(np.uint8)
+    nearest[cells[common]] = np.arange(len(palette))
+
+    def reduced(frame: Image.Image) -> Image.Image:
+        image = Image.fromarray(nearest[_cell(np.asarray(frame))])
+        image.putpalette(palette[:, :3].tobytes())
+        image.info["transparency"] = palette[:, 3].tobytes()  # also how Pillow sees that only the alpha has changed
+        return image
+
+    return reduced
+
+
+def _cell(pixels: np.ndarray) -> np.ndarray:
+    """(*shape, 4) uint8 -> (*shape) the cell of the grid that holds the colour."""
+    r, g, b, a = (pixels[..., channel].astype(np.uint16) >> 4 for channel in range(4))
+    return r << 12 | g << 8 | b << 4 | a
+
+
+def check_file(file: str | Path) -> Path:
+    """Where a film may be written. Raises ConfigError for a suffix, a folder or a package that is not there."""
+    path = Path(file)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"file: a name that ends with {' or '.join(SUFFIXES)}, got {str(file)!r}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"file: there is no folder {str(path.parent)!r}")
+    if path.is_dir():
+        raise ConfigError(f"file: {str(path)!r} is a folder")
+    if path.suffix.lower() == ".mp4":
+        _ffmpeg()
+    return path
+
+
+def write_png(path: Path, png: bytes) -> None:
+    """All of it or nothing. Raises ConfigError if the disk does not take it."""
+    part = _part(path)
+    try:
+        part.write_bytes(png)
+        os.replace(part, path)
+    except OSError as error:
+        raise ConfigError(f"file: cannot write {str(path)!r}: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class Mp4:
+    """Writes frames as H.264, each as it comes. Used as context: what ends with an error leaves no file."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self._path, self._part, self._fps = path, _part(path), fps
+        self._size = (0, 0)
+        self._writer: Any = None
+
+    def add(self, image: Image.Image) -> None:
+        """The next frame. Transparent is white; an odd last column or row is left out, because H.264 has none."""
+        if image.mode == "RGBA":
+            white = Image.new("RGB", image.size, "white")
+            white.paste(image, mask=image.getchannel("A"))
+            image = white
+        try:
+            if self._writer is None:
+                self._size = (image.width // 2 * 2, image.height // 2 * 2)
+                self._writer = _ffmpeg().write_frames(
+                    str(self._part), self._size, fps=self._fps, codec="libx264", quality=7, macro_block_size=1
+                )
+                self._writer.send(None)
+            self._writer.send(image.crop((0, 0, *self._size)).tobytes())
+        except OSError as error:
+            reason = str(error).strip().splitlines()[-1:]
+            raise ConfigError(f"file: cannot write {str(self._path)!r}: {' '.join(reason)}") from error
+
+    def __enter__(self) -> Mp4:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            if self._writer is not None:
+                self._writer.close()
+                if error is None:
+                    os.replace(self._part, self._path)
+        except OSError as failure:
+            raise ConfigError(f"file: cannot write {str(self._path)!r}: {failure}") from failure
+        finally:
+            self._part.unlink(missing_ok=True)
+
+
+def _part(path: Path) -> Path:
+    """Where a file grows until it is whole; the suffix says the format."""
+    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+
+
+def _ffmpeg() -> Any:
+    """The package that brings ffmpeg. Raises ConfigError if it is not there."""
+    try:
+        package = importlib.import_module("imageio_ffmpeg")
+        package.get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
+        raise ConfigError("file: an mp4 needs ffmpeg: pip install imageio-ffmpeg") from None
+    return package

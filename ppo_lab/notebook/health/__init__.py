@@ -1,0 +1,78 @@
+"""The health of a run: rules over its columns that say in plain words what is wrong, since when, and what to try.
+
+    findings = examine(session.history, config.ppo, num_actions=2)
+    print(as_markdown(findings))
+
+Thresholds are rules of thumb: they are set so that the presets train without a warning, and broken runs do not.
+docs/troubleshooting.md has a section for every rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ppo_lab.config import PPOConfig
+from ppo_lab.notebook.health.finding import Finding, as_html, as_markdown
+from ppo_lab.notebook.health.learning import (
+    critic_guesses,
+    critic_worse_than_mean,
+    gradients_clipped,
+    nothing_to_predict,
+    value_loss_exploding,
+)
+from ppo_lab.notebook.health.policy import (
+    clipped_often,
+    early_stop_always,
+    entropy_collapsed,
+    entropy_stuck,
+    learning_rate_zero,
+    policy_jumped,
+    policy_leaps,
+    policy_still,
+)
+from ppo_lab.notebook.health.returns import never_better, no_episode, returns_collapsed, returns_flat
+from ppo_lab.notebook.health.signals import Signals, Verdict
+from ppo_lab.notebook.plots.canvas import Columns
+
+__all__ = ["RULES", "Finding", "as_html", "as_markdown", "examine"]
+
+# name, which is the anchor of its section in docs/troubleshooting.md -> rule
+RULES: dict[str, Callable[[Signals], Verdict | None]] = {
+    "policy-leaps": policy_leaps,
+    "policy-jumped": policy_jumped,
+    "clipped-often": clipped_often,
+    "entropy-collapsed": entropy_collapsed,
+    "entropy-stuck": entropy_stuck,
+    "policy-still": policy_still,
+    "learning-rate-zero": learning_rate_zero,
+    "early-stop-always": early_stop_always,
+    "critic-worse-than-mean": critic_worse_than_mean,
+    "critic-guesses": critic_guesses,
+    "nothing-to-predict": nothing_to_predict,
+    "value-loss-exploding": value_loss_exploding,
+    "gradients-clipped": gradients_clipped,
+    "no-episode": no_episode,
+    "never-better": never_better,
+    "returns-collapsed": returns_collapsed,
+    "returns-flat": returns_flat,
+}
+OUTCOMES = ("no-episode", "never-better", "returns-collapsed", "returns-flat")  # what the others lead to
+
+
+def examine(
+    columns: Columns, ppo: PPOConfig, num_actions: int | None = None, action_dims: int | None = None
+) -> list[Finding]:
+    """What is wrong with a run: warnings before notes, causes before outcomes, and of these what began first.
+
+    columns: name -> metric at every update, (U,), NaN where it did not exist: a session's history, or `read_metrics`.
+    ppo: the settings in force. num_actions: of a discrete policy, for what its entropy means; None: it is continuous.
+    action_dims: of a continuous one; None: read from its first entropy, if it began with std 1.
+    """
+    signals = Signals(columns, ppo, num_actions, action_dims)
+    verdicts = {name: rule(signals) for name, rule in RULES.items()} if len(signals) else {}
+    findings = [
+        Finding(name, verdict.severity, verdict.what, int(signals.step[verdict.row]), verdict.advice.strip())
+        for name, verdict in verdicts.items()
+        if verdict is not None
+    ]
+    return sorted(findings, key=lambda found: (found.severity != "warning", found.rule in OUTCOMES, found.since))

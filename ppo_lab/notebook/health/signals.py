@@ -1,0 +1,203 @@
+"""What the rules ask of a run's columns: a number without its flicker, and since when something holds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ppo_lab.config import PPOConfig
+from ppo_lab.notebook.plots.canvas import Columns, column
+
+WIDTH = 5  # updates the running median is over: one odd update, or two, are no finding
+PATIENCE = 5  # updates in a row for which a thing must hold before it is said
+RELIEF = 5  # updates in a row for which it must not hold before it is taken back
+SLOW = 20  # the same as PATIENCE for what may well take that long in a healthy run
+FEW_EPISODES = 20  # a mean over fewer says little
+FIRST_EPISODES, FIRST_UPDATES = 200, 10  # these are the beginning
+SURE = 4.0  # standard errors: beyond chance, for two means of which one is the highest of many
+GAUSSIAN = 0.5 * math.log(2 * math.pi * math.e)  # entropy of a normal distribution of std 1, in nats
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a rule has to say; `row` is the update since which it holds."""
+
+    severity: str  # "warning" or "note"
+    row: int
+    what: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class Signals:
+    """The columns of a run, as rules read them. U updates."""
+
+    columns: Columns
+    ppo: PPOConfig
+    num_actions: int | None = None
+    action_dims: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.columns.get("global_step", ()))
+
+    def raw(self, name: str) -> np.ndarray:
+        """The metric at every update, (U,); NaN where there was none, or it was infinite."""
+        values = column(self.columns, name)
+        return np.where(np.isfinite(values), values, np.nan)
+
+    def smooth(self, name: str) -> np.ndarray:
+        """Running median over the last 5 values there were, (U,); NaN before that many."""
+        return running_median(self.raw(name))
+
+    def typical(self, name: str, row: int) -> float:
+        """Median since a row: the number a sentence names; NaN if there was none."""
+        values = self.raw(name)[row:]
+        return float(np.median(values[np.isfinite(values)])) if np.isfinite(values).any() else math.nan
+
+    def in_force(self, key: str) -> float:
+        """A setting as the last update had it, if that was recorded; else as `ppo` has it."""
+        values = self.raw(f"update/{key}")
+        return float(values[-1]) if len(values) and math.isfinite(values[-1]) else float(getattr(self.ppo, key))
+
+    @cached_property
+    def step(self) -> np.ndarray:
+        """Env steps at every update, (U,)."""
+        return self.raw("global_step")
+
+    @cached_property
+    def returns(self) -> np.ndarray:
+        """Mean return of the last 100 episodes where that many count as a mean, (U,); NaN elsewhere."""
+        return np.where(self.raw("episode/count") >= FEW_EPISODES, self.raw("episode/return_mean"), np.nan)
+
+    @cached_property
+    def best(self) -> np.ndarray:
+        """The best mean return so far, (U,)."""
+        return np.fmax.accumulate(self.returns) if len(self) else self.returns
+
+    @cached_property
+    def start(self) -> float:
+        """The highest mean return of the first 200 episodes or 10 updates; NaN if there is none.
+
+        Not the very first: the first episodes to end are the short ones, which are often the worst.
+        """
+        return float(self.returns[self._first].max()) if self._first.size else math.nan
+
+    @cached_property
+    def lowest(self) -> float:
+        """The lowest mean return of that time; NaN if there is none."""
+        return float(self.returns[self._first].min()) if self._first.size else math.nan
+
+    @cached_property
+    def _first(self) -> np.ndarray:
+        """Rows of the first 200 episodes, or of the first 10 mean returns."""
+        known = np.flatnonzero(np.isfinite(self.returns))[:FIRST_UPDATES]
+        return known[: 1 + int((self.raw("episode/count")[known] < FIRST_EPISODES).sum())]
+
+    @cached_property
+    def learned(self) -> bool:
+        """The return has risen from where it began, beyond chance; or in the first updates already, by a whole std."""
+        if not self._first.size:
+            return False
+        chance = max(self.error(row) for row in self._first)
+        spread = float(np.nan_to_num(self.raw("episode/return_std")[self._first]).max())
+        best = float(self.best[-1])
+        return best > self.start + max(SURE * chance, self.margin) or best > self.lowest + max(spread, self.margin)
+
+    def error(self, row: int) -> float:
+        """Standard error of the mean return at a row; 0 where the spread is not known."""
+        episodes = min(self.raw("episode/count")[row], 100.0)
+        return float(np.nan_to_num(self.raw("episode/return_std")[row]) / math.sqrt(episodes))
+
+    @cached_property
+    def margin(self) -> float:
+        """A difference between mean returns that counts: above chance, and above 2 % of what was learned."""
+        known = np.flatnonzero(np.isfinite(self.returns))
+        if not known.size:
+            return math.nan
+        spread = float(np.nanmax(self.returns) - np.nanmin(self.returns))
+        chance = np.median([self.error(row) for row in known[-WIDTH:]])
+        return max(0.02 * spread, 2.0 * float(chance))
+
+    @cached_property
+    def improving(self) -> bool:
+        """The last third of the updates brought a better mean return than all before, or just did."""
+        rows = np.arange(len(self))
+        before = self.best[rows - np.maximum(WIDTH, rows // 3).clip(max=rows)]  # (U,) the best, a third of the run ago
+        return bool((self.best > before + self.margin)[-RELIEF:].any())
+
+    @cached_property
+    def at_its_best(self) -> bool:
+        """The return rose, and is now within a tenth of the way from where it was highest."""
+        known = self.returns[np.isfinite(self.returns)]
+        near = max(0.1 * (self.best[-1] - self.start), self.margin) if known.size else math.nan
+        return bool(self.learned and np.median(known[-WIDTH:]) >= self.best[-1] - near)
+
+    @cached_property
+    def to_predict(self) -> np.ndarray:
+        """There is something to predict, (U,) bool: the returns vary by over 1 % of the variance they once had.
+
+        Var(returns) is about loss/value / (1 - explained variance). Where every episode is perfect it is next to
+        nothing, and a critic that explains none of it is no fault.
+        """
+        explained = self.smooth("update/explained_variance").clip(max=0.99)
+        variance = self.smooth("loss/value") / (1.0 - explained)
+        return np.nan_to_num(variance) > 0.01 * np.fmax.accumulate(np.nan_to_num(variance))
+
+    @cached_property
+    def spread(self) -> np.ndarray | None:
+        """How undecided the policy is, (U,): entropy / log(n), or the mean std of a continuous one; None if unknown."""
+        entropy = self.smooth("loss/entropy")
+        if self.num_actions is not None:
+            return entropy / math.log(self.num_actions) if self.num_actions > 1 else None
+        dims = self.action_dims or self._dims()
+        return np.exp(entropy / dims - GAUSSIAN) if dims else None
+
+    def _dims(self) -> int | None:
+        """Action dimensions, from the entropy of a policy that began with std 1; None if it did not look like that."""
+        entropy = self.raw("loss/entropy")
+        first = float(entropy[0]) if len(entropy) else math.nan
+        dims = round(first / GAUSSIAN) if math.isfinite(first) else 0
+        return dims if dims >= 1 and abs(first / dims - GAUSSIAN) < 0.1 else None
+
+
+def running_median(values: np.ndarray) -> np.ndarray:
+    """Trailing median over WIDTH values, (U,) as given; what is NaN is passed over."""
+    rows = np.flatnonzero(np.isfinite(values))
+    result = np.full(len(values), np.nan)
+    if len(rows) < WIDTH:
+        return result
+    windows = np.lib.stride_tricks.sliding_window_view(values[rows], WIDTH)  # (points, WIDTH)
+    result[rows[WIDTH - 1 :]] = np.partition(windows, WIDTH // 2, axis=-1)[:, WIDTH // 2]
+    known = np.where(np.isfinite(result), np.arange(len(result)), 0)
+    return result[np.maximum.accumulate(known)]
+
+
+def since(bad: np.ndarray, patience: int = PATIENCE) -> int | None:
+    """The row since which `bad` holds, (U,) bool; None if it does not.
+
+    It begins to hold with `patience` in a row and ends with RELIEF in a row without it: so nothing flickers.
+    """
+    last_good = _last_run(~bad, RELIEF)
+    begun = _runs(bad, patience)
+    begun = begun[begun > last_good]
+    return int(begun[0]) if begun.size else None
+
+
+def early(row: int) -> int:
+    """The row at which what a running median shows since `row` began: half its width before."""
+    return max(0, row - WIDTH // 2)
+
+
+def _runs(bad: np.ndarray, length: int) -> np.ndarray:
+    """First rows of all stretches of `length` in a row."""
+    if len(bad) < length:
+        return np.array([], dtype=int)
+    return np.flatnonzero(np.convolve(bad, np.ones(length, dtype=int), "valid") == length)
+
+
+def _last_run(good: np.ndarray, length: int) -> int:
+    rows = _runs(good, length)
+    return int(rows[-1]) if rows.size else -1

@@ -1,0 +1,187 @@
+"""Runs beside each other: a curve for every run, or the mean of its seeds with an interval; the tree they form."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from ppo_lab.errors import ConfigError
+from ppo_lab.evaluation.statistics import mean_interval
+from ppo_lab.notebook import compared
+from ppo_lab.notebook.plots.canvas import (
+    COLORS,
+    DASHES,
+    MOST_NOTES,
+    TEXT,
+    Change,
+    Columns,
+    legend,
+    mark,
+    marker,
+    own,
+    points,
+    setting,
+    steps_axis,
+    style,
+    to_png,
+)
+from ppo_lab.notebook.plots.runs import plot_lineage
+from ppo_lab.runs.table import summarize
+
+GRID = 100  # points of a mean curve at most: each takes a bootstrap
+MOST_CURVES = len(COLORS) * len(DASHES)  # as many looks as there are
+LONGEST_LINE = 44
+YLABELS = {
+    "episode/return_mean": "return",
+    "episode/length_mean": "episode length (env steps)",
+    "loss/entropy": "entropy (nats)",
+    "update/approx_kl": "approx. KL (nats)",
+    "time/steps_per_second": "env steps per second",
+}
+
+
+class Picture(Figure):
+    """A figure that a notebook shows by itself; pyplot is not needed for it."""
+
+    alt = ""  # what is on it, for those who do not see it
+
+    def _repr_png_(self) -> tuple[str, dict[str, str]]:
+        return b64encode(to_png(self)).decode("ascii"), {"alt": self.alt}
+
+
+class Band(NamedTuple):
+    """The mean over seeds at some env steps, and an interval of it, (points,) each."""
+
+    step: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def compare(
+    runs: compared.Runs = "runs",
+    metric: str = "episode/return_mean",
+    root: str | Path = "runs",
+    ylabel: str | None = None,
+) -> Figure:
+    """One metric of several runs over env steps; runs that are seeds of one experiment are one curve with a band.
+
+    runs: a folder of runs, or several runs, each by its folder, its name in `root`, or its line of `list_runs`.
+    Runs whose settings differ in `run.*` only are one experiment, if they have different seeds, were changed alike
+    while they trained, and are no forks (or forks of one checkpoint). Its curve is the mean over the seeds, drawn where
+    all of them have come to, and its band a 95 % interval of that mean, at every step for itself, by the percentile
+    bootstrap of `ppo_lab.statistics.mean_interval`: it says where the mean of other seeds would be, not how far single
+    runs scatter. With 3 seeds it covers 75 % only; take 5 or more. Live changes are numbered triangles.
+
+    Raises RunError for runs that do not exist, cannot be read, or have all recorded nothing; ConfigError for a metric
+    that none of them knows, or for more curves than can be told apart.
+    """
+    found = compared.read_runs(runs, root)
+    compared.check_metric(found, metric)
+    groups = compared.groups(found, metric)
+    if len(groups) > MOST_CURVES:
+        raise ConfigError(f"{len(groups)} curves are too many to tell apart: pass at most {MOST_CURVES} runs or groups")
+    metrics = {group.label: [run.metrics for run in group.runs] for group in groups}
+    changes = {group.label: group.runs[0].journal for group in groups}
+    lines = sum(group.label.count("\n") + 1 for group in groups)
+    notes = min(sum(len(group.runs[0].journal) for group in groups), MOST_NOTES + 1)
+    figure, ax = _picture(max(10, lines + notes + 2))
+    plot_seeds(metrics, ax, changes, metric, ylabel or YLABELS.get(metric, metric))
+    figure.alt = f"{metric} over env steps of {', '.join(' '.join(group.label.split()) for group in groups)}"
+    return figure
+
+
+def lineage(runs: compared.Runs = "runs", root: str | Path = "runs") -> Figure:
+    """The tree of runs over env steps (`plot_lineage`). runs, root: as in `compare`. Raises RunError."""
+    summaries = [summarize(folder) for folder in compared.find_runs(runs, root)]
+    figure, ax = _picture(len(summaries))
+    plot_lineage(summaries, ax)
+    figure.alt = "the tree of runs over env steps"
+    return figure
+
+
+def plot_seeds(
+    columns_by_label: Mapping[str, Sequence[Columns]],
+    ax: Axes,
+    changes_by_label: Mapping[str, Sequence[Change]] | None = None,
+    metric: str = "episode/return_mean",
+    ylabel: str = "return",
+) -> None:
+    """One curve for every label: of its run, or the mean of its several seeds with a 95 % interval (`seed_band`).
+
+    columns_by_label: label -> the metrics of each seed, arrays (updates,). changes_by_label: what was changed live, in
+    all seeds of a label alike.
+    """
+    style(ax)
+    ax.set_ylabel(ylabel, color=TEXT, fontsize=8)
+    notes: list[tuple[Any, str]] = []  # a handle of the legend and its text
+    ends, count, bands = [0.0], 0, False
+    for i, (label, seeds) in enumerate(columns_by_label.items()):
+        color, dashes = COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]
+        if len(seeds) > 1:
+            step, value, low, high = seed_band(seeds, metric)
+            ax.fill_between(step, low, high, color=color, alpha=0.25, linewidth=0, zorder=1)
+            bands = bands or len(step) > 0
+        else:
+            step, value = points(seeds[0], metric)
+        (line,) = ax.plot(step, value, color=color, linestyle=dashes, linewidth=1.8, marker=marker(step), zorder=2)
+        notes.append((line, _fitted(label) if len(step) else f"{_fitted(label)}: nothing yet"))
+        changes = own(seeds[0], (changes_by_label or {}).get(label, ()))
+        for change in changes:
+            count += 1
+            triangle = mark(ax, change.global_step, str(count), color, step, value)
+            if count <= MOST_NOTES:
+                notes.append((triangle, f"{count}  {change.key} {setting(change.old)} → {setting(change.new)}"))
+            elif count == MOST_NOTES + 1:
+                notes.append((triangle, "more changes: see the journal"))
+        ends += [*step[-1:], *(change.global_step for change in changes)]
+    if bands:
+        notes.append((Patch(color=TEXT, alpha=0.3, linewidth=0), "95 % interval of the mean over seeds"))
+    steps_axis(ax, np.array([1.02 * max(ends)]), None)  # room for the marker at the end
+    ax.yaxis.set_major_locator(MaxNLocator(7))
+    ax.margins(y=0.12)
+    if max(ends) == 0.0:
+        ax.set_title("Nothing to draw yet", loc="left", color=TEXT, fontsize=9)
+    if notes:
+        legend(ax, notes)
+
+
+def seed_band(seeds: Sequence[Columns], metric: str) -> Band:
+    """The mean over seeds and its 95 % interval (`mean_interval`) from where all seeds have values to where one ends.
+
+    Steps are those at which any seed has a value, at most GRID of them; between its own, a seed is a straight line.
+    """
+    curves = [points(columns, metric) for columns in seeds]
+    empty = np.empty(0)
+    if not curves or any(not len(step) for step, _ in curves):
+        return Band(empty, empty, empty, empty)
+    begin, end = max(step[0] for step, _ in curves), min(step[-1] for step, _ in curves)
+    grid = np.unique(np.concatenate([step for step, _ in curves]))
+    grid = grid[(begin <= grid) & (grid <= end)]
+    if len(grid) > GRID:
+        grid = grid[np.linspace(0, len(grid) - 1, GRID).round().astype(int)]
+    values = np.array([np.interp(grid, step, value) for step, value in curves])  # (seeds, points)
+    intervals = np.array([mean_interval(column) for column in values.T]).reshape(-1, 2)  # (points, 2)
+    return Band(grid, values.mean(axis=0), intervals[:, 0], intervals[:, 1])
+
+
+def _picture(rows: float) -> tuple[Picture, Axes]:
+    """With room for so many runs of a tree, or lines of a legend."""
+    figure = Picture(figsize=(9.0, 0.9 + 0.26 * max(rows, 3.0)), facecolor="none", layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _fitted(label: str) -> str:
+    """A label whose lines are not too long. A $ would begin a formula."""
+    lines = [line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 1]}…" for line in label.split("\n")]
+    return "\n".join(lines).replace("$", r"\$")

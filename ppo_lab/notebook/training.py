@@ -1,0 +1,109 @@
+"""The thread that trains: one update after the other, and between two of them what other threads ask for."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ppo_lab.errors import RunError
+from ppo_lab.events import AdvantagesEstimated, Event, RolloutCollected, Update
+from ppo_lab.notebook.boundary import Boundary
+from ppo_lab.notebook.history import History
+from ppo_lab.notebook.last_update import LastUpdate, look_inside
+from ppo_lab.notebook.wishes import Wishes
+from ppo_lab.trainer import Trainer
+
+Others = dict[str, dict[str, np.ndarray]]  # name of a run -> its history
+
+
+class Training:
+    """A trainer under way. Any thread may set `stop`, `paused` and `left` (and then wakes the boundary)."""
+
+    def __init__(self, trainer: Trainer, records: History, others: Others) -> None:
+        self.trainer = trainer  # a fork puts another one here
+        self.records = records
+        self.others = others  # runs this one was forked from
+        self.error: BaseException | None = None  # what ended it, if not the end of it
+        self.done = threading.Event()
+        self.boundary = Boundary()
+        self.wishes = Wishes()
+        self.stop = False
+        self.paused = False
+        self.left = 0  # updates to do although paused
+        self.replaced: weakref.WeakSet[Trainer] = weakref.WeakSet()  # trainers whose place a fork took
+        self._learned: AdvantagesEstimated | None = None  # of the last update
+        self._statistics: dict[str, Any] = {}  # the model's buffers when its rollout was collected
+
+    def run(self, refresh: Callable[[bool], None], finish: Callable[[], None], begun: threading.Event) -> None:
+        """Train in this thread until it is over; what training raises is kept in `error`.
+
+        refresh: called after every update, with True when training is about to hold. finish: called at the end.
+        """
+        self.boundary.open()
+        begun.set()
+        try:
+            while True:
+                try:
+                    if self._updates(self.trainer, refresh):
+                        break
+                except KeyboardInterrupt:  # only on the main thread; the update it fell into is done to its end
+                    self.stop = True
+        except BaseException as error:
+            self.error = error
+        try:
+            finish()
+        finally:
+            self.done.set()
+            self.boundary.close()
+
+    def look_inside(self) -> LastUpdate | None:
+        """The last update, seen from its boundary; None before the first."""
+        if self._learned is None or not len(self.records):
+            return None
+        return look_inside(self.trainer, self._learned.advantage, self._learned.returns, self._statistics)
+
+    def fork(self, at: int | str | None, overrides: dict[str, Any]) -> str:
+        """At a boundary: let a fork take the trainer's place. Returns its name."""
+        old = self.trainer
+        if old.run is None:
+            raise RunError("there is nothing to fork from: run.root is null")
+        if at is None:
+            old.save()
+        new = type(old).fork(old.run.folder, old.state.global_step if at is None else at, overrides)
+        assert new.run is not None  # a fork has a folder
+        self.others[old.run.name] = self.records.columns()
+        old.close()
+        self.records = self.records.until(new.state.update)
+        self.replaced.add(old)
+        self.trainer, self._learned = new, None
+        self.wishes.forget()
+        return new.run.name
+
+    def _updates(self, trainer: Trainer, refresh: Callable[[bool], None]) -> bool:
+        """Train until the end, or until a fork takes over. True: it is over."""
+        for event in trainer.events():
+            self._look_at(event)
+            if isinstance(event, Update):
+                self.records.append(event)
+                self.wishes.taken(event.update, trainer.state.live)
+                refresh(self._holds())
+                self.boundary.work(self._holds)
+                if self.paused and self.left:
+                    self.left -= 1
+                if self.stop or self.trainer is not trainer:
+                    return self.stop
+        return True
+
+    def _holds(self) -> bool:
+        return self.paused and not self.left and not self.stop
+
+    def _look_at(self, event: Event) -> None:
+        """Keep what `look_inside` needs: references, and a few numbers for each observation."""
+        if isinstance(event, RolloutCollected):
+            self._statistics = {name: buffer.clone() for name, buffer in self.trainer.state.model.named_buffers()}
+        elif isinstance(event, AdvantagesEstimated):
+            self._learned = event

@@ -1,0 +1,272 @@
+"""What a person does with a notebook in JupyterLab, done by a browser: run, drag, click, look, reload, save.
+
+Nothing here waits for a time: `wait` asks again and again until something is so. What a slider or a button is called is
+how it is found, so that a test says what a person would.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from playwright.sync_api import Browser, Locator
+
+from tests.browser.lab_server import LabServer
+
+T = TypeVar("T")
+SECONDS = 120.0  # a slow machine is no failure
+VIEWPORT = {"width": 1400, "height": 1500}
+PANEL = "window.jupyterapp.shell.currentWidget"
+READY = f"""async () => {{
+    if (!window.jupyterapp) return false;
+    await window.jupyterapp.restored;
+    const panel = {PANEL};
+    if (!panel?.context || !panel.content?.widgets?.length) return false;
+    await panel.context.ready;
+    await panel.sessionContext.ready;
+    return panel.sessionContext.session?.kernel?.connectionStatus === 'connected';
+}}"""
+CELLS = f"""() => {PANEL}.content.widgets.map(cell => {{
+    const model = cell.model.sharedModel.toJSON();
+    return {{type: model.cell_type, source: [model.source].flat().join(''), outputs: model.outputs ?? [],
+             prompt: cell.node.querySelector('.jp-InputPrompt')?.innerText ?? ''}};
+}})"""
+RUN = f"""([command, index]) => {{
+    const panel = {PANEL}, runs = (window.labRuns ??= []);
+    if (index !== null) {{
+        panel.content.activeCellIndex = index;
+        panel.content.deselectAll();
+    }}
+    const number = runs.push('running') - 1;
+    window.jupyterapp.commands.execute(command).then(
+        fine => {{ runs[number] = fine === false ? 'failed' : 'fine'; }}, () => {{ runs[number] = 'failed'; }});
+    return number;
+}}"""
+
+
+class LabPage:
+    """One tab of a browser with one notebook."""
+
+    def __init__(self, browser: Browser, server: LabServer, notebook: str, shots: Path | None) -> None:
+        self._server, self._notebook, self._shots = server, notebook, shots
+        self._context = browser.new_context(viewport=VIEWPORT)
+        self.page = self._context.new_page()
+        self.errors: list[str] = []  # of the page's own scripts
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("dialog", lambda dialog: dialog.accept())  # "leave this page?"
+        self.released = 0.0  # when the mouse let go of a slider, on the clock of files
+        self.area: Locator = self.page.locator("body")  # where widgets are looked for
+        self.open()
+
+    def open(self) -> None:
+        """Open the notebook in a workspace that nobody has used."""
+        self.page.goto(self._server.url(f"lab/workspaces/{uuid4().hex[:8]}/tree/{self._notebook}"))
+        self._wait_until_ready()
+        if self.page.locator("#jp-left-stack").is_visible():
+            self.command("application:toggle-left-area")
+
+    def close(self) -> None:
+        """Close the tab and forget its cookies."""
+        self._context.close()
+
+    def _wait_until_ready(self) -> None:
+        self.wait("the notebook is open and has a kernel", lambda: self.page.evaluate(READY))
+
+    # ---- time --------------------------------------------------------------------------------------------------------
+
+    def wait(self, what: str, predicate: Callable[[], T], seconds: float = SECONDS) -> T:
+        """Ask until the answer is true, and return it."""
+        deadline = time.monotonic() + seconds
+        while True:
+            answer = predicate()
+            if answer:
+                return answer
+            if time.monotonic() > deadline:
+                self.screenshot("timeout")
+                raise AssertionError(f"waited {seconds:g} s in vain until {what}\n{self._situation()}")
+            self.page.wait_for_timeout(30)
+
+    def _situation(self) -> str:
+        try:
+            cells = [f"{cell['prompt']} {cell['source'][:60]!r}: {kinds(cell)}" for cell in self.cells()]
+        except Exception as error:
+            cells = [str(error)]
+        log = self._server.log.read_text(errors="replace")[-1500:]
+        return "\n".join(["cells:", *cells, "in the page:", self.text()[:1500], *self.errors, "server:", log])
+
+    # ---- cells -------------------------------------------------------------------------------------------------------
+
+    def command(self, name: str, arguments: dict[str, Any] | None = None) -> None:
+        """Start one of JupyterLab's commands."""
+        self.page.evaluate(
+            "([name, given]) => { window.jupyterapp.commands.execute(name, given); }", [name, arguments or {}]
+        )
+
+    def cells(self) -> list[dict[str, Any]]:
+        """All cells: type, source, outputs, prompt."""
+        found: list[dict[str, Any]] = self.page.evaluate(CELLS)
+        return found
+
+    def index(self, text: str) -> int:
+        """Which cell has this in its code."""
+        cells = self.cells()
+        return next(i for i, cell in enumerate(cells) if cell["type"] == "code" and text in cell["source"])
+
+    def cell(self, text: str) -> dict[str, Any]:
+        """The cell with this in its code."""
+        return self.cells()[self.index(text)]
+
+    def start(self, text: str) -> int:
+        """Start the cell with this in its code; returns a number to ask `outcome` with."""
+        return self._start("notebook:run-cell", self.index(text))
+
+    def start_all(self) -> int:
+        """Start all cells, one after the other."""
+        return self._start("notebook:run-all-cells")
+
+    def _start(self, command: str, index: int | None = None) -> int:
+        number: int = self.page.evaluate(RUN, [command, index])
+        return number
+
+    def outcome(self, number: int) -> str:
+        """What became of a start: "running", "fine" or "failed"."""
+        answer: str = self.page.evaluate("number => window.labRuns[number]", number)
+        return answer
+
+    def ended(self, number: int) -> str:
+        """Wait until what was started has ended; returns "fine" or "failed"."""
+        self.wait("the cells have run", lambda: self.outcome(number) != "running")
+        return self.outcome(number)
+
+    def run(self, *texts: str) -> None:
+        """Run cells one after another; each must end without an error."""
+        for text in texts:
+            assert self.ended(self.start(text)) == "fine", f"{text!r} failed\n{self._situation()}"
+
+    def python(self, code: str) -> str:
+        """Run code in a new cell at the end; returns what it printed."""
+        self.add_cell(code)
+        number = self._start("notebook:run-cell", len(self.cells()) - 1)
+        assert self.ended(number) == "fine", f"{code!r} failed\n{self._situation()}"
+        return "".join("".join(output.get("text", "")) for output in self.cells()[-1]["outputs"]).strip()
+
+    def add_cell(self, code: str) -> None:
+        """A new cell at the end."""
+        self.page.evaluate(
+            f"""code => {{
+                const model = {PANEL}.content.model.sharedModel;
+                model.insertCell(model.cells.length, {{cell_type: 'code', source: code}});
+            }}""",
+            code,
+        )
+
+    # ---- what is to be seen ------------------------------------------------------------------------------------------
+
+    def code_cell(self, text: str) -> Locator:
+        """The cell with this in its code, on the page."""
+        code = self.page.locator(".jp-InputArea", has_text=text)
+        return self.page.locator(".jp-CodeCell", has=code).first
+
+    def text(self) -> str:
+        """All that the notebook's outputs say, in words."""
+        return "\n".join(self.page.locator(".jp-Cell-outputArea").all_inner_texts())
+
+    def screenshot(self, name: str, cell: str | None = None) -> None:
+        """A picture of the page, where PPO_LAB_SHOTS names a folder for it; `cell` comes to its top before."""
+        if self._shots is not None:
+            self._shots.mkdir(parents=True, exist_ok=True)
+            if cell is not None:
+                self.code_cell(cell).evaluate("cell => cell.scrollIntoView()")
+            self.page.screenshot(path=self._shots / f"{name}.png")
+
+    def theme(self, name: str) -> None:
+        """Switch to "JupyterLab Light" or "JupyterLab Dark"."""
+        self.command("apputils:change-theme", {"theme": name})
+        light = "false" if "Dark" in name else "true"
+        self.page.locator(f'body[data-jp-theme-light="{light}"]').wait_for(state="attached", timeout=SECONDS * 1000)
+
+    # ---- widgets -----------------------------------------------------------------------------------------------------
+
+    def slider(self, name: str) -> Locator:
+        """A slider by what is written before it."""
+        label = self.page.locator(".widget-label", has_text=re.compile(rf"^\s*{re.escape(name)}\s*$"))
+        return self.area.locator(".widget-hslider", has=label).filter(visible=True).first
+
+    def shown(self, name: str) -> str:
+        """The value that stands behind a slider."""
+        return self.slider(name).locator(".widget-readout").inner_text()
+
+    def note(self, name: str) -> str:
+        """What is written under a slider: "in force: 0.2", "pending: 0.3; in force: 0.2"."""
+        return self.slider(name).locator("xpath=..").locator(".widget-html-content").inner_text()
+
+    def drag(self, name: str, fraction: float) -> str:
+        """Drag a slider to a fraction of its way; returns the value it shows then."""
+        slider = self.slider(name)
+        slider.scroll_into_view_if_needed()
+        track, handle = slider.locator(".noUi-base").bounding_box(), slider.locator(".noUi-handle").bounding_box()
+        assert track is not None
+        assert handle is not None
+        x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
+        mouse = self.page.mouse
+        mouse.move(x, y)
+        mouse.down()
+        mouse.move(track["x"] + track["width"] * fraction, y, steps=10)
+        self.released = time.time()
+        mouse.up()
+        return self.shown(name)
+
+    def button(self, name: str) -> Locator:
+        """A button by its text."""
+        text = re.compile(rf"^\s*{re.escape(name)}\s*$")
+        return self.area.locator("button.jupyter-button", has_text=text).filter(visible=True).first
+
+    def choose(self, name: str, option: str) -> None:
+        """Choose in a drop-down list by what is written before it."""
+        label = self.page.locator(".widget-label", has_text=re.compile(rf"^\s*{re.escape(name)}\s*$"))
+        lists = self.area.locator(".widget-dropdown", has=label).filter(visible=True)
+        lists.first.locator("select").select_option(label=option)
+
+    def click(self, name: str) -> None:
+        """Click a button by its text."""
+        self.button(name).click(timeout=SECONDS * 1000)
+
+    def tab(self, title: str) -> Locator:
+        """Choose a tab by its title; returns where its panel is."""
+        tabs = self.area.locator(".jupyter-widget-tab, .widget-tab").filter(visible=True).first
+        name = re.compile(rf"^\s*{re.escape(title)}( \(\d+\))?\s*$")
+        tabs.locator(".lm-TabBar-tabLabel", has_text=name).click()
+        return tabs.locator(".widget-tab-contents").first
+
+    # ---- kernel and file ---------------------------------------------------------------------------------------------
+
+    def interrupt(self) -> None:
+        """The button with the square."""
+        self.command("notebook:interrupt-kernel")
+
+    def restart_kernel(self) -> None:
+        """Restart the kernel, and say yes when asked."""
+        self.command("notebook:restart-kernel")
+        self.page.locator(".jp-Dialog .jp-mod-accept").click(timeout=SECONDS * 1000)
+        self.page.locator(".jp-Dialog").wait_for(state="detached", timeout=SECONDS * 1000)
+
+    def save(self) -> None:
+        """Save the notebook and wait until it is on disk."""
+        self.page.evaluate(f"async () => {{ await {PANEL}.context.save(); }}")
+
+    def reload(self) -> None:
+        """The browser's own reload."""
+        self.page.reload()
+        self._wait_until_ready()
+
+
+def kinds(cell: dict[str, Any]) -> list[str]:
+    """What kinds of output a cell has: "image/png", "stdout", "ZeroDivisionError", ..."""
+    found: list[str] = []
+    for output in cell["outputs"]:
+        found += output.get("data", {}) or [output.get("name") or output.get("ename") or "?"]
+    return found

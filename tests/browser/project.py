@@ -1,0 +1,58 @@
+"""A project folder as a person has it: config.yaml, notebooks, and the runs that come of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ppo_lab.runs.journal import Change, read_journal
+
+ENDLESS = {"ppo.total_timesteps": 1_000_000_000}  # a run that goes on until somebody stops it
+
+
+class Project:
+    """A folder with config.yaml and copies of notebooks; what a test asks about its runs, it reads from disk."""
+
+    def __init__(self, checkout: Path, folder: Path) -> None:
+        self._checkout, self.folder = checkout, folder
+        (folder / "notebooks").mkdir(parents=True)
+        shutil.copy(checkout / "config.yaml", folder)
+
+    def add_notebook(self, name: str, copy: str, parameters: dict[str, Any]) -> Path:
+        """A copy of a committed notebook, never run, with other values for its parameters."""
+        notebook = json.loads((self._checkout / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "code":
+                cell["outputs"], cell["execution_count"] = [], None
+            if "parameters" in cell["metadata"].get("tags", ()):
+                lines = [f"{key} = {value!r}" for key, value in parameters.items()]
+                cell["source"] = "\n".join(["".join(cell["source"]), *lines])
+        path = self.folder / "notebooks" / f"{copy}.ipynb"
+        path.write_text(json.dumps(notebook), encoding="utf-8")
+        return path
+
+    @property
+    def runs(self) -> list[Path]:
+        """Folders of the runs, oldest first."""
+        return sorted((path.parent for path in self.folder.glob("runs/*/config.yaml")), key=lambda p: p.stat().st_ctime)
+
+    def journal(self, run: Path | None = None) -> list[Change]:
+        """What was changed in a run; without a name in the only one there is."""
+        return read_journal(run or self._only())
+
+    def rows(self, run: Path | None = None) -> list[dict[str, Any]]:
+        """The metrics of a run's updates so far."""
+        path = (run or self._only()) / "metrics.jsonl"
+        whole = path.read_text(encoding="utf-8").rpartition("\n")[0] if path.exists() else ""
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def checkpoints(self, run: Path | None = None) -> list[int]:
+        """The steps at which a run has whole checkpoints, ascending."""
+        place = (run or self._only()) / "checkpoints"
+        return sorted(int(path.parent.name) for path in place.glob("[0-9]*/MANIFEST.json"))
+
+    def _only(self) -> Path:
+        (run,) = self.runs
+        return run

@@ -1,0 +1,189 @@
+"""What an agent thinks, drawn: what is true of the numbers is true of the pixels."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageColor
+
+from ppo_lab.notebook import agent_picture
+from ppo_lab.notebook.agent_picture import (
+    BAR,
+    LABEL,
+    ROW,
+    SCENE,
+    WIDE_ROW,
+    Thought,
+    compose,
+    scene_of,
+    scene_of_state,
+    to_png,
+)
+from ppo_lab.notebook.plots.canvas import BLUE, VERMILLION
+
+SMALL = Image.new("RGB", (40, 30), "white")
+LEFT = SMALL.width + agent_picture.GAP  # of the column of thoughts
+ACTIONS = 140  # where the rows of actions begin
+
+
+def picture(thought, **others):
+    return np.asarray(compose(SMALL, thought, **{"values": [1.0, 2.0], "step": 1, "total": 1.0, **others}))
+
+
+def where(pixels, color):
+    """(rows, columns) of the pixels that have exactly this colour."""
+    return np.nonzero((pixels == (*ImageColor.getrgb(color), 255)).all(-1))
+
+
+def bar_lengths(pixels, rows):
+    """Pixels of blue in the middle of each row of actions."""
+    return [len(where(pixels[[ACTIONS + row * ROW + ROW // 2], LEFT + LABEL :], BLUE)[1]) for row in range(rows)]
+
+
+def marked(pixels, rows, height=ROW):
+    """The rows with the dot of the taken action."""
+    tops = [ACTIONS + row * height for row in range(rows)]
+    return [row for row, top in enumerate(tops) if len(where(pixels[top : top + height], VERMILLION)[0]) > 20]
+
+
+def discrete(chances, taken=0, first=0):
+    return Thought(1.0, np.array([taken + first]), np.asarray(chances), first=first)
+
+
+def continuous(mean, std, taken, low=-1.0, high=1.0):
+    parts = (np.atleast_1d(np.asarray(part, dtype=float)) for part in (taken, mean, std))
+    action, mean, std = parts
+    ends = np.full(len(action), low), np.full(len(action), high)
+    return Thought(1.0, action, mean=mean, std=std, low=ends[0], high=ends[1])
+
+
+@pytest.mark.parametrize("size", [(600, 400), (500, 500), (1000, 100), (100, 1000), (400, 300)])
+def test_a_frame_is_shrunk_to_fit(size):
+    scene = scene_of(Image.new("RGB", size))
+    assert scene.width <= SCENE[0]
+    assert scene.height <= SCENE[1]
+    assert scene.width == SCENE[0] or scene.height == SCENE[1]
+    assert scene.width / scene.height == pytest.approx(size[0] / size[1], rel=0.03)
+
+
+def test_a_small_frame_is_blown_up_by_a_whole_factor():
+    scene = scene_of(Image.new("RGB", (64, 80)))
+    assert scene.size == (3 * 64, 3 * 80)
+
+
+def test_the_scene_stands_left_on_a_transparent_page():
+    pixels = picture(discrete([0.5, 0.5]))
+    assert (pixels[: SMALL.height, : SMALL.width] == 255).all()
+    assert (pixels[:, SMALL.width : LEFT, 3] == 0).all()
+    visible = pixels[..., 3] > 0
+    assert 0.02 < visible[:, LEFT:].mean() < 0.5
+
+
+def test_letters_fade_without_a_fringe():
+    """Half-transparent pixels of text have the colour of the text: no dark edge on white, no light one on black."""
+    pixels = picture(discrete([0.0, 0.0]))[:16]  # the first line of text
+    edges = pixels[(pixels[..., 3] > 0) & (pixels[..., 3] < 255)]
+    assert len(edges) > 20
+    text = np.array(ImageColor.getrgb(agent_picture.TEXT))
+    assert np.abs(edges[:, :3].astype(int) - text).max() <= 3
+
+
+def test_bars_are_as_long_as_the_probabilities():
+    chances = [0.05, 0.6, 0.35, 0.0]
+    pixels = picture(discrete(chances, taken=2))
+    assert bar_lengths(pixels, 4) == pytest.approx([BAR * chance for chance in chances], abs=2)
+    assert marked(pixels, 4) == [2]
+
+
+def test_actions_are_numbered_as_the_environment_does():
+    assert (picture(discrete([0.3, 0.7], taken=1)) != picture(discrete([0.3, 0.7], taken=1, first=5))).any()
+    assert marked(picture(discrete([0.3, 0.7], taken=1, first=5)), 2) == [1]
+
+
+def test_of_many_actions_the_most_likely_come_first_and_the_taken_one_is_among_them():
+    chances = np.random.default_rng(0).dirichlet(np.ones(18))
+    order = np.argsort(-chances)
+    likely, unlikely = int(order[3]), int(order[17])
+    pixels = picture(discrete(chances, taken=likely))
+    assert bar_lengths(pixels, 8) == pytest.approx(BAR * chances[order[:8]], abs=2)
+    assert marked(pixels, 8) == [3]
+    pixels = picture(discrete(chances, taken=unlikely))
+    assert bar_lengths(pixels, 8) == pytest.approx(BAR * chances[[*order[:7], unlikely]], abs=2)
+    assert marked(pixels, 8) == [7]
+
+
+def test_an_interval_lies_where_mean_and_std_say():
+    pixels = picture(continuous(mean=0.2, std=0.4, taken=-0.5))
+    begin = LEFT + LABEL + 4
+    middle = ACTIONS + 9
+    columns = where(pixels[[middle - 4]], BLUE)[1]
+    assert (columns.min(), columns.max()) == pytest.approx((begin + BAR * 0.4, begin + BAR * 0.8), abs=2)
+    rows, columns = where(pixels, VERMILLION)
+    assert columns.mean() == pytest.approx(begin + BAR * 0.25, abs=1)
+    assert rows.mean() == pytest.approx(middle, abs=1)
+
+
+def test_an_interval_ends_at_the_bounds():
+    pixels = picture(continuous(mean=5.0, std=100.0, taken=1.0, low=-1.0))
+    columns = where(pixels[[ACTIONS + 5]], BLUE)[1]
+    assert (columns.min(), columns.max()) == pytest.approx((LEFT + LABEL + 4, LEFT + LABEL + 4 + BAR), abs=1)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-np.inf, np.inf), (0.0, np.inf), (-np.inf, 0.5)])
+@pytest.mark.parametrize("taken", [0.1, 1e4, -300.0])
+def test_without_bounds_the_axis_holds_what_is_drawn(low, high, taken):
+    taken = float(np.clip(taken, low, high))
+    thought = continuous(mean=min(max(0.3, low), high), std=2.0, taken=taken, low=low, high=high)
+    begin, end = agent_picture._range(thought, 0)
+    assert np.isfinite([begin, end]).all()
+    assert begin < end
+    assert begin <= taken <= end
+    assert begin <= max(0.3 - 2.0, low)
+    assert end >= min(0.3 + 2.0, high)
+    picture(thought)
+
+
+def test_of_many_numbers_six_are_drawn():
+    pixels = picture(continuous(mean=np.zeros(9), std=np.full(9, 0.3), taken=np.full(9, 0.9)))
+    assert marked(pixels, 7, WIDE_ROW) == [0, 1, 2, 3, 4, 5]
+
+
+def test_the_value_goes_up_and_the_line_does():
+    rising = picture(discrete([1.0, 0.0]), values=np.linspace(0, 1, 200))
+    rows, columns = np.nonzero(rising[62:108, LEFT : LEFT + 240, 3] > 100)
+    at = {side: rows[columns == side].mean() for side in (20, 120, 220)}
+    assert at[20] > at[120] + 10 > at[220] + 20
+
+
+@pytest.mark.parametrize("values", [[], [3.0], [2.0] * 50, np.arange(5000.0)])
+def test_any_course_can_be_drawn(values):
+    assert picture(discrete([1.0, 0.0]), values=values).any()
+
+
+def test_an_episode_begins_at_the_left_and_fills_the_line():
+    ends = [where(picture(discrete([1.0]), values=np.zeros(n))[60:110, LEFT:], BLUE)[1].max() for n in (10, 50, 2000)]
+    assert ends[0] < ends[1] < ends[2] <= agent_picture.SPARK[0] + 2
+
+
+def test_the_picture_keeps_its_size_during_an_episode():
+    sizes = {picture(discrete([p, 1 - p]), values=[0.0] * n).shape for p, n in ((0.1, 1), (0.9, 300))}
+    assert len(sizes) == 1
+
+
+@pytest.mark.parametrize(("components", "lines"), [(1, 1), (4, 4), (30, 8)])
+def test_a_state_has_a_line_for_each_number(components, lines):
+    course = np.cumsum(np.random.default_rng(0).normal(size=(60, min(components, 8))), axis=0)
+    scene = np.asarray(scene_of_state(course, components))
+    assert scene.shape == (SCENE[1], SCENE[0], 4)
+    height = min(60, (SCENE[1] - 22) // lines)
+    inked = [bool((scene[22 + i * height : 22 + (i + 1) * height, LABEL + 60, 3] > 100).any()) for i in range(lines)]
+    assert all(inked)
+    assert not scene[22 + lines * height :, :, 3].any()
+    assert scene[-1, -1, 3] == 0
+
+
+def test_a_state_of_one_step_can_be_drawn():
+    assert np.asarray(scene_of_state(np.array([[1.0, np.pi]]), 2)).any()
+
+
+def test_placeholder_and_frames_are_png():
+    assert agent_picture.placeholder("wait").startswith(b"\x89PNG")
+    assert to_png(SMALL).startswith(b"\x89PNG")
