@@ -31,7 +31,8 @@ test: .venv/.installed $(if $(CHROMIUM),.venv/.browser) ## everything: ruff, myp
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@$(PY) -m pytest -q -rs
+	@$(if $(CHROMIUM),,echo "no Chromium on the PATH: the tests in tests/browser will be skipped")
+	@$(PY) -m pytest -q
 	@PPO_LAB_FAST=1 $(PY) -m pytest -q --nbval-lax --nbval-current-env notebooks
 
 test-fast: .venv/.installed ## the tests that take seconds

@@ -25,7 +25,6 @@ MOST_ACTIONS = 8
 MOST_DIMS = 6
 LABEL, BAR, ROW, WIDE_ROW = 66, 176, 18, 30  # of an action: width of its name, of its bar, height of its row
 FINE = 3  # lines and dots are drawn this many times as big and shrunk, for smooth edges
-CLEAR = (*ImageColor.getrgb(TEXT), 0)  # transparent grey: the edges of letters fade without a dark or light fringe
 FAINT = (*ImageColor.getrgb(TEXT), 70)
 
 
@@ -214,7 +213,7 @@ def _dot(image: Image.Image, x: int, y: int, color: str = VERMILLION) -> None:
 
 
 def _empty(size: tuple[int, int]) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    image = Image.new("RGBA", size, CLEAR)
+    image = Image.new("RGBA", size)
     return image, ImageDraw.Draw(image)
 
 

@@ -18,7 +18,8 @@ from ppo_lab.notebook.session import Session
 from ppo_lab.runs import read_metrics
 from ppo_lab.runs.run import find_run
 
-IMAGE = {"width": "1000px", "max_width": "100%", "object_fit": "contain"}  # as wide as the frames: no blur
+# as wide as the frames, and not stretched by the box around it: no blur
+IMAGE = {"width": "1000px", "max_width": "100%", "object_fit": "contain", "align_self": "flex-start"}
 # an Image without a value shows the browser's sign for a broken one: 1 x 1 transparent pixels
 NOTHING = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="

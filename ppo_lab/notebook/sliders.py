@@ -61,8 +61,8 @@ class Slider:
             description=key,
             continuous_update=False,  # one change a drag
             tooltip=PPOConfig.model_fields[key].description,
-            style={"description_width": "105px"},
-            layout={"width": "325px"},
+            style={"description_width": "120px"},
+            layout={"width": "330px"},
         )
         self.note = widgets.HTML(layout={"margin": "-6px 0 0 98px", "height": "22px"})
         self.slider.observe(self._moved, names="value")

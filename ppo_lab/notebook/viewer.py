@@ -44,7 +44,9 @@ class AgentView:
         self._choice = widgets.Dropdown(options=CHOICES, value=True, layout={"width": "220px"})
         self._speed = widgets.Dropdown(options=SPEEDS, value=1.0, layout={"width": "140px"})
         self._row = widgets.HBox([self._hold, self._choice, self._speed])
-        self._image = widgets.Image(value=placeholder("on its way ..."), format="png", layout={"object_fit": "contain"})
+        # flex-start: stretched to the width of the page it would be blurred
+        layout = {"object_fit": "contain", "align_self": "flex-start"}
+        self._image = widgets.Image(value=placeholder("on its way ..."), format="png", layout=layout)
         self._image.layout.max_width = "100%"
         self._line = widgets.HTML()
         self.widget = widgets.VBox([self._row, self._image, self._line])

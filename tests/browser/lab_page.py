@@ -28,7 +28,9 @@ READY = f"""async () => {{
     if (!panel?.context || !panel.content?.widgets?.length) return false;
     await panel.context.ready;
     await panel.sessionContext.ready;
-    return panel.sessionContext.session?.kernel?.connectionStatus === 'connected';
+    const kernel = panel.sessionContext.session?.kernel;
+    await kernel?.info;
+    return kernel?.status === 'idle';  // a cell that is started while the status is unknown may never be answered
 }}"""
 CELLS = f"""() => {PANEL}.content.widgets.map(cell => {{
     const model = cell.model.sharedModel.toJSON();

@@ -77,13 +77,15 @@ def test_the_scene_stands_left_on_a_transparent_page():
     assert 0.02 < visible[:, LEFT:].mean() < 0.5
 
 
-def test_letters_fade_without_a_fringe():
-    """Half-transparent pixels of text have the colour of the text: no dark edge on white, no light one on black."""
-    pixels = picture(discrete([0.0, 0.0]))[:16]  # the first line of text
+def test_lines_and_letters_fade_without_a_fringe():
+    """Half-transparent pixels are as bright as the inks: no dark edge on white, no light one on black."""
+    pixels = picture(discrete([0.4, 0.6]), values=np.random.default_rng(0).normal(size=100))
     edges = pixels[(pixels[..., 3] > 0) & (pixels[..., 3] < 255)]
-    assert len(edges) > 20
-    text = np.array(ImageColor.getrgb(agent_picture.TEXT))
-    assert np.abs(edges[:, :3].astype(int) - text).max() <= 3
+    assert len(edges) > 500
+    inks = np.array([ImageColor.getrgb(ink) for ink in (agent_picture.TEXT, BLUE, VERMILLION)])
+    assert (edges[:, :3] >= inks.min(axis=0) - 3).all()
+    assert (edges[:, :3] <= inks.max(axis=0) + 3).all()
+    assert edges[:, :3].sum(axis=1).min() >= inks.sum(axis=1).min() - 6
 
 
 def test_bars_are_as_long_as_the_probabilities():

@@ -332,6 +332,12 @@ def test_settings_in_force_are_named_where_the_run_recorded_them():
     assert "0.5 now" in finding.advice
 
 
+def test_a_leash_that_is_too_short_gets_other_advice():
+    for kl, advice in [(1e-5, "raise `ppo.clip_coef`"), (0.01, "lower `ppo.learning_rate`")]:
+        findings = examine(columns(update__clip_fraction=0.5, update__approx_kl=kl), PPO, 2)
+        assert advice in next(finding.advice for finding in findings if finding.rule == "clipped-often")
+
+
 def test_every_key_an_advice_names_exists():
     for _, _, bad, _, settings in CASES:
         for finding in examine(columns(**bad), PPO.model_copy(update=settings), 2):

@@ -100,12 +100,11 @@ def learning_figure(
     others = others or {}
     figure = figure if figure is not None else _two_axes()
     curve, length = figure.axes
-    if total_timesteps is None:
-        total_timesteps = max(
-            (int(step[-1]) for run in others.values() if len(step := points(run, RETURN)[0])), default=0
-        )
     learning_curve(columns, curve, total_timesteps)
     _length(columns, length, total_timesteps)
+    reach = max((float(step[-1]) for run in others.values() if len(step := points(run, RETURN)[0])), default=0.0)
+    for ax in figure.axes:  # a parent may have gone further than this run has yet
+        ax.set_xlim(right=max(ax.get_xlim()[1], min(reach, total_timesteps or reach)))
     mine = list(curve.lines)
     notes = _notes(_others(others, curve, RETURN), mine)
     _others(others, length, LENGTH)
