@@ -25,6 +25,7 @@ MOST_BYTES = 150_000
 LAST = 1000.0  # milliseconds that the last frame stands still, before it all repeats
 BESIDE_FPS = 4.0
 SUFFIXES = (".mp4", ".png")
+UNLIKE = 90.0  # distance, of 255 * sqrt(4), at which a colour is another one
 LEVELS = 16  # of red, green, blue and alpha, when colours are looked up
 
 
@@ -125,13 +126,15 @@ def _palette(samples: Sequence[Image.Image], colours: int) -> Callable[[Image.Im
 def _clear_palette(samples: Sequence[Image.Image], colours: int) -> Callable[[Image.Image], Image.Image]:
     """RGBA -> one of twice as many (half of them shades of letters); Pillow has no palette for that.
 
-    The most frequent colours win, and every other one goes to its nearest: on a grid of LEVELS ** 4 looked up once.
+    The most frequent colours win, those first that are like no other: a small red dot stays red. Every colour goes to
+    its nearest, on a grid of LEVELS ** 4 looked up once.
     """
     pixels = np.concatenate([np.asarray(sample).reshape(-1, 4) for sample in samples])  # (M, 4)
     cells, cell, count = np.unique(_cell(pixels), return_inverse=True, return_counts=True)
-    common = np.argsort(-count, kind="stable")[: 2 * colours]
     sums = np.stack([np.bincount(cell, pixels[:, channel], len(cells)) for channel in range(4)], axis=1)
-    palette = (sums[common] / count[common, None]).round().astype(np.uint8)  # (k, 4)
+    means = sums / count[:, None]  # (cells, 4)
+    common = _most_telling(means, np.argsort(-count, kind="stable"), 2 * colours)
+    palette = means[common].round().astype(np.uint8)  # (k, 4)
     grid = np.stack(np.unravel_index(np.arange(LEVELS**4), (LEVELS,) * 4), axis=1) * 17.0  # (LEVELS**4, 4), 0 .. 255
     distance = np.stack([((grid - color) ** 2).sum(1) for color in palette.astype(float)])  # (k, LEVELS**4)
     nearest = distance.argmin(0).astype(np.uint8)
@@ -144,6 +147,18 @@ def _clear_palette(samples: Sequence[Image.Image], colours: int) -> Callable[[Im
         return image
 
     return reduced
+
+
+def _most_telling(colors: np.ndarray, order: np.ndarray, most: int) -> list[int]:
+    """Places of at most `most` colours (M, 4), taken in this order: those far from all before, and then the others."""
+    taken: list[int] = []
+    nearest = np.full(len(colors), np.inf)  # (M,) squared distance to those taken
+    for far in (UNLIKE, 0.0):
+        for place in order.tolist():
+            if len(taken) < most and nearest[place] > far**2:
+                taken.append(place)
+                nearest = np.minimum(nearest, ((colors - colors[place]) ** 2).sum(axis=1))
+    return taken
 
 
 def _cell(pixels: np.ndarray) -> np.ndarray:

@@ -128,8 +128,8 @@ class AgentView:
             if not stop.is_set():
                 self._show_frame(picture, player)
             thought = None if over is not None else thought
-            seconds = affordable(seconds, time.thread_time() - cpu, session.running and not session.paused)
-            stop.wait(max(0.0, began + seconds - time.perf_counter()))
+            spent, cost = time.perf_counter() - began, time.thread_time() - cpu
+            stop.wait(affordable(seconds, spent, cost, session.running and not session.paused) - spent)
 
     def _show_frame(self, picture: bytes, player: Player) -> None:
         self._image.value = picture
@@ -178,9 +178,13 @@ def pace(rate: float) -> tuple[int, float]:
     return steps, steps / rate
 
 
-def affordable(seconds: float, cost: float, training: bool) -> float:
-    """Seconds from one frame to the next: at least so many that `cost`, in seconds of a core, is a small share."""
-    return max(seconds, cost / (SHARE if training else IDLE_SHARE))
+def affordable(seconds: float, spent: float, cost: float, training: bool) -> float:
+    """Seconds from one frame to the next: at least so many that a frame takes a small share of a core.
+
+    spent, cost: seconds a frame took on the clock and on a core. On a busy machine a thread is interrupted while it
+    holds the interpreter, and training waits with it: so time on the clock counts too, half.
+    """
+    return max(seconds, max(cost, spent / 2) / (SHARE if training else IDLE_SHARE))
 
 
 def _go_on(

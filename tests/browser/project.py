@@ -38,6 +38,11 @@ class Project:
         """Folders of the runs, oldest first."""
         return sorted((path.parent for path in self.folder.glob("runs/*/config.yaml")), key=lambda p: p.stat().st_ctime)
 
+    @property
+    def forks(self) -> list[Path]:
+        """Those of them that were forked."""
+        return [run for run in self.runs if (run / "lineage.json").exists()]
+
     def journal(self, run: Path | None = None) -> list[Change]:
         """What was changed in a run; without a name in the only one there is."""
         return read_journal(run or self._only())

@@ -10,6 +10,13 @@ from ppo_lab.runs.run import read_lineage
 from tests.browser.project import ENDLESS
 
 
+def hold(page):
+    """Press Pause, and return when the update under way is done."""
+    page.click("Pause")
+    page.wait("the page says so", lambda: "paused" in page.area.inner_text())
+    page.python("session.at_boundary(lambda: None)")
+
+
 def test_a_dragged_slider_reaches_journal_and_metrics(training, project):
     shown = float(training.drag("clip_coef", 0.7))
     assert shown != 0.2
@@ -29,8 +36,7 @@ def test_every_live_setting_has_a_slider(training, project):
 
 
 def test_a_slider_says_pending_until_its_value_is_taken(training, project):
-    training.click("Pause")
-    training.wait("it holds", lambda: "paused" in training.text())
+    hold(training)
     shown = training.drag("ent_coef", 0.5)
     training.wait("it is pending", lambda: training.note("ent_coef") == f"pending: {shown}; in force: 0")
     assert project.journal() == []
@@ -56,8 +62,7 @@ def test_drawing_the_sliders_changes_nothing(opened, project):
 
 
 def test_pause_holds_and_run_goes_on(training, project):
-    training.click("Pause")
-    training.wait("it holds", lambda: "paused" in training.text())
+    hold(training)
     done, step = len(project.rows()), training.python("print(session.trainer.state.global_step)")
     training.page.wait_for_timeout(1000)  # while it would do ten updates
     assert len(project.rows()) == done
@@ -68,8 +73,7 @@ def test_pause_holds_and_run_goes_on(training, project):
 
 
 def test_one_update_is_one_and_step_is_as_many_as_asked(training, project):
-    training.click("Pause")
-    training.wait("it holds", lambda: "paused" in training.text())
+    hold(training)
     done = len(project.rows())
     for count in range(1, 4):
         training.click("One update")
@@ -89,8 +93,7 @@ def test_save_makes_a_checkpoint(training, project):
 def test_fork_goes_on_in_a_new_run(training, project):
     (old,) = project.runs
     training.click("Fork")
-    training.wait("there is a new run", lambda: len(project.runs) == 2)
-    (new,) = set(project.runs) - {old}
+    (new,) = training.wait("there is a new run", lambda: project.forks)
     assert read_lineage(new)["parent"] == old.name
     training.wait("it trains", lambda: len(project.rows(new)) > 2)
     assert project.rows(new)[0]["global_step"] > read_lineage(new)["step"]
@@ -112,8 +115,7 @@ def test_rewind_goes_back_to_a_checkpoint(training, project):
     (old,) = project.runs
     training.choose("checkpoint", f"step {step:,}")
     training.click("Rewind")
-    training.wait("there is a new run", lambda: len(project.runs) == 2)
-    (new,) = set(project.runs) - {old}
+    (new,) = training.wait("there is a new run", lambda: project.forks)
     assert read_lineage(new)["step"] == step
     training.wait("it trains", lambda: len(project.rows(new)) > 2)
     assert project.rows(new)[0]["global_step"] < project.rows(old)[-1]["global_step"]
@@ -148,8 +150,7 @@ def test_a_run_steered_by_hand_is_replayed_to_the_same_fingerprint(training, pro
         training.wait("it is taken", lambda n=changes: len(project.journal()) > n)
     training.click("Undo")
     training.wait("it is undone", lambda: len(project.journal()) == 5)
-    training.click("Pause")
-    training.wait("it holds", lambda: "paused" in training.text())
+    hold(training)
     training.drag("ent_coef", 0.4)
     training.click("One update")
     training.wait("it is taken", lambda: len(project.journal()) == 6)

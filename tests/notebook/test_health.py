@@ -169,6 +169,12 @@ def test_many_jumps_are_leaps():
 # ---- what makes a rule keep quiet -----------------------------------------------------------------------------------
 
 
+def test_a_policy_may_be_decided_where_its_return_is_highest():
+    for lost, severity in [(30.0, "note"), (60.0, "warning")]:  # of the 400 that were learned
+        run = columns(loss__entropy=0.01 * LN2, episode__return_mean=RISEN - after(40, lost, 0.0))
+        assert found(run)["entropy-collapsed"] == severity
+
+
 def test_a_critic_is_not_blamed_where_there_is_nothing_left_to_predict():
     blind = {"update__explained_variance": after(20, 0.0, 0.9), "episode__return_mean": RISEN}
     assert found(columns(**blind))["critic-guesses"] == "warning"

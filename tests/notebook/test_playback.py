@@ -156,6 +156,17 @@ def test_colours_with_transparency_are_kept():
     np.testing.assert_array_equal(second, pixels[:, ::-1])
 
 
+def test_a_rare_colour_that_is_like_no_other_is_kept():
+    grey = np.repeat(np.arange(256, dtype=np.uint8), 64).reshape(128, 128)
+    pixels = np.stack([grey, grey, grey, np.full_like(grey, 255)], axis=-1)
+    pixels[60:63, 60:63] = (213, 94, 0, 255)
+    film = Film(fps=10)
+    film.add(0, Image.fromarray(pixels).copy)
+    ((shown, _),) = frames_of(film._encode(film._shots, colours=4))
+    assert (shown[61, 61] == pixels[61, 61]).all()
+    assert len(np.unique(shown.reshape(-1, 4), axis=0)) == 8
+
+
 def test_it_is_shown_as_a_picture_and_a_caption(monkeypatch, capsys):
     shown = []
     monkeypatch.setattr(playback, "display", lambda bundle, raw: shown.append(bundle))

@@ -325,9 +325,10 @@ def test_it_plays_in_real_time_at_few_frames(rate):
 
 
 def test_frames_cost_a_small_share_of_a_core():
-    assert affordable(0.07, cost=0.010, training=True) == pytest.approx(0.010 / SHARE)
-    assert affordable(0.07, cost=0.010, training=False) == 0.07
-    assert affordable(0.07, cost=0.100, training=False) == pytest.approx(0.100 / IDLE_SHARE)
+    assert affordable(0.07, spent=0.012, cost=0.010, training=True) == pytest.approx(0.010 / SHARE)
+    assert affordable(0.07, spent=0.060, cost=0.010, training=True) == pytest.approx(0.030 / SHARE)
+    assert affordable(0.07, spent=0.012, cost=0.010, training=False) == 0.07
+    assert affordable(0.07, spent=0.100, cost=0.100, training=False) == pytest.approx(0.100 / IDLE_SHARE)
     assert SHARE <= 0.04
 
 
