@@ -12,8 +12,9 @@ from IPython.display import display
 from ppo_lab.notebook import contents
 from ppo_lab.notebook.controls import Controls
 from ppo_lab.notebook.panels import Learning, Panel, Picture, Words, health_html
+from ppo_lab.notebook.plots.canvas import to_png
 from ppo_lab.notebook.session import Session
-from ppo_lab.notebook.static import closing_line, pictures
+from ppo_lab.notebook.static import HIDE_TWIN, LIVE, as_bundle, closing_line, pictures, progress_line
 from ppo_lab.notebook.viewer import AgentView
 
 SHARE = 0.05  # of the time may go into drawing
@@ -21,6 +22,7 @@ MOST_FPS = 3.0
 START_SECONDS = 0.5
 STATUS_SECONDS = 0.2  # between two changes of the text, which costs next to nothing
 HEALTH_SECONDS = 2.0  # between two looks at the health
+TWIN_SECONDS = 30.0  # between two pictures for a notebook that is saved meanwhile
 
 
 class Budget:
@@ -57,7 +59,7 @@ class Dashboard:
 
     def __init__(self, session: Session) -> None:
         self._budget = Budget()
-        self._status_at = self._health_at = -math.inf
+        self._status_at = self._health_at = self._twin_at = -math.inf
         self._over = False
         self._controls = Controls(session)
         self._panels: list[Panel] = [
@@ -71,9 +73,12 @@ class Dashboard:
         self._tabs = widgets.Tab([panel.widget for panel in self._panels], titles=[each.title for each in self._panels])
         self._tabs.observe(lambda _: session.soon(lambda: self._turn(session)), names="selected_index")
         self._in_sight = 0
-        self._box = widgets.VBox([self._controls.widget, self._tabs])  # sliders above: in sight without scrolling
+        self._style = widgets.HTML(HIDE_TWIN, layout={"display": "none"})
+        # sliders above: in sight without scrolling
+        self._box = widgets.VBox([self._controls.widget, self._tabs, self._style])
+        self._box.add_class(LIVE)
         self._draw(session)
-        self._handles: list[Any] = []
+        self._handles: list[tuple[Any, Any]] = []  # of each place it is shown at: the widgets, and their picture
         self.show(session)
 
     def show(self, session: Session) -> None:
@@ -83,7 +88,8 @@ class Dashboard:
                 display(bundle, raw=True)
             print(closing_line(session), flush=True)
         else:
-            self._handles.append(display(self._box, display_id=True))
+            twin = _twin(session)
+            self._handles.append((display(self._box, display_id=True), display(twin, raw=True, display_id=True)))
 
     def refresh(self, session: Session, force: bool = False) -> None:
         """Draw if the budget allows it; force: anyway."""
@@ -97,20 +103,29 @@ class Dashboard:
             if force or now - self._health_at >= HEALTH_SECONDS:
                 self._health_at = now
                 self._badge(session)
+            if now - self._twin_at >= TWIN_SECONDS:
+                self._twin_at = now
+                self._update_twins(session)
             self._budget.spent(began, time.perf_counter())
 
     def finish(self, session: Session) -> None:
         """Pictures take the place of the widgets."""
         self._over = True
         self._panels[self._in_sight].show(False)
-        first, *others = pictures(session)
-        for handle in self._handles:
+        first, second, *others = pictures(session)
+        for handle, twin in self._handles:
             handle.update(first, raw=True)
+            twin.update(second, raw=True)
         for bundle in others:
             display(bundle, raw=True)
         print(closing_line(session), flush=True)
-        for part in (*self._panels, self._controls, self._tabs, self._box):
+        for part in (*self._panels, self._controls, self._tabs, self._style, self._box):
             part.close()
+
+    def _update_twins(self, session: Session) -> None:
+        bundle = _twin(session)
+        for _, twin in self._handles:
+            twin.update(bundle, raw=True)
 
     def _draw(self, session: Session) -> None:
         if not self._over:
@@ -133,3 +148,8 @@ class Dashboard:
         title = f"Health ({len(wrong)})" if wrong else "Health"
         if self._tabs.get_title(place) != title:
             self._tabs.set_title(place, title)
+
+
+def _twin(session: Session) -> dict[str, Any]:
+    figure = contents.learning(session, None, session.others)
+    return as_bundle(to_png(figure), f"while it trained: {progress_line(session)}")

@@ -19,12 +19,10 @@ from PIL import Image as Pixels
 from ppo_lab.errors import ConfigError
 from ppo_lab.notebook.plots.canvas import TEXT, to_png
 from ppo_lab.notebook.start import ui_attached
+from ppo_lab.notebook.static import HIDE_TWIN, LIVE
 
 Draw = Callable[..., Figure]
 DPI = 100
-CLASS = "ppo-lab-play"
-# the picture that stays in the saved notebook follows the widgets, and is not seen as long as they are
-HIDE_TWIN = f"<style>.jp-OutputArea-child:has(.{CLASS}) + .jp-OutputArea-child {{ display: none; }}</style>"
 
 
 def play(draw: Draw, /, *, defaults: Mapping[str, Any] | None = None, **values: Sequence[Any]) -> None:
@@ -93,7 +91,7 @@ class Playground:
         self.note = widgets.HTML()
         hide = widgets.HTML(HIDE_TWIN, layout={"display": "none"})
         self.widget = widgets.VBox([*self.sliders.values(), self.picture, self.note, hide])
-        self.widget.add_class(CLASS)
+        self.widget.add_class(LIVE)
         self._redraw()
         for slider in self.sliders.values():
             slider.observe(self._moved, names="value")

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from ppo_lab.notebook.session import Session
 
 
+# A box of widgets of this class is followed by a picture that nobody sees while the widgets live. A notebook that is
+# saved meanwhile and reopened without its kernel has it; for the widgets JupyterLab can show no more than an error.
+LIVE = "ppo-lab-live"
+HIDE_TWIN = f"<style>.jp-OutputArea-child:has(.{LIVE}) + .jp-OutputArea-child {{ display: none; }}</style>"
+
+
 class Lines:
     """The view of a session that nobody watches."""
 

@@ -102,11 +102,20 @@ def test_headless_training_is_the_same_too():
 def test_pictures_take_the_place_of_the_widgets(handle):
     running = launch(trainer(4))
     running.wait()
-    (first,) = handle.shown
-    assert set(first) == {"image/png", "text/plain"}
+    first, second = handle.shown[-2:]  # in place of the widgets, and of the picture that was hidden behind them
+    assert set(first) == set(second) == {"image/png", "text/plain"}
     assert "256 of 256 steps" in first["text/plain"]
     kinds = ["image/png" if "image/png" in bundle else "text/markdown" for bundle in handle.below]
-    assert kinds == ["image/png", "image/png", "text/markdown", "text/markdown"]  # dials, inside; health, journal
+    assert kinds == ["image/png", "text/markdown", "text/markdown"]  # inside; health, journal
+
+
+def test_a_notebook_saved_while_it_trains_has_a_picture(handle, monkeypatch):
+    monkeypatch.setattr(dashboard, "TWIN_SECONDS", 0.0)
+    running = launch(trainer(1_000_000))
+    while not handle.shown:
+        running.policy()
+    assert handle.shown[0]["text/plain"].startswith("while it trained: ")
+    running.stop()
 
 
 def test_the_dashboard_can_be_shown_again(handle):
@@ -114,10 +123,10 @@ def test_the_dashboard_can_be_shown_again(handle):
     running.dashboard()  # in another cell
     running.policy()
     running.stop()
-    assert len(handle.shown) == 2  # pictures in both
+    assert len(handle.shown) >= 4  # two pictures in both
     below = len(handle.below)
     running.dashboard()
-    assert len(handle.below) == 2 * below + 1  # no widgets any more: all the pictures
+    assert len(handle.below) == 2 * below + 2  # no widgets any more: all the pictures
 
 
 def test_an_error_in_the_background_is_raised_by_wait():
