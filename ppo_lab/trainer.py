@@ -63,7 +63,7 @@ class Trainer:
         except BaseException:
             self.envs.close()  # leave no worker behind
             raise
-        self.envs_given = envs is not None
+        self.envs_given, self.closed = envs is not None, False
         self.changes: list[Change] = []  # live changes so far, oldest first; with a run, its journal
         self._mailbox = Mailbox()
         self._busy = threading.RLock()  # held while anything of the state moves
@@ -89,6 +89,8 @@ class Trainer:
                         self.changes += take_changes(self.state, self._mailbox, self.config.ppo, self.run)
                     if self.finished:
                         return
+                    if self.closed:
+                        raise RunError("this trainer is closed; Trainer.resume goes on with its run")
                     self._under_way = self._update()
                     self._seconds.clear()
                 with interrupt_deferred(), self._busy:
@@ -251,6 +253,7 @@ class Trainer:
 
     def close(self) -> None:
         """Give back environments and files. The state stays readable."""
+        self.closed = True
         self.envs.close()
         if self.run is not None:
             self.run.close()

@@ -26,10 +26,13 @@ class Boundary:
 
     def close(self) -> None:
         """Training is over: do what is left, and from now on everything at once in the thread that asks."""
-        with self._lock:
-            self._thread = None  # from here on nobody puts a call in the queue
-        while not self._calls.empty():
-            self._calls.get()()
+        while True:
+            while not self._calls.empty():
+                self._calls.get()()
+            with self._lock:
+                if self._calls.empty():  # from here on nobody puts a call in the queue
+                    self._thread = None
+                    return
 
     def is_here(self) -> bool:
         """This thread is the one that trains."""

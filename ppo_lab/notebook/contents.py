@@ -32,11 +32,9 @@ def learning(session: Session, figure: Figure | None = None, others: Mapping[str
 
 def dials(session: Session, figure: Figure | None = None) -> Figure:
     """The diagnostics of every update."""
-    trainer, ppo = session.trainer, session.trainer.config.ppo
-    norm = trainer.state.live["max_grad_norm"].value if "max_grad_norm" in trainer.state.live else ppo.max_grad_norm
-    return dials_figure(
-        session.history, trainer.state.total_timesteps, num_actions(session), ppo.target_kl, norm, figure
-    )
+    trainer, target_kl = session.trainer, session.trainer.config.ppo.target_kl
+    norm = last_set(session, "max_grad_norm")
+    return dials_figure(session.history, trainer.state.total_timesteps, num_actions(session), target_kl, norm, figure)
 
 
 def inside(session: Session, figure: Figure | None = None) -> Figure | None:
@@ -76,6 +74,12 @@ def journal_markdown(session: Session) -> str:
         return "**Journal.** No dial was turned."
     lines = [f"| {' | '.join(row)} |" for row in (JOURNAL, ("---",) * len(JOURNAL), *rows)]
     return "**Journal**\n\n" + "\n".join(lines)
+
+
+def last_set(session: Session, key: str) -> Any:
+    """A setting as the last live change left it, or as configured: where its slider stands."""
+    live = session.trainer.state.live
+    return live[key].value if key in live else getattr(session.trainer.config.ppo, key)
 
 
 def num_actions(session: Session) -> int | None:

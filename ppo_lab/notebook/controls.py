@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from html import escape
@@ -12,6 +14,7 @@ import ipywidgets as widgets
 
 from ppo_lab.config import LIVE
 from ppo_lab.errors import LabError
+from ppo_lab.notebook.contents import last_set
 from ppo_lab.notebook.session import Session
 from ppo_lab.notebook.sliders import Slider, slider_label
 from ppo_lab.notebook.static import progress_line
@@ -20,6 +23,8 @@ from ppo_lab.runs.checkpoint import checkpoints
 FIRST = ("learning_rate", "clip_coef", "ent_coef")  # the dials that are turned most
 WIDTH = {"width": "auto"}
 NO_RUN = "needs a run folder: run.root is null"
+ENVS_GIVEN = "the trainer was given its environments: session.fork(envs=...) in a cell"
+LIST_SECONDS = 2.0  # between two looks at the checkpoints on disk
 
 
 class Controls:
@@ -31,6 +36,8 @@ class Controls:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._lock = threading.RLock()
+        self._listed_at = -math.inf
+        self._waiting = 0  # buttons whose work is not done yet
         self.status = widgets.HTML()
         self._progress = widgets.FloatProgress(min=0.0, layout={"width": "180px"})
         self._message = widgets.HTML(layout={"height": "24px"})
@@ -43,7 +50,7 @@ class Controls:
         self._places = widgets.Dropdown(description="checkpoint", layout={"width": "210px"})
         self._rewind = _button("Rewind", "history", "go on in a new run from this checkpoint", self._go_back)
         keys = [*FIRST, *(key for key in LIVE if key not in FIRST)]
-        self._sliders = [Slider(key, last_set(session, key), self._change) for key in keys]
+        self._sliders = [Slider(key, last_set(session, key), self._change, self._lock) for key in keys]
         buttons = [self._hold, step, stop, self._undo, self._save, self._fork, self._rewind, self._places]
         rows = [
             widgets.HBox(buttons, layout=WRAP),
@@ -67,7 +74,10 @@ class Controls:
             for slider in self._sliders:
                 key = slider.key
                 slider.show(in_force(session, key), pending.get(key), pending.get(key, last_set(session, key)))
-            self._list_checkpoints()
+            if time.monotonic() - self._listed_at >= LIST_SECONDS:
+                self._listed_at = time.monotonic()
+                self._list_checkpoints()
+            self._enable()
 
     def say(self, text: str, wrong: bool = False) -> None:
         """A line about what was done, or why not."""
@@ -87,10 +97,16 @@ class Controls:
             self._places.options = options
             if steps:  # None would stand for "right here"
                 self._places.value = chosen if chosen in steps else steps[0]
+
+    def _enable(self) -> None:
+        """A second click waits until the first one's work is done."""
+        trainer = self._session.trainer
         for button in (self._save, self._fork, self._rewind):
-            button.disabled = run is None or (button is self._rewind and not steps)
-            if run is None:
-                button.tooltip = NO_RUN
+            why = ENVS_GIVEN if trainer.envs_given and button is not self._save else ""
+            why = NO_RUN if trainer.run is None else why
+            nothing = button is self._rewind and not self._places.options
+            button.disabled = bool(why) or bool(self._waiting) or nothing
+            button.tooltip = why or button.tooltip
 
     def _toggle(self) -> None:
         if self._session.paused:
@@ -116,9 +132,15 @@ class Controls:
 
     def _ask(self, call: Callable[[], str]) -> None:
         """Have it done at the next boundary; its words, or its error, appear when it is done."""
+        with self._lock:
+            self._waiting += 1
+            self._enable()
         self.say("at the next update ...")
 
         def done(answer: Future[str]) -> None:
+            with self._lock:
+                self._waiting -= 1
+                self._listed_at = -math.inf
             error = answer.exception()
             if error is None:
                 self.say(answer.result())
@@ -142,12 +164,6 @@ class Controls:
 
 
 WRAP = {"flex_flow": "row wrap", "align_items": "center"}
-
-
-def last_set(session: Session, key: str) -> Any:
-    """A setting as the last live change left it, or as configured: where its slider stands."""
-    live = session.trainer.state.live
-    return live[key].value if key in live else getattr(session.trainer.config.ppo, key)
 
 
 def in_force(session: Session, key: str) -> float:

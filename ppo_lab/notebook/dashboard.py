@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as widgets
@@ -12,9 +14,8 @@ from IPython.display import display
 from ppo_lab.notebook import contents
 from ppo_lab.notebook.controls import Controls
 from ppo_lab.notebook.panels import Learning, Panel, Picture, Words, health_html
-from ppo_lab.notebook.plots.canvas import to_png
 from ppo_lab.notebook.session import Session
-from ppo_lab.notebook.static import HIDE_TWIN, LIVE, as_bundle, closing_line, pictures, progress_line
+from ppo_lab.notebook.static import HIDE_TWIN, LIVE, closing_line, drawn, pictures, progress_line
 from ppo_lab.notebook.viewer import AgentView
 
 SHARE = 0.05  # of the time may go into drawing
@@ -61,6 +62,7 @@ class Dashboard:
         self._budget = Budget()
         self._status_at = self._health_at = self._twin_at = -math.inf
         self._over = False
+        self._lock = threading.Lock()  # of what is shown where: cells show it, the training thread takes it away
         self._controls = Controls(session)
         self._panels: list[Panel] = [
             Learning(session, lambda: session.soon(lambda: self._draw(session))),
@@ -83,13 +85,15 @@ class Dashboard:
 
     def show(self, session: Session) -> None:
         """Show the widgets under this cell too; the pictures, when training is over."""
-        if self._over:
-            for bundle in pictures(session):
-                display(bundle, raw=True)
-            print(closing_line(session), flush=True)
-        else:
-            twin = _twin(session)
-            self._handles.append((display(self._box, display_id=True), display(twin, raw=True, display_id=True)))
+        with self._lock:
+            if not self._over:
+                self._twin_at = time.perf_counter()
+                twin = _twin(session)
+                self._handles.append((display(self._box, display_id=True), display(twin, raw=True, display_id=True)))
+                return
+        for bundle in pictures(session):
+            display(bundle, raw=True)
+        print(closing_line(session), flush=True)
 
     def refresh(self, session: Session, force: bool = False) -> None:
         """Draw if the budget allows it; force: anyway."""
@@ -102,43 +106,56 @@ class Dashboard:
             self._draw(session)
             if force or now - self._health_at >= HEALTH_SECONDS:
                 self._health_at = now
-                self._badge(session)
+                self._guarded("Health", lambda: self._badge(session))
             if now - self._twin_at >= TWIN_SECONDS:
                 self._twin_at = now
-                self._update_twins(session)
+                self._guarded("Learning", lambda: self._update_twins(session))
             self._budget.spent(began, time.perf_counter())
 
     def finish(self, session: Session) -> None:
         """Pictures take the place of the widgets."""
-        self._over = True
-        self._panels[self._in_sight].show(False)
+        with self._lock:
+            self._over = True
+        self._guarded("Agent", lambda: self._panels[self._in_sight].show(False))
         first, second, *others = pictures(session)
-        for handle, twin in self._handles:
-            handle.update(first, raw=True)
-            twin.update(second, raw=True)
-        for bundle in others:
-            display(bundle, raw=True)
-        print(closing_line(session), flush=True)
-        for part in (*self._panels, self._controls, self._tabs, self._style, self._box):
-            part.close()
+        try:
+            for handle, twin in self._handles:
+                handle.update(first, raw=True)
+                twin.update(second, raw=True)
+            for bundle in others:
+                display(bundle, raw=True)
+            print(closing_line(session), flush=True)
+        finally:
+            for part in (*self._panels, self._controls, self._tabs, self._style, self._box):
+                part.close()
 
     def _update_twins(self, session: Session) -> None:
         bundle = _twin(session)
-        for _, twin in self._handles:
-            twin.update(bundle, raw=True)
+        with self._lock:
+            for _, twin in self._handles:
+                twin.update(bundle, raw=True)
 
     def _draw(self, session: Session) -> None:
+        panel = self._panels[self._in_sight]
         if not self._over:
-            self._panels[self._in_sight].refresh(session)
+            self._guarded(panel.title, lambda: panel.refresh(session))
+
+    def _guarded(self, title: str, do: Callable[[], None]) -> None:
+        """One panel that fails says so, and costs neither the others nor the run."""
+        try:
+            do()
+        except Exception as error:
+            self._controls.say(f"{title}: {type(error).__name__}: {error}", wrong=True)
 
     def _turn(self, session: Session) -> None:
         """Another tab was chosen."""
         chosen = self._tabs.selected_index
         if self._over or chosen is None or chosen == self._in_sight:
             return
-        self._panels[self._in_sight].show(False)
+        old, new = self._panels[self._in_sight], self._panels[chosen]
         self._in_sight = chosen
-        self._panels[chosen].show(True)
+        self._guarded(old.title, lambda: old.show(False))
+        self._guarded(new.title, lambda: new.show(True))
         self._draw(session)
 
     def _badge(self, session: Session) -> None:
@@ -151,5 +168,5 @@ class Dashboard:
 
 
 def _twin(session: Session) -> dict[str, Any]:
-    figure = contents.learning(session, None, session.others)
-    return as_bundle(to_png(figure), f"while it trained: {progress_line(session)}")
+    text = f"while it trained: {progress_line(session)}"
+    return drawn(text, lambda: contents.learning(session, None, session.others)) or {"text/plain": text}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,7 +79,7 @@ class Learning(Picture):
         super().__init__("Learning", lambda session, figure: contents.learning(session, figure, self._others(session)))
         run = session.trainer.run
         self._root = run.folder.parent if run is not None else None
-        self._read: dict[str, dict[str, np.ndarray]] = {}
+        self._read: dict[str, tuple[float, dict[str, np.ndarray]]] = {}  # run -> when its file was written, columns
         self._choice = widgets.SelectMultiple(description="beside it", rows=4, layout={"width": "300px"})
         self._hint = widgets.HTML("Ctrl-click to choose several runs")
         self._row = widgets.HBox([self._choice, self._hint])
@@ -103,10 +104,16 @@ class Learning(Picture):
     def _others(self, session: Session) -> dict[str, dict[str, np.ndarray]]:
         own = session.trainer.run.name if session.trainer.run is not None else None
         chosen = [name for name in self._choice.value if name != own and name not in session.others]
-        for name in chosen:
-            if name not in self._read and self._root is not None:
-                self._read[name] = read_metrics(find_run(self._root / name))
-        return {**session.others, **{name: self._read[name] for name in chosen if name in self._read}}
+        return {**session.others, **{name: self._columns(name) for name in chosen}}
+
+    def _columns(self, name: str) -> dict[str, np.ndarray]:
+        """The metrics of another run, read again where it has gone on."""
+        assert self._root is not None  # else there was none to choose
+        folder = find_run(self._root / name)
+        written = (folder / "metrics.jsonl").stat().st_mtime
+        if name not in self._read or self._read[name][0] != written:
+            self._read[name] = written, read_metrics(folder)
+        return self._read[name][1]
 
 
 class Words:
@@ -137,6 +144,8 @@ def _names(root: Path | None) -> list[str]:
     """The runs in a folder, the newest first."""
     if root is None or not root.is_dir():
         return []
-    folders = [place for place in root.iterdir() if (place / "metrics.jsonl").exists()]
-    folders.sort(key=lambda place: (place / "metrics.jsonl").stat().st_mtime, reverse=True)
-    return [place.name for place in folders[:MOST_OTHERS]]
+    written = []
+    for place in root.iterdir():
+        with suppress(OSError):  # no run, or one that is being deleted
+            written.append(((place / "metrics.jsonl").stat().st_mtime, place.name))
+    return [name for _, name in sorted(written, reverse=True)[:MOST_OTHERS]]

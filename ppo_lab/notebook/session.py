@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -13,8 +13,10 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from IPython.core.getipython import get_ipython
 
+from ppo_lab.envs import Envs
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.export import Policy
+from ppo_lab.notebook import training
 from ppo_lab.notebook.history import History
 from ppo_lab.notebook.last_update import LastUpdate
 from ppo_lab.notebook.training import Others, Training
@@ -46,10 +48,11 @@ class View(Protocol):
 class Session:
     """Training under way, or over. Every method may be called from any thread and any cell."""
 
-    def __init__(self, trainer: Trainer, history: History | None = None, others: Others | None = None) -> None:
-        """history, others: of the session before, where this one goes on from there."""
-        self._training = Training(trainer, history if history is not None else History(), others or {})
+    def __init__(self, trainer: Trainer, before: Session | None = None) -> None:
+        """before: the session that this one goes on from, in the same picture."""
+        self._training: Training = Training(trainer, before._training if before is not None else None)
         self.view: View | None = None
+        self._complaint = ""  # the last one about the view
 
     def __repr__(self) -> str:
         state = "failed" if self.error else "paused" if self.paused else "training" if self.running else "done"
@@ -59,7 +62,7 @@ class Session:
 
     @property
     def running(self) -> bool:
-        """Training has not ended; it may be paused."""
+        """Training is under way; it may be paused."""
         return not self._training.done.is_set()
 
     @property
@@ -118,7 +121,10 @@ class Session:
         self._training.boundary.wake()
 
     def step(self, updates: int = 1, wait: bool = True) -> None:
-        """Do this many updates, and hold; wait: return when they are done. Raises RunError if training is over."""
+        """Do this many updates, and hold; wait: return when they are done, and raise what training raised meanwhile.
+
+        Raises RunError if training is over.
+        """
         if updates < 1:
             raise ConfigError(f"step: at least one update, got {updates}")
         if not self.running:
@@ -128,6 +134,8 @@ class Session:
         self._training.boundary.wake()
         while wait and self.running and self.at_boundary(lambda: self._training.left):
             pass
+        if wait and self.error is not None:
+            raise self.error
 
     def succeeds(self, trainer: Trainer) -> bool:
         """`trainer` is the one that trains here, or one whose place a fork has taken."""
@@ -156,18 +164,26 @@ class Session:
 
     def save(self) -> Path | None:
         """A checkpoint, at the next update boundary. Raises RunError if there is no run folder."""
-        return self.at_boundary(self.trainer.save)
+        return self.at_boundary(lambda: self.trainer.save())  # a fork may come before it
 
-    def fork(self, at: int | str | None = None, **overrides: Any) -> str:
+    def fork(self, at: int | str | None = None, envs: Envs | None = None, **overrides: Any) -> str:
         """Go on in a new run that begins at a checkpoint of this one.
 
         at: the checkpoint's step, "latest" or "best"; None: save one now, and begin there.
-        overrides: settings of ppo for the new run, e.g. fork(clip_coef=0.1). The old run is closed and stays as it is.
+        envs: for a trainer that was given its environments: others like them, for the new run.
+        overrides: settings of ppo for the new run, e.g. fork(clip_coef=0.1). Changes that are still pending go along,
+        without `at`. The old run is closed and stays as it is.
         Returns the new run's name; `session.trainer` is its trainer. Raises RunError or ConfigError, and then goes on
         with the old one.
         """
         settings = {key if "." in key else f"ppo.{key}": value for key, value in overrides.items()}
-        return self.at_boundary(lambda: self._training.fork(at, settings))
+
+        def fork() -> str:
+            name = self._training.fork(at, settings, envs)
+            self._refresh(True)  # also while paused
+            return name
+
+        return self.at_boundary(fork)
 
     def policy(self) -> Policy:
         """The policy at the last update boundary, as a copy. While training runs, this waits for the next boundary."""
@@ -228,13 +244,15 @@ class Session:
         try:
             show()
         except Exception as error:  # a picture that cannot be drawn is no reason to lose a run
-            warnings.warn(f"the view of this session failed: {type(error).__name__}: {error}", stacklevel=2)
-            self.view = None
+            complaint = f"the view of this session failed: {type(error).__name__}: {error}"
+            if complaint != self._complaint:  # once, not at every update
+                self._complaint = complaint
+                print(complaint, file=sys.stderr, flush=True)
 
 
 def _exception_info(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
-    """As sys.exc_info() gives it, without this file's own frames in front."""
+    """As sys.exc_info() gives it, without the frames of the training thread in front."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename == __file__:
+    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename == training.__file__:
         trace = trace.tb_next
     return type(error), error, trace

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from html import escape
 from typing import Any
 
@@ -45,12 +46,17 @@ def slider_label(value: float) -> str:
 
 
 class Slider:
-    """One setting: the slider, and what is in force. Called by one thread at a time: the owner holds a lock."""
+    """One setting: the slider, and what is in force."""
 
-    def __init__(self, key: str, current: float, change: Callable[[str, Any], None]) -> None:
-        """change: called with key and value when the person has moved the slider. It may raise LabError."""
+    def __init__(
+        self, key: str, current: float, change: Callable[[str, Any], None], lock: AbstractContextManager[Any]
+    ) -> None:
+        """change: called with key and value when the person has moved the slider. It may raise LabError.
+
+        lock: a reentrant one; its owner holds it around `show`, so that who moved the knob is never in doubt.
+        """
         self.key = key
-        self._change = change
+        self._change, self._lock = change, lock
         self._asked_for = current  # the last value known to be wished for, by whomever
         self._moving = False  # it is not the person who moves it
         # An explicit list of values, not a FloatSlider: that one rounds the value it is given to its own grid when the
@@ -98,14 +104,15 @@ class Slider:
             self._moving = False
 
     def _moved(self, change: Any) -> None:
-        if self._moving:
-            return
-        before, self._asked_for = self._asked_for, change["new"]
-        try:
-            self._change(self.key, change["new"])
-        except LabError as error:
-            self._move_to(before)
-            self.note.value = f"<b>{escape(str(error))}</b>"
+        with self._lock:
+            if self._moving or change["new"] == self._asked_for:
+                return
+            before, self._asked_for = self._asked_for, change["new"]
+            try:
+                self._change(self.key, change["new"])
+            except LabError as error:
+                self._move_to(before)
+                self.note.value = f"<b>{escape(str(error))}</b>"
 
 
 def _options(key: str, current: float) -> list[tuple[str, float]]:

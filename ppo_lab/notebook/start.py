@@ -7,7 +7,6 @@ from typing import Any
 
 from IPython.core.getipython import get_ipython
 
-from ppo_lab.notebook.history import History
 from ppo_lab.notebook.report import announce
 from ppo_lab.notebook.session import Session
 from ppo_lab.notebook.static import Lines
@@ -30,20 +29,25 @@ def launch(trainer: Trainer) -> Session:
     under this cell, and in `Session.wait`.
     """
     global _current
-    history, others = History(), {}
-    if _current is not None:
-        _current.stop()
-        if _current.succeeds(trainer):
-            trainer, history, others = _current.trainer, _current.records, _current.others
+    before = _current
+    if before is not None:
+        before.stop()
+        if before.succeeds(trainer):
+            trainer = before.trainer
+        else:
+            before = None
     announce(trainer)
-    _current = Session(trainer, history, others)
+    session = Session(trainer, before)
     if ui_attached():
         from ppo_lab.notebook.dashboard import Dashboard  # ipywidgets only where they are used
 
-        _current.train_in_background(Dashboard(_current))
+        view = Dashboard(session)
+        _current = session
+        session.train_in_background(view)
     else:
-        _current.train_here(Lines())
-    return _current
+        _current = session
+        session.train_here(Lines())
+    return session
 
 
 def ui_attached() -> bool:

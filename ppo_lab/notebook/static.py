@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.getipython import get_ipython
 from IPython.display import display
+from matplotlib.figure import Figure
 
 from ppo_lab.notebook import contents
 from ppo_lab.notebook.health import as_markdown
@@ -50,11 +52,31 @@ class Lines:
 
 def pictures(session: Session) -> list[dict[str, Any]]:
     """A twin of every panel that stays without a kernel, for `display(..., raw=True)`. The first one has the return."""
-    figures = [contents.learning(session, None, session.others), contents.dials(session), contents.inside(session)]
-    lines = [progress_line(session), "KL, clip fraction, entropy, critic, gradients, losses", "the last update"]
-    found = [as_bundle(to_png(figure), line) for figure, line in zip(figures, lines, strict=True) if figure is not None]
-    words = [as_markdown(contents.health(session)), contents.journal_markdown(session)]
-    return [*found, *({"text/markdown": text, "text/plain": text} for text in words)]
+    draw: list[tuple[str, Callable[[], Figure | None]]] = [
+        (progress_line(session), lambda: contents.learning(session, None, session.others)),
+        ("KL, clip fraction, entropy, critic, gradients, losses", lambda: contents.dials(session)),
+        ("the last update", lambda: contents.inside(session)),
+    ]
+    write = [lambda: as_markdown(contents.health(session)), lambda: contents.journal_markdown(session)]
+    found = [drawn(text, make) for text, make in draw]
+    return [bundle for bundle in (*found, *map(_written, write)) if bundle is not None]
+
+
+def drawn(text: str, draw: Callable[[], Figure | None]) -> dict[str, Any] | None:
+    """A picture for `display(..., raw=True)`, or why there is none; None where there is nothing to draw yet."""
+    try:
+        figure = draw()
+        return None if figure is None else as_bundle(to_png(figure), text)
+    except Exception as error:  # one picture that cannot be drawn does not cost the others
+        return {"text/plain": f"{text}: cannot be drawn: {type(error).__name__}: {error}"}
+
+
+def _written(write: Callable[[], str]) -> dict[str, Any]:
+    try:
+        text = write()
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+    return {"text/markdown": text, "text/plain": text}
 
 
 def as_bundle(png: bytes, text: str) -> dict[str, Any]:

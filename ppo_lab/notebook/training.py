@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ppo_lab.envs import Envs
 from ppo_lab.errors import RunError
 from ppo_lab.events import AdvantagesEstimated, Event, RolloutCollected, Update
 from ppo_lab.notebook.boundary import Boundary
@@ -23,26 +24,30 @@ Others = dict[str, dict[str, np.ndarray]]  # name of a run -> its history
 class Training:
     """A trainer under way. Any thread may set `stop`, `paused` and `left` (and then wakes the boundary)."""
 
-    def __init__(self, trainer: Trainer, records: History, others: Others) -> None:
+    def __init__(self, trainer: Trainer, before: Training | None = None) -> None:
+        """before: what this one goes on from."""
         self.trainer = trainer  # a fork puts another one here
-        self.records = records
-        self.others = others  # runs this one was forked from
+        self.records: History = before.records if before is not None else History()
+        self.others: Others = before.others if before is not None else {}  # runs this one was forked from
+        # trainers whose place a fork took
+        self.replaced: weakref.WeakSet[Trainer] = before.replaced if before is not None else weakref.WeakSet()
         self.error: BaseException | None = None  # what ended it, if not the end of it
-        self.done = threading.Event()
+        self.done = threading.Event()  # not under way: not begun, or over
+        self.done.set()
         self.boundary = Boundary()
         self.wishes = Wishes()
         self.stop = False
         self.paused = False
         self.left = 0  # updates to do although paused
-        self.replaced: weakref.WeakSet[Trainer] = weakref.WeakSet()  # trainers whose place a fork took
         self._learned: AdvantagesEstimated | None = None  # of the last update
-        self._statistics: dict[str, Any] = {}  # the model's buffers when its rollout was collected
+        self._statistics: dict[str, Any] | None = None  # the model's buffers when its rollout was collected
 
     def run(self, refresh: Callable[[bool], None], finish: Callable[[], None], begun: threading.Event) -> None:
         """Train in this thread until it is over; what training raises is kept in `error`.
 
         refresh: called after every update, with True when training is about to hold. finish: called at the end.
         """
+        self.done.clear()
         self.boundary.open()
         begun.set()
         try:
@@ -54,33 +59,38 @@ class Training:
                     self.stop = True
         except BaseException as error:
             self.error = error
+            self._learned = None  # the rollout may be half another one
         try:
             finish()
         finally:
-            self.done.set()
-            self.boundary.close()
+            try:
+                self.boundary.close()
+            finally:
+                self.done.set()
 
     def look_inside(self) -> LastUpdate | None:
         """The last update, seen from its boundary; None before the first."""
-        if self._learned is None or not len(self.records):
+        if self._learned is None or self._statistics is None or not len(self.records):
             return None
         return look_inside(self.trainer, self._learned.advantage, self._learned.returns, self._statistics)
 
-    def fork(self, at: int | str | None, overrides: dict[str, Any]) -> str:
+    def fork(self, at: int | str | None, overrides: dict[str, Any], envs: Envs | None) -> str:
         """At a boundary: let a fork take the trainer's place. Returns its name."""
         old = self.trainer
         if old.run is None:
             raise RunError("there is nothing to fork from: run.root is null")
         if at is None:
             old.save()
-        new = type(old).fork(old.run.folder, old.state.global_step if at is None else at, overrides)
+        new = type(old).fork(old.run.folder, old.state.global_step if at is None else at, overrides, envs)
         assert new.run is not None  # a fork has a folder
         self.others[old.run.name] = self.records.columns()
-        old.close()
         self.records = self.records.until(new.state.update)
         self.replaced.add(old)
         self.trainer, self._learned = new, None
-        self.wishes.forget()
+        pending = self.wishes.forget()
+        if at is None and pending:
+            self.wishes.ask(new, "fork", pending)
+        old.close()
         return new.run.name
 
     def _updates(self, trainer: Trainer, refresh: Callable[[bool], None]) -> bool:

@@ -28,6 +28,7 @@ END_SECONDS = 0.8  # an episode's last picture stands still
 NAP = 0.2  # seconds until somebody who waits looks again
 SPEEDS = {"quarter speed": 0.25, "real time": 1.0, "4 times as fast": 4.0}
 ABOUT = "An environment of its own and a copy of the policy; while training runs, in slow motion if need be."
+GIVEN = "The trainer was given its environments: this one is what config.env says."
 CHOICES = {"the most likely action": True, "actions drawn as in training": False}
 
 
@@ -94,23 +95,24 @@ class AgentView:
     def _run(self, session: Session, stop: threading.Event) -> None:
         """Play until told to stop. What goes wrong is said in the panel, and ends nothing but this."""
         try:
-            trainer = session.trainer
-            player = Player(trainer.config.env, _seed(trainer))
-            try:
-                _check(trainer, player)
-                self._play(session, player, stop)
-            finally:
-                player.close()
+            while not stop.is_set():  # anew when a fork, whose environment may be another one, takes over
+                trainer = session.trainer
+                player = Player(trainer.config.env, _seed(trainer))
+                try:
+                    _check(trainer, player)
+                    self._play(session, trainer, player, stop)
+                finally:
+                    player.close()
         except Exception as error:
             problem = str(error) if isinstance(error, LabError) else describe_error(error)
             if not stop.is_set():
                 self._line.value = f"<b>{escape(f'nothing to see here: {problem}')}</b>"
 
-    def _play(self, session: Session, player: Player, stop: threading.Event) -> None:
+    def _play(self, session: Session, trainer: Trainer, player: Player, stop: threading.Event) -> None:
         policies, episode = Policies(session), 1
         thought: Thought | None = None  # about a step that was shown and not taken yet
         scene = Image.new("RGB", SCENE)
-        while not stop.is_set():
+        while not stop.is_set() and session.trainer is trainer:
             policy = policies.newest(begins=thought is None)
             if policy is None or self._hold.value:
                 stop.wait(NAP)
@@ -126,14 +128,15 @@ class AgentView:
                 seconds, episode = END_SECONDS, episode + 1
             picture = to_png(compose(scene, thought, course.values, len(course.rewards), course.total, note))
             if not stop.is_set():
-                self._show_frame(picture, player)
+                self._show_frame(picture, player, trainer)
             thought = None if over is not None else thought
             spent, cost = time.perf_counter() - began, time.thread_time() - cpu
             stop.wait(affordable(seconds, spent, cost, session.running and not session.paused) - spent)
 
-    def _show_frame(self, picture: bytes, player: Player) -> None:
+    def _show_frame(self, picture: bytes, player: Player, trainer: Trainer) -> None:
         self._image.value = picture
-        text = ABOUT if player.no_picture is None else f"{ABOUT} It cannot be drawn: {player.no_picture}."
+        text = f"{ABOUT} {GIVEN}" if trainer.envs_given else ABOUT
+        text = text if player.no_picture is None else f"{text} It cannot be drawn: {player.no_picture}."
         if self._line.value != escape(text):
             self._line.value = escape(text)
 

@@ -63,11 +63,13 @@ class Wishes:
         """There is a change to undo."""
         return bool(self._before)
 
-    def forget(self) -> None:
-        """Another run goes on: nothing is pending in it, and there is nothing to undo."""
+    def forget(self) -> dict[str, Any]:
+        """Another run goes on: nothing is pending in it, and there is nothing to undo. Returns what was pending."""
         with self._lock:
+            pending = {key: value for key, (value, _) in self._asked.items()}
             self._asked.clear()
             self._before.clear()
+        return pending
 
 
 def _value_now(trainer: Trainer, was: Before) -> Any:

@@ -1,11 +1,17 @@
 """The buttons and sliders do what they say, say what they did, and do nothing that nobody asked for."""
 
+import threading
+
 import pytest
 
-from ppo_lab.config import LIVE
+from ppo_lab.config import LIVE, Config
+from ppo_lab.config_file import override
+from ppo_lab.envs import make_envs
+from ppo_lab.notebook import controls as controls_module
 from ppo_lab.notebook.controls import Controls
 from ppo_lab.notebook.session import Session
 from ppo_lab.runs import read_journal
+from ppo_lab.trainer import Trainer
 from tests.notebook.fakes import Silent, trainer
 
 
@@ -20,8 +26,9 @@ class Watched(Silent):
 
 
 @pytest.fixture
-def stage(tmp_path):
+def stage(tmp_path, monkeypatch):
     """A paused session on disk and its controls."""
+    monkeypatch.setattr(controls_module, "LIST_SECONDS", 0.0)
     settings = {"run.root": str(tmp_path), "run.name": "mine", "run.tensorboard": False, "run.checkpoint_every": 0}
     session, view = Session(trainer(1_000_000, **settings)), Watched()
     view.controls = Controls(session)
@@ -145,6 +152,29 @@ def test_rewind_goes_back_to_the_chosen_checkpoint(stage):
     button(controls, "Rewind").click()
     assert f"from step {places[1]:,}" in message(session, controls)
     assert session.trainer.state.global_step == places[1]
+
+
+def test_a_second_click_waits_for_the_first(stage):
+    session, controls = stage
+    release = threading.Event()
+    session.soon(release.wait)  # a long update
+    button(controls, "Fork").click()
+    assert button(controls, "Fork").disabled
+    assert button(controls, "Rewind").disabled
+    release.set()
+    session.policy()
+    assert not button(controls, "Fork").disabled
+
+
+def test_given_environments_cannot_be_forked_with_a_button(tmp_path):
+    given = make_envs(override(Config(), {"env.id": "ppo_lab/CartPole-v1", "env.num_envs": 2}))
+    settings = override(Config(), {"run.root": str(tmp_path), "run.tensorboard": False, "ppo.num_minibatches": 1})
+    ours = Trainer(settings, given)
+    controls = Controls(Session(ours))
+    assert button(controls, "Fork").disabled
+    assert "envs=" in button(controls, "Fork").tooltip
+    assert not button(controls, "Save").disabled
+    ours.close()
 
 
 def test_without_a_folder_what_needs_one_is_off():

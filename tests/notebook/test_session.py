@@ -7,8 +7,8 @@ import types
 import numpy as np
 import pytest
 
-from ppo_lab.errors import ConfigError
-from ppo_lab.notebook import dashboard, start, static
+from ppo_lab.errors import ConfigError, RunError
+from ppo_lab.notebook import contents, dashboard, start, static
 from ppo_lab.notebook.report import report
 from ppo_lab.notebook.session import Session
 from ppo_lab.notebook.start import launch, ui_attached
@@ -87,6 +87,9 @@ def test_who_watches_changes_nothing(handle):
     running.pause()
     running.policy()
     report(running)
+    for tab in range(1, 6):
+        running.view._tabs.selected_index = tab
+        running.step()
     running.resume()
     running.wait()
     assert watched.fingerprint() == alone
@@ -299,16 +302,126 @@ def test_what_is_asked_for_may_raise():
     running.stop()
 
 
-def test_a_broken_view_does_not_end_training():
+def test_a_broken_view_does_not_end_training(capsys):
     class Broken(Silent):
         def refresh(self, session, force=False):
             raise RuntimeError("no picture today")
 
     ours = trainer(5)
     running = Session(ours)
-    with pytest.warns(UserWarning, match="no picture today"):
-        running.train_here(Broken())
+    running.train_here(Broken())
     assert ours.finished
+    assert capsys.readouterr().err.count("no picture today") == 1  # not at every update
+
+
+def test_a_broken_panel_costs_neither_the_others_nor_the_pictures(handle, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no picture today")
+
+    monkeypatch.setattr(contents, "learning_figure", broken)
+    running = launch(trainer(1_000_000))
+    running.pause()
+    running.policy()
+    assert "Learning: RuntimeError: no picture today" in running.view._controls._message.value
+    before = running.view._controls.status.value
+    running.step(2)
+    running.policy()
+    running.view._controls.write()
+    assert running.view._controls.status.value != before  # the rest goes on
+    running.stop()
+    first, second = handle.shown[-2:]
+    assert "no picture today" in first["text/plain"]
+    assert "image/png" in second
+
+
+def test_a_dashboard_that_cannot_be_made_leaves_no_session_behind(handle, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no dashboard today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dashboard, "Dashboard", broken)
+        with pytest.raises(RuntimeError, match="no dashboard today"):
+            launch(trainer(4))
+    running = launch(trainer(4))
+    running.wait()
+
+
+def test_a_session_that_never_trained_can_be_stopped_and_waited_for():
+    session = Session(trainer(4))
+    assert not session.running
+    session.stop()
+    session.wait()
+
+
+def test_launching_a_forked_trainer_goes_on_with_the_fork_every_time(handle, tmp_path):
+    settings = {"run.root": str(tmp_path), "run.tensorboard": False, "run.checkpoint_every": 0}
+    first = trainer(1_000_000, **settings)
+    running = launch(first)
+    running.fork()
+    for _ in range(3):
+        running = launch(first)
+        assert running.trainer is not first
+        running.fork()
+    running.stop()
+    assert len(running.others) == 4
+    with pytest.raises(RunError, match="this trainer is closed"):
+        next(iter(first))
+    running.trainer.close()
+
+
+def test_after_a_failure_there_is_no_picture_of_two_updates_mixed():
+    ours = trainer(1_000)
+    step, calls = ours.envs.step, []
+
+    def fails_in_the_fourth_rollout(action):
+        calls.append(1)
+        return 1 / 0 if len(calls) == 3 * 16 + 8 else step(action)
+
+    ours.envs.step = fails_in_the_fourth_rollout
+    running = Session(ours)
+    with pytest.raises(ZeroDivisionError):
+        running.train_here(Silent())
+    assert running.last_update() is None
+
+
+def test_a_trainer_that_was_left_between_two_events_can_be_launched():
+    ours = trainer(4, **{"model.normalize_obs": True})
+    next(ours.events())  # the rollout is collected
+    running = launch(ours)
+    assert running.last_update() is not None
+    assert running.trainer.finished
+
+
+def test_a_step_raises_what_training_raised():
+    ours = trainer(1_000)
+    running = Session(ours)
+    running.pause()
+    running.train_in_background(Silent())
+    start._current = running
+    running.policy()
+    ours.envs.step = lambda action: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        running.step(3)
+
+
+def test_what_is_asked_for_while_the_last_pictures_are_drawn_is_done_before_training_is_over():
+    order = []
+
+    class Slow(Silent):
+        def finish(self, session):
+            thread = threading.Thread(target=lambda: session.at_boundary(lambda: order.append("asked")))
+            thread.start()
+            while session._training.boundary._calls.empty():
+                pass
+            self.thread = thread
+
+    view = Slow()
+    running = Session(trainer(4))
+    running.train_in_background(view)
+    running.wait()
+    order.append("over")
+    view.thread.join()
+    assert order == ["asked", "over"]
 
 
 def test_lines_come_now_and_then(capsys, monkeypatch):

@@ -1,5 +1,6 @@
 """A slider moves nothing that the person did not move."""
 
+import threading
 from itertools import pairwise
 
 import pytest
@@ -57,7 +58,7 @@ def test_an_unknown_key_names_the_known_ones():
 
 def test_only_the_person_changes_anything():
     changes = []
-    slider = Slider("learning_rate", 2.5e-3, lambda key, value: changes.append((key, value)))
+    slider = Slider("learning_rate", 2.5e-3, lambda key, value: changes.append((key, value)), threading.RLock())
     slider.show(2.5e-3, None, 2.5e-3)
     slider.show(1.7e-3, None, 2.5e-3)  # a schedule moves on
     slider.slider.send_state()  # what a browser gets when it draws it
@@ -68,7 +69,7 @@ def test_only_the_person_changes_anything():
 
 
 def test_pending_is_said_until_it_is_in_force():
-    slider = Slider("clip_coef", 0.2, lambda key, value: None)
+    slider = Slider("clip_coef", 0.2, lambda key, value: None, threading.RLock())
     slider.show(0.2, 0.1, 0.1)
     assert "pending: 0.1" in slider.note.value
     assert "in force: 0.2" in slider.note.value
@@ -80,7 +81,7 @@ def test_a_refused_change_is_said():
     def refuse(key, value):
         raise ConfigError("ppo.gamma: normalize_reward needs gamma < 1, got 1.0")
 
-    slider = Slider("gamma", 0.99, refuse)
+    slider = Slider("gamma", 0.99, refuse, threading.RLock())
     slider.slider.value = slider_values("gamma", 0.99)[-1]
     assert "needs gamma &lt; 1" in slider.note.value
     assert slider.slider.value == 0.99  # the knob shows what rules
@@ -89,7 +90,7 @@ def test_a_refused_change_is_said():
 @pytest.mark.parametrize("value", [0.1, 0.123])  # on the slider's grid, and off it
 def test_a_change_from_elsewhere_moves_the_knob_and_nothing_else(value):
     changes = []
-    slider = Slider("clip_coef", 0.2, lambda key, value: changes.append(value))
+    slider = Slider("clip_coef", 0.2, lambda key, value: changes.append(value), threading.RLock())
     slider.show(0.2, value, value)
     assert slider.slider.value == value
     slider.show(value, None, value)

@@ -205,6 +205,19 @@ def test_a_fork_alone_is_the_same_run(start, tmp_path):
     assert all(torch.equal(a, b) for a, b in weights)
 
 
+def test_what_is_pending_goes_along_with_a_fork(start, tmp_path):
+    session = start(on_disk(tmp_path), paused=True)
+    session.policy()
+    session.set(source="dashboard", clip_coef=0.3)
+    session.fork()
+    assert session.pending == {"clip_coef": 0.3}
+    session.step()
+    assert ruling(session, "clip_coef") == 0.3
+    session.undo()
+    session.step()
+    assert ruling(session, "clip_coef") == 0.2
+
+
 def test_rewinding_is_a_fork_from_a_checkpoint(start, tmp_path):
     session = start(on_disk(tmp_path))
     session.step(2)
