@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from ppo_lab.notebook.plots.canvas import Columns
 from ppo_lab.notebook.plots.dials import dials_figure
 from ppo_lab.notebook.plots.inside import inside_figure
 from ppo_lab.notebook.plots.learning import learning_figure
+from ppo_lab.schedules import settings_at
 
 if TYPE_CHECKING:
     from ppo_lab.notebook.session import Session
@@ -45,7 +47,11 @@ def inside(session: Session, figure: Figure | None = None) -> Figure | None:
 
 def health(session: Session) -> list[Finding]:
     """What looks wrong."""
-    return examine(session.history, session.trainer.config.ppo, num_actions(session))
+    trainer, state = session.trainer, session.trainer.state
+    ppo = settings_at(trainer.config.ppo, state.live, state.global_step, state.total_timesteps)
+    choices = num_actions(session)
+    dimensions = math.prod(trainer.envs.action_space.shape or ()) if choices is None else None
+    return examine(session.history, ppo, choices, action_dims=dimensions)
 
 
 def journal_rows(session: Session) -> list[tuple[str, ...]]:
