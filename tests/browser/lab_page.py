@@ -56,6 +56,7 @@ class LabPage:
     def __init__(self, browser: Browser, server: LabServer, notebook: str, shots: Path | None) -> None:
         self._server, self._notebook, self._shots = server, notebook, shots
         self._context = browser.new_context(viewport=VIEWPORT)
+        self._context.set_default_timeout(SECONDS * 1000)
         self.page = self._context.new_page()
         self.errors: list[str] = []  # of the page's own scripts
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -213,7 +214,7 @@ class LabPage:
         """Switch to "JupyterLab Light" or "JupyterLab Dark"."""
         self.command("apputils:change-theme", {"theme": name})
         light = "false" if "Dark" in name else "true"
-        self.page.locator(f'body[data-jp-theme-light="{light}"]').wait_for(state="attached", timeout=SECONDS * 1000)
+        self.page.locator(f'body[data-jp-theme-light="{light}"]').wait_for(state="attached")
 
     # ---- widgets -----------------------------------------------------------------------------------------------------
 
@@ -259,7 +260,7 @@ class LabPage:
 
     def click(self, name: str) -> None:
         """Click a button by its text."""
-        self.button(name).click(timeout=SECONDS * 1000)
+        self.button(name).click()
 
     def tab(self, title: str) -> Locator:
         """Choose a tab by its title; returns where its panel is."""
@@ -277,8 +278,8 @@ class LabPage:
     def restart_kernel(self) -> None:
         """Restart the kernel, and say yes when asked."""
         self.command("notebook:restart-kernel")
-        self.page.locator(".jp-Dialog .jp-mod-accept").click(timeout=SECONDS * 1000)
-        self.page.locator(".jp-Dialog").wait_for(state="detached", timeout=SECONDS * 1000)
+        self.page.locator(".jp-Dialog .jp-mod-accept").click()
+        self.page.locator(".jp-Dialog").wait_for(state="detached")
 
     def save(self) -> None:
         """Save the notebook and wait until it is on disk."""

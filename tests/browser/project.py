@@ -9,7 +9,8 @@ from typing import Any
 
 from ppo_lab.runs.journal import Change, read_journal
 
-ENDLESS = {"ppo.total_timesteps": 1_000_000_000}  # a run that goes on until somebody stops it
+# a run that goes on until somebody stops it, and saves only when it is told to
+ENDLESS = {"ppo.total_timesteps": 1_000_000_000, "run.checkpoint_every": 0}
 
 
 class Project:

@@ -46,6 +46,15 @@ def test_a_saved_notebook_has_pictures_without_its_kernel(training, lab, project
     training.screenshot("reopened", "launch(")
 
 
+def test_a_notebook_saved_while_it_trains_has_a_picture_too(training, lab):
+    training.save()
+    lab.shut_down_kernels()
+    training.open()
+    picture = training.code_cell("launch(").locator(".jp-RenderedImage img").filter(visible=True).first
+    training.wait("the picture is there", lambda: picture.evaluate("image => image.naturalWidth") > 300)
+    training.screenshot("reopened", "launch(")
+
+
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
 def test_every_tab_shows_its_panel(training, project, theme):
     training.theme(f"JupyterLab {theme}")
