@@ -18,10 +18,10 @@ from ppo_lab.notebook.session import Session
 from ppo_lab.notebook.static import HIDE_TWIN, LIVE, closing_line, drawn, pictures, progress_line
 from ppo_lab.notebook.viewer import AgentView
 
-SHARE = 0.05  # of the time may go into drawing
+SHARE = 0.04  # of the time may go into drawing
 MOST_FPS = 3.0
-START_SECONDS = 0.5
-STATUS_SECONDS = 0.2  # between two changes of the text, which costs next to nothing
+START_SECONDS = 0.3
+STATUS_SECONDS = 0.25  # between two changes of the text
 HEALTH_SECONDS = 2.0  # between two looks at the health
 TWIN_SECONDS = 30.0  # between two pictures for a notebook that is saved meanwhile
 
@@ -101,6 +101,7 @@ class Dashboard:
         if force or now - self._status_at >= STATUS_SECONDS:
             self._status_at = now
             self._controls.write()
+            self._budget.seconds -= time.perf_counter() - now
         if force or self._budget.ready(now):
             began = time.perf_counter()
             self._draw(session)

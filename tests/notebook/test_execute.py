@@ -56,7 +56,8 @@ def test_it_tells_where_the_agent_got_to(project):
     executed = nbformat.read(project / "runs/mine/notebook.ipynb", as_version=4)
     assert "widgets" not in executed.metadata
     outputs = [output for cell in executed.cells for output in cell.get("outputs", ())]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    pictures = sum("image/png" in output.get("data", {}) for output in outputs)
+    assert pictures == 4  # learning, dials, inside the update; the agent
     assert {"seed = 3", 'run_name = "mine"'} <= set("\n".join(cell.source for cell in executed.cells).splitlines())
 
 

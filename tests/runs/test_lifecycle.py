@@ -85,7 +85,9 @@ class Life(RuleBasedStateMachine):
             self.change(change)
         for _ in range(n):
             update = next(iter(self.trainer))
-            self.journal += [(self.update + 1, key, value) for key, value in self.wishes.items()]
+            self.journal += [
+                (self.update + 1, key, value) for key, value in self.wishes.items() if self.moves(key, value)
+            ]
             self.wishes = {}
             self.update += 1
             assert (update.update, update.global_step) == (self.update, STEPS * self.update)
@@ -170,6 +172,14 @@ class Life(RuleBasedStateMachine):
     def runs_that_were_forked_from_stay_as_they_were(self):
         for folder, before in self.frozen.items():
             assert content(folder) == before
+
+    def moves(self, key, value):
+        """Whether this is a change at the next update: a wish for what rules already is none, but for a schedule."""
+        if getattr(CONFIG.ppo, f"{key}_schedule", "constant") != "constant":
+            return True
+        past = sorted((change for change in self.journal if change[0] <= self.update + 1), key=lambda change: change[0])
+        ruling = {name: number for _, name, number in past}
+        return ruling.get(key, getattr(CONFIG.ppo, key)) != value
 
     def in_force(self, update=None):
         """The changes up to an update, the last one for a setting in an update being the one that counts."""
