@@ -234,18 +234,25 @@ class LabPage:
     def drag(self, name: str, fraction: float) -> str:
         """Drag a slider to a fraction of its way; returns the value it shows then."""
         slider = self.slider(name)
-        slider.scroll_into_view_if_needed()
+        self.wait(f"the handle of {name} is held", lambda: self._hold(slider))
         track, handle = slider.locator(".noUi-base").bounding_box(), slider.locator(".noUi-handle").bounding_box()
         assert track is not None
         assert handle is not None
-        x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
         mouse = self.page.mouse
-        mouse.move(x, y)
-        mouse.down()
-        mouse.move(track["x"] + track["width"] * fraction, y, steps=10)
+        mouse.move(track["x"] + track["width"] * fraction, handle["y"] + handle["height"] / 2, steps=10)
         self.released = time.time()
         mouse.up()
         return self.shown(name)
+
+    def _hold(self, slider: Locator) -> bool:
+        """Press the mouse on a slider's handle; False: the page moved meanwhile, and it is beside."""
+        handle = slider.locator(".noUi-handle")
+        handle.hover()  # waits until it stands still
+        self.page.mouse.down()
+        held = "noUi-active" in (handle.get_attribute("class") or "")
+        if not held:
+            self.page.mouse.up()
+        return held
 
     def button(self, name: str) -> Locator:
         """A button by its text."""
