@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -89,13 +89,18 @@ def allowed_text(field: Any) -> str:
     """The choices or the range of a field, after a semicolon."""
     if get_origin(field.annotation) is Literal:
         return f"; {' | '.join(str(choice) for choice in get_args(field.annotation))}"
-    bounds = {
-        name: getattr(mark, name) for mark in field.metadata for name in ("ge", "gt", "le", "lt") if hasattr(mark, name)
-    }
+    words = [str(word) for kind in get_args(field.annotation) if get_origin(kind) is Literal for word in get_args(kind)]
+    marks = [*field.metadata, *(mark for kind in get_args(field.annotation) for mark in _marks(kind))]
+    bounds = {name: getattr(mark, name) for mark in marks for name in ("ge", "gt", "le", "lt") if hasattr(mark, name)}
     text = {name: f"{bound:_}" if isinstance(bound, int) else f"{bound:g}" for name, bound in bounds.items()}
     low = f"[{text['ge']}" if "ge" in text else f"({text['gt']}" if "gt" in text else "(-inf"
     high = f"{text['le']}]" if "le" in text else f"{text['lt']})" if "lt" in text else "inf)"
-    return f"; in {low}, {high}" if text else ""
+    return "; " + " or ".join([*words, f"in {low}, {high}"]) if text else ""
+
+
+def _marks(kind: Any) -> list[Any]:
+    """The bounds of an annotated part of a union, as pydantic keeps them."""
+    return [mark for field in get_args(kind)[1:] for mark in field.metadata] if get_origin(kind) is Annotated else []
 
 
 def _nearest_config(folder: Path) -> Path | None:

@@ -1,0 +1,35 @@
+"""A tensor or a flat dictionary of tensors, handled alike: observations, actions and memory come as either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from torch import Tensor
+
+Tree = Tensor | dict[str, Tensor]
+T = TypeVar("T", Tensor, dict[str, Tensor], Tree)
+
+
+def apply(function: Callable[..., Tensor], tree: T, *others: T) -> T:
+    """function(tensor, *other tensors) for a tensor, or key by key for dictionaries with the same keys."""
+    if isinstance(tree, dict):
+        return {key: function(tensor, *(other[key] for other in others)) for key, tensor in tree.items()}
+    return function(tree, *others)
+
+
+def leaves(tree: Tree | None) -> list[Tensor]:
+    """The tensors in it, in the order of the keys; none in None."""
+    if tree is None:
+        return []
+    return list(tree.values()) if isinstance(tree, dict) else [tree]
+
+
+def assign(target: Tree, index: int, source: Tree) -> None:
+    """target[index] = source, in place."""
+    if isinstance(target, dict):
+        assert isinstance(source, dict)
+        for key, tensor in target.items():
+            tensor[index] = source[key]
+    else:
+        target[index] = source
