@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -33,3 +33,8 @@ def assign(target: Tree, index: int, source: Tree) -> None:
             tensor[index] = source[key]
     else:
         target[index] = source
+
+
+def at(tree: T, index: Any) -> T:
+    """tree[index] of every tensor: an integer, a slice, a mask or a tensor of integers."""
+    return apply(lambda tensor: tensor[index], tree)
