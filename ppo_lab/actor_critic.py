@@ -30,7 +30,7 @@ class ActorCritic(nn.Module):
             if config.shared
             else body(self.features.num_features, config.hidden_sizes, config.activation)
         )
-        self.actor_head = make_head(action_space, self.actor_body.num_features, config.log_std_init)
+        self.actor_head = make_head(action_space, self.actor_body.num_features, config)
         self.critic_head = orthogonal(self.critic_body.num_features, 1, gain=1.0)
 
     def initial_memory(self, num_envs: int) -> Memory:
