@@ -28,6 +28,7 @@ class ActorCritic(nn.Module):
 
     def __init__(self, config: ModelConfig, observation_space: Space, action_space: Space) -> None:
         super().__init__()
+<<<<<<< HEAD
         if config.shared and config.privileged:
             raise ConfigError("model.privileged: a shared body would show it to the actor; set model.shared to false")
         self.features = ObsInput(observation_space, config.normalize_obs, config.obs_clip)
@@ -42,6 +43,18 @@ class ActorCritic(nn.Module):
         self.masked = MASK in getattr(observation_space, "spaces", ())
         self.sde_interval = config.sde_interval
         self.autocast_dtype = DTYPES[config.precision]
+=======
+        self.features = ObsFeatures(observation_space, config.normalize_obs, config.obs_clip)
+        body = BODIES[config.body]
+        self.actor_body = body(self.features.num_features, config.hidden_sizes, config.activation)
+        self.critic_body = (
+            self.actor_body
+            if config.shared
+            else body(self.features.num_features, config.hidden_sizes, config.activation)
+        )
+        self.actor_head = make_head(action_space, self.actor_body.num_features, config)
+        self.critic_head = orthogonal(self.critic_body.num_features, 1, gain=1.0)
+>>>>>>> w-dist
 
     def initial_memory(self, num_envs: int) -> Memory:
         """The memory at the start of an episode, (N, *memory) each; None for a model without one.
