@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from ppo_lab.config import ModelConfig
 from ppo_lab.distributions import Distribution, make_head
-from ppo_lab.networks import BODIES, orthogonal
-from ppo_lab.networks.observation import ObsFeatures
+from ppo_lab.networks import make_body, make_input, orthogonal, width
 
 Memory = Tensor | None
 
@@ -22,16 +21,12 @@ class ActorCritic(nn.Module):
 
     def __init__(self, config: ModelConfig, observation_space: Space, action_space: Space) -> None:
         super().__init__()
-        self.features = ObsFeatures(observation_space, config.normalize_obs, config.obs_clip)
-        body = BODIES[config.body]
-        self.actor_body = body(self.features.num_features, config.hidden_sizes, config.activation)
-        self.critic_body = (
-            self.actor_body
-            if config.shared
-            else body(self.features.num_features, config.hidden_sizes, config.activation)
-        )
-        self.actor_head = make_head(action_space, self.actor_body.num_features, config.log_std_init)
-        self.critic_head = orthogonal(self.critic_body.num_features, 1, gain=1.0)
+        self.features = make_input(observation_space, config)
+        seen = self.features.space
+        self.actor_body = make_body(seen, config, config.privileged)
+        self.critic_body = self.actor_body if config.shared else make_body(seen, config)
+        self.actor_head = make_head(action_space, width(self.actor_body), config.log_std_init)
+        self.critic_head = orthogonal(width(self.critic_body), 1, gain=1.0)
 
     def initial_memory(self, num_envs: int) -> Memory:
         """The memory at the start of an episode (N, *memory); None for a model without one."""
