@@ -75,12 +75,13 @@ def impala_cnn(shape: tuple[int, ...], config: ModelConfig) -> ImageEncoder:
     """
     num_channels, height, width = as_chw(shape, config.channels)
     _check_size("impala", shape, (height, width), IMPALA_SMALLEST)
-    # 2 blocks a stage, each adding its share of the variance: the sum of all grows by e, where gain sqrt(2) would give
-    # 2 ** 6 and a tanh layer above it nothing but +-1
+    # 2 blocks a stage, each adding its share of the variance: all of them make it e times as large, where gain sqrt(2)
+    # would make it 2 ** 6 times, and a tanh layer on top would give nothing but +-1
     gain = (2 / (2 * len(IMPALA))) ** 0.5
     layers: list[nn.Module] = []
     for width_out in IMPALA:
-        layers += [conv(num_channels, width_out, 3, padding=1), nn.MaxPool2d(3, stride=2, padding=1)]
+        # gain 1: what comes in has not lost its negative half to a ReLU
+        layers += [conv(num_channels, width_out, 3, padding=1, gain=1.0), nn.MaxPool2d(3, stride=2, padding=1)]
         layers += [ResidualBlock(width_out, gain), ResidualBlock(width_out, gain)]
         num_channels = width_out
     return ImageEncoder(shape, config.channels, nn.Sequential(*layers, nn.ReLU()))

@@ -86,9 +86,9 @@ class LeafInput(nn.Module):
         return obs if obs.dtype in FLOATS else obs.to(torch.get_default_dtype())
 
     def _one_hot(self, obs: Tensor) -> Tensor:
-        batch = obs.shape[: obs.dim() - len(self.obs_shape)]
+        rank = len(self.obs_shape)
+        column = obs.flatten(obs.dim() - rank) if rank else obs.unsqueeze(-1)  # (*batch, components)
         # comparing is two operations for any number of components, and no look at the numbers from the host
-        column = obs.reshape(*batch, -1) if len(self.obs_shape) else obs.unsqueeze(-1)  # (*batch, components)
         if column.shape[-1] > 1:
             column = column.index_select(-1, self.component)  # (*batch, n)
         return (column == self.values).to(torch.get_default_dtype())
@@ -197,19 +197,19 @@ def set_masks(space: Space) -> dict[str, str]:
 
 
 def visible(space: Space, hidden: Collection[str]) -> Space:
-    """What is left of the `space` that an ObsInput yields without the keys in `hidden`; a set takes its mask along.
+    """What is left of the `space` that an ObsInput yields without the keys in `hidden`; `k` takes `k_mask` along.
 
     Raises ConfigError for a key that is not there, and if nothing is left.
     """
     if not hidden:
         return space
-    leaves, masks = leaf_spaces(space), set_masks(space)
-    keys = [key for key in leaves if key not in masks.values()]
+    leaves = leaf_spaces(space)
+    keys = leaves.keys() - set(set_masks(space).values())
     for key in hidden:
         if key not in keys or not key:
-            known = ", ".join(filter(None, keys)) or "none, it is a plain one"
+            known = ", ".join(filter(None, sorted(keys))) or "none, it is a plain one"
             raise ConfigError(f"model.privileged: no key {key!r} in the observation; keys: {known}")
-    gone = {*hidden, *(masks[key] for key in hidden if key in masks)}
+    gone = {*hidden, *(f"{key}_mask" for key in hidden)}
     if gone >= leaves.keys():
         raise ConfigError(f"model.privileged: {', '.join(hidden)} is all there is; the actor needs something to see")
     return spaces.Dict({key: leaf for key, leaf in leaves.items() if key not in gone})
