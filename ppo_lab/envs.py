@@ -213,9 +213,9 @@ def check_spaces(observation_space: Space, action_space: Space, name: str) -> No
     ):
         problem = _problem(space, dtypes)
         if problem is not None:
-            allowed = f"Discrete, MultiDiscrete, MultiBinary, Box of {', '.join(dtypes)}, and Dict and Tuple of these"
+            allowed = f"Discrete, MultiDiscrete, MultiBinary, Box ({', '.join(dtypes)}), and Dict and Tuple of these"
             text = one_line(space, 90)
-            raise EnvError(f"{name}: {what} space {text} is not supported ({problem}); supported: {allowed}")
+            raise EnvError(f"{name}: {what} space {text} is not supported: {problem}; supported: {allowed}")
     mask = leaf_spaces(flatten_space(observation_space)).get(MASK_KEY)
     if mask is not None and mask.shape != (mask_size(action_space),):
         text = f"a mask of shape ({mask_size(action_space)},)" if mask_size(action_space) else "no mask"

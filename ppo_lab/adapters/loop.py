@@ -121,7 +121,10 @@ class EnvLoop:
             if over or cut:
                 ended.append(i)
         self._check_values(acts)
-        self._copy_final_obs()
+        if plain:
+            np.copyto(self._rows.obs, final_obs)
+        else:
+            map_leaves(np.copyto, self._rows.obs, final_obs)
         for i in ended:
             self._begin(i, self._episode[i] + 1)
         self._ready = True
@@ -177,15 +180,6 @@ class EnvLoop:
         if not all(np.isfinite(array).all() for array in parts(row).values()):
             _, problem = find_non_finite(np.zeros(1, np.float32), row)
             raise NonFiniteError(f"environment {self._first + i} returned {problem} {where}")
-
-    def _copy_final_obs(self) -> None:
-        """obs = final_obs; the rows of new episodes are written after it."""
-        obs, final_obs = self._rows.obs, self._rows.final_obs
-        if self._obs.plain:
-            np.copyto(obs, final_obs)
-        else:
-            for key, array in obs.items():
-                np.copyto(array, final_obs[key])
 
     def _nested(self, action: Tree) -> list[Any]:
         """The actions of a batch one by one, as the environment's own space has them."""

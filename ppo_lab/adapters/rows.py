@@ -29,16 +29,6 @@ class Rows(NamedTuple):
     truncated: np.ndarray  # (N,) bool
 
 
-class Leaf(NamedTuple):
-    """One array of an observation, and what is checked of it at each step."""
-
-    key: str
-    values: np.ndarray  # (N, *shape) what the actions led to
-    flat: np.ndarray  # the same memory, one axis
-    zeros: np.ndarray | None  # as flat, where it holds floats
-    bounds: tuple[np.ndarray, np.ndarray] | None  # smallest and largest value where it holds choices
-
-
 def obs_format(num_envs: int, space: gymnasium.Space) -> Any:
     """Shape and dtype of N observations of a flat space: a Format, or a dictionary of them."""
     formats = {
@@ -102,13 +92,17 @@ class ObsRows:
         self.plain = "" in self._paths  # one array: the loop writes it without asking here
         self.shape = spaces[""].shape or () if self.plain else ()
         self._kept = map_leaves(lambda array: (array.shape[1:], array.dtype), rows.obs)
-        self._leaves = []
+        self._floats: list[tuple[np.ndarray, np.ndarray]] = []  # all numbers of a leaf, and zeros like them
+        self._choices: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []  # key, (n, *shape), smallest, largest
         for key, values in parts(rows.final_obs).items():
             flat = values.reshape(-1)
             # 0 * x is 0 for every finite x, else NaN: a dot product finds a bad value faster than isfinite().all()
             zeros = np.zeros_like(flat) if values.dtype.kind == "f" else None
             limits = bounds(spaces[key]) if values.dtype.kind == "i" else None
-            self._leaves.append(Leaf(key, values, flat, zeros, limits))
+            if zeros is not None:
+                self._floats.append((flat, zeros))
+            if limits is not None:
+                self._choices.append((key, values, *limits))
 
     def as_declared(self, seen: Any) -> Tree:
         """An answer as flat arrays of the declared shapes and kinds. Raises ValueError or EnvError where it is not."""
@@ -119,14 +113,14 @@ class ObsRows:
 
     def all_finite(self) -> bool:
         """Is every number of `rows.final_obs` one?"""
-        return all(leaf.zeros is None or leaf.flat.dot(leaf.zeros) == 0 for leaf in self._leaves)
+        for flat, zeros in self._floats:  # noqa: SIM110 - all() of a generator takes longer than the dot product
+            if flat.dot(zeros) != 0:
+                return False
+        return True
 
     def out_of_range(self) -> tuple[int, str] | None:
         """The first row whose choices lie outside their space, and what is wrong there; None if all is well."""
-        for key, values, _, _, limits in self._leaves:
-            if limits is None:
-                continue
-            low, high = limits
+        for key, values, low, high in self._choices:
             bad = (values < low) | (values > high)
             if bad.any():
                 i = int(np.argmax(bad.reshape(len(values), -1).any(axis=1)))

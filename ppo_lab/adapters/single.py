@@ -61,7 +61,7 @@ class SingleEnvs:
         Raises EnvError or NonFiniteError that name the environment and its step; after that only `reset` is possible.
         """
         array = as_numpy(action, self._action_format)
-        self._loop.step(map_leaves(np.copy, array))
+        self._loop.step(array.copy() if isinstance(array, np.ndarray) else map_leaves(np.copy, array))
         self._log.record(array, self._step.terminated | self._step.truncated)
         return on_device(self._step, self.device)
 

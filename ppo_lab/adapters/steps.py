@@ -36,7 +36,7 @@ def as_numpy(action: Tensors, formats: Any) -> Tree:
     Raises EnvError for a wrong shape or wrong keys, NonFiniteError with the environment for an action that is no
     number.
     """
-    if not isinstance(action, dict) and not isinstance(formats, dict):
+    if isinstance(action, Tensor) and not isinstance(formats, dict):
         return _array(action, formats, "")
     check_structure(action, formats, "actions")
     assert isinstance(action, dict)
@@ -45,12 +45,13 @@ def as_numpy(action: Tensors, formats: Any) -> Tree:
 
 def _array(action: Tensor, format_: Format, key: str) -> np.ndarray:
     shape, dtype = format_
-    of = f" of {key!r}" if key else ""
     if action.shape != shape:
+        of = f" of {key!r}" if key else ""
         raise EnvError(f"expected actions{of} of shape {shape}, got {tuple(action.shape)}")
     array = action.numpy(force=True).astype(dtype)
     if dtype.kind == "f" and not np.isfinite(array).all():
         i = int(np.argmin(np.isfinite(array).reshape(len(array), -1).all(axis=1)))
+        of = f" of {key!r}" if key else ""
         raise NonFiniteError(f"the action{of} for environment {i} is {describe_action(array[i])}: the policy's fault")
     return array
 
