@@ -7,23 +7,30 @@ protocol.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import NamedTuple, Protocol
 
 import torch
-from gymnasium import Space
-from gymnasium.spaces import Box, Discrete
+from gymnasium import Env, Space
+from gymnasium.spaces import Box
 from torch import Tensor
 
-from ppo_lab.adapters.ids import call_creator, find_spec, make_single, make_vector
+from ppo_lab.adapters.ids import call_creator, find_spec, make_vector
 from ppo_lab.adapters.loop import describe_error, one_line
-from ppo_lab.config import Config
+from ppo_lab.adapters.making import Maker
+from ppo_lab.config import Config, EnvConfig
 from ppo_lab.errors import ConfigError, EnvError
+from ppo_lab.flat_spaces import MASK_KEY, flatten_space, leaf_spaces, mask_size
 
-Obs = Tensor
+Obs = Tensor | dict[str, Tensor]  # flat: nested Dict and Tuple spaces have keys "a/b"
+Action = Tensor | dict[str, Tensor]  # a dictionary for Dict and Tuple action spaces, likewise flat
+EnvFactory = Callable[[int], Env]  # the number of an environment -> the environment
 
-OBS_DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "bool")
+OBS_DTYPES = ("uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "float16", "float32", "float64", "bool")
 ACTION_DTYPES = ("float32", "float64")
+AUTO_NUM_ENVS = 8  # what most published settings use; one by one, more of them only make the rollout longer
+AUTO_NUM_ENVS_BATCHED = 64  # of our own: a step of 64 costs about what a step of 8 does
 
 
 class Step(NamedTuple):
@@ -42,11 +49,15 @@ class Envs(Protocol):
 
     `step` takes actions as the environment knows them (already mapped into the Box, or starting at `Discrete.start`).
     Tensors in a Step may be reused by the next `step`: a caller that keeps them copies them.
+
+    Some have more, to be asked for with getattr: `state_dict()` and `load_state_dict()`; `max_episode_steps`, None
+    where there is no limit; and `episode_done`, (N,) bool after a step: the episode really ended. Where it is None or
+    missing, terminated | truncated says so. They differ in Atari games where a lost life terminates the task.
     """
 
     num_envs: int
-    observation_space: Space  # of one environment
-    action_space: Space  # of one environment
+    observation_space: Space  # of one environment; flat: a leaf, or a Dict of leaves (see flat_spaces)
+    action_space: Space  # of one environment; flat
     device: torch.device
     next_step_autoreset: (
         bool  # True: the row after an ending is the reset, `valid` is False there and obs is still final
@@ -56,8 +67,8 @@ class Envs(Protocol):
         """Start all N episodes from one run seed; returns the first observations (N, *obs)."""
         ...
 
-    def step(self, action: Tensor) -> Step:
-        """Act once in each environment: action is (N,) for Discrete, (N, *shape) for Box."""
+    def step(self, action: Action) -> Step:
+        """Act once in each environment: (N,) int64 for Discrete, (N, *shape) for the others, a dictionary for Dict."""
         ...
 
     def close(self) -> None:
@@ -65,65 +76,164 @@ class Envs(Protocol):
         ...
 
 
-def make_envs(config: Config, device: torch.device | str | None = None) -> Envs:
+def make_envs(config: Config, device: torch.device | str | None = None, env_factory: EnvFactory | None = None) -> Envs:
     """The N environments that config.env asks for. device: where their tensors lie; None: the CPU.
 
     Our own environments are one batched program on the device. All others step on the CPU: with `vector` as the id's
     own vector environment, else one by one, in this process or in `workers` subprocesses with the same results.
-    Raises ConfigError or EnvError with one line: what is wrong with the id, its kwargs or its spaces.
+    env_factory: makes single environment number i in place of env.id; with `workers` it must be importable there.
+    Raises ConfigError or EnvError with one line: what is wrong with the id, its kwargs, its wrappers or its spaces.
     """
+    from ppo_lab.wrappers import FrameStack, TimeAware
+
+    settings = config.env
+    envs = _make_unwrapped(settings, torch.device("cpu" if device is None else device), env_factory)
+    try:
+        if settings.frame_stack > 1:
+            envs = FrameStack(envs, settings.frame_stack, config.model.channels)
+        if settings.time_aware:
+            limit = getattr(envs, "max_episode_steps", None)
+            if limit is None:
+                name = settings.id if env_factory is None else "env_factory"
+                raise ConfigError(f"env.time_aware: {name} has no time limit; add TimeLimit to env.wrappers")
+            envs = TimeAware(envs, limit)
+    except BaseException:
+        envs.close()
+        raise
+    return envs
+
+
+def auto_num_envs(settings: EnvConfig) -> int:
+    """env.num_envs, where "auto" is 64 for our own batched programs and 8 for others.
+
+    With `workers` it is the next multiple of them, so that each has equally much to do. It depends on the settings and
+    not on the machine: another number of environments would be another run.
+    """
+    from environment import BATCHED
+
+    if settings.num_envs != "auto":
+        return settings.num_envs
+    if settings.id in BATCHED:
+        return AUTO_NUM_ENVS_BATCHED
+    each = max(1, settings.workers)
+    return -(-AUTO_NUM_ENVS // each) * each
+
+
+def _make_unwrapped(settings: EnvConfig, device: torch.device, env_factory: EnvFactory | None) -> Envs:
+    """The environments as they are, without what is batched around them."""
     from environment import BATCHED  # all of these stand on this file
+    from ppo_lab.adapters.atari import is_atari, make_atari
     from ppo_lab.adapters.single import SingleEnvs
     from ppo_lab.adapters.vector import VectorEnvs
     from ppo_lab.adapters.workers import WorkerEnvs
 
-    settings = config.env
-    place = torch.device("cpu" if device is None else device)
-    if settings.workers and (settings.vector or settings.id in BATCHED):
-        raise ConfigError(f"env.workers: {settings.id} is stepped as one batched program; set env.workers to 0")
-    if settings.id in BATCHED:
-        given = {"num_envs": settings.num_envs, "device": place}
-        ours: Envs = call_creator(settings.id, BATCHED[settings.id], settings.kwargs, given)
-        return ours
-    spec = find_spec(settings.id, settings.allow_import, BATCHED)
+    ours = env_factory is None and settings.id in BATCHED
+    batched = settings.vector or ours
+    _check_settings(settings, batched, env_factory)
+    num_envs = auto_num_envs(settings)
+    if ours:
+        given = {"num_envs": num_envs, "device": device}
+        program: Envs = call_creator(settings.id, BATCHED[settings.id], settings.kwargs, given)
+        return program
     if settings.vector:
-        return VectorEnvs(make_vector(spec, settings.num_envs, settings.kwargs), place)
+        spec = find_spec(settings.id, settings.allow_import, BATCHED)
+        if is_atari(spec):
+            if settings.frame_stack > 1:
+                raise ConfigError(f"env.frame_stack: {spec.id} stacks by itself; set env.kwargs to {{stack_num: n}}")
+            return make_atari(spec, num_envs, settings.kwargs, settings.life_loss, device)
+        if settings.life_loss:
+            raise ConfigError(f"env.life_loss: {spec.id} has no lives; it is for ids 'ALE/...'")
+        return VectorEnvs(make_vector(spec, num_envs, settings.kwargs), device)
+    make = make_maker(settings, env_factory)
     if settings.workers:
-        return WorkerEnvs(spec, settings.kwargs, settings.num_envs, settings.workers, place)
+        return WorkerEnvs(make, num_envs, settings.workers, device)
     with ExitStack() as undo:
         envs = []
-        for _ in range(settings.num_envs):
-            envs.append(make_single(spec, settings.kwargs))
+        for index in range(num_envs):
+            envs.append(make(index))
             undo.callback(envs[-1].close)
-        made = SingleEnvs(envs, place)
+        made = SingleEnvs(envs, device)
         undo.pop_all()  # all went well: now they are closed with `made`
         return made
 
 
-def why_not_deterministic(config: Config) -> str | None:
+def _check_settings(settings: EnvConfig, batched: bool, env_factory: EnvFactory | None) -> None:
+    """Raises ConfigError for settings that exclude each other."""
+    if env_factory is not None and (settings.vector or settings.kwargs):
+        key = "vector" if settings.vector else "kwargs"
+        raise ConfigError(f"env.{key}: it is for an env.id, not for environments that an env_factory makes")
+    if settings.workers and batched:
+        raise ConfigError(f"env.workers: {settings.id} is stepped as one batched program; set env.workers to 0")
+    for key in ("wrappers", "mask_from_info"):
+        if batched and getattr(settings, key):
+            raise ConfigError(f"env.{key}: it is for single environments; {settings.id} is one batched program")
+    if settings.life_loss and not settings.vector:
+        raise ConfigError("env.life_loss: it is for ids 'ALE/...' with env.vector true")
+
+
+def make_maker(settings: EnvConfig, env_factory: EnvFactory | None = None) -> Maker:
+    """How one single environment of these settings is made. Raises ConfigError for an id that does not exist."""
+    from environment import BATCHED
+
+    source = env_factory or find_spec(settings.id, settings.allow_import, BATCHED)
+    return Maker(source, settings.kwargs if env_factory is None else {}, settings.wrappers, settings.mask_from_info)
+
+
+def why_not_deterministic(config: Config, env_factory: EnvFactory | None = None) -> str | None:
     """Why replaying its actions would not lead a third-party environment back to where it was; None if it would."""
     from environment import BATCHED
+    from ppo_lab.adapters.atari import is_atari
     from ppo_lab.adapters.replay import why_not_deterministic as probe
 
     settings = config.env
-    if settings.id in BATCHED:
+    name = settings.id if env_factory is None else "env_factory"
+    if env_factory is None and settings.id in BATCHED:
         return None
-    if settings.vector:
-        return f"the vector environment of {settings.id} cannot tell its state, and its episodes have no seeds"
-    spec = find_spec(settings.id, settings.allow_import, BATCHED)
     try:
-        return probe(lambda: make_single(spec, settings.kwargs))
+        if settings.vector:
+            if is_atari(find_spec(settings.id, settings.allow_import, BATCHED)):
+                return None  # its games follow from their seeds
+            return f"the vector environment of {name} cannot tell its state, and its episodes have no seeds"
+        make = make_maker(settings, env_factory)
+        return probe(lambda: make(0))
+    except ConfigError:
+        raise
     except Exception as error:
-        return f"trying whether {settings.id} is deterministic failed: {describe_error(error)}"
+        return f"trying whether {name} is deterministic failed: {describe_error(error)}"
 
 
 def check_spaces(observation_space: Space, action_space: Space, name: str) -> None:
-    """Raises EnvError if the environment `name` has a space that there is no network or distribution for."""
+    """Raises EnvError if the environment `name` has a space that there is no network or distribution for.
+
+    Also if it shows an action mask that does not fit its actions.
+    """
     for what, space, dtypes in (
         ("observation", observation_space, OBS_DTYPES),
         ("action", action_space, ACTION_DTYPES),
     ):
-        box = isinstance(space, Box) and str(space.dtype) in dtypes and 0 not in space.shape
-        if not box and not isinstance(space, Discrete):
-            allowed = f"Discrete, and Box of any shape that holds a number, of dtype {', '.join(dtypes)}"
-            raise EnvError(f"{name}: {what} space {one_line(space, 120)} is not supported; supported: {allowed}")
+        problem = _problem(space, dtypes)
+        if problem is not None:
+            allowed = f"Discrete, MultiDiscrete, MultiBinary, Box ({', '.join(dtypes)}), and Dict and Tuple of these"
+            text = one_line(space, 90)
+            raise EnvError(f"{name}: {what} space {text} is not supported: {problem}; supported: {allowed}")
+    mask = leaf_spaces(flatten_space(observation_space)).get(MASK_KEY)
+    if mask is not None and mask.shape != (mask_size(action_space),):
+        text = f"a mask of shape ({mask_size(action_space)},)" if mask_size(action_space) else "no mask"
+        raise EnvError(
+            f"{name}: {MASK_KEY!r} of the observation has shape {mask.shape}; {one_line(action_space, 90)} takes {text}"
+        )
+
+
+def _problem(space: Space, dtypes: tuple[str, ...]) -> str | None:
+    """What no network or distribution takes in a space; None if there is nothing."""
+    try:
+        leaves = leaf_spaces(flatten_space(space))
+    except EnvError as error:
+        return str(error)
+    for key, leaf in leaves.items():
+        of = f"key {key!r}: " if key else ""
+        if 0 in (leaf.shape or ()):
+            return f"{of}it holds no number"
+        if isinstance(leaf, Box) and str(leaf.dtype) not in dtypes:
+            return f"{of}dtype {leaf.dtype}"
+    return None

@@ -101,6 +101,14 @@ class SeededEnv(gymnasium.Env):
         return answer[:4] if kind == "four" else answer
 
 
+class TextEnv(gymnasium.Env):
+    """Speaks, which no network of ours understands."""
+
+    metadata: ClassVar = {"render_modes": []}
+    observation_space = spaces.Text(5)
+    action_space = spaces.Discrete(2)
+
+
 def seeded_spec(env_id: str = "test/Seeded-v0") -> EnvSpec:
     """SeededEnv as Gymnasium registers it: its entry point is text, so another process can import it."""
     return EnvSpec(env_id, entry_point="tests.scripted_envs:SeededEnv", max_episode_steps=20)

@@ -279,28 +279,36 @@ GOOD = spaces.Box(-1.0, 1.0, (2,), np.float32)
 @pytest.mark.parametrize(
     ("observation", "action", "bad"),
     [
-        (spaces.Tuple((GOOD, GOOD)), spaces.Discrete(2), "observation space Tuple"),
-        (spaces.Dict({"a": GOOD}), spaces.Discrete(2), "observation space Dict"),
+        (spaces.Tuple((GOOD, spaces.Text(5))), spaces.Discrete(2), "observation space Tuple.*key '1' has .* kind Text"),
+        (
+            spaces.Dict({"a": spaces.Dict({"b": spaces.Sequence(GOOD)})}),
+            spaces.Discrete(2),
+            "observation .*key 'a/b' has",
+        ),
+        (spaces.Dict({"a/b": GOOD}), spaces.Discrete(2), "observation .*the key 'a/b'"),
+        (spaces.Dict({}), spaces.Discrete(2), "observation .*holds nothing"),
         (spaces.Text(5), spaces.Discrete(2), "observation space Text"),
-        (spaces.MultiBinary(5), spaces.Discrete(2), "observation space MultiBinary"),
-        (spaces.Box(0, 9, (0,), np.float32), spaces.Discrete(2), "observation space Box"),
-        (spaces.Box(0, 9, (2,), np.uint16), spaces.Discrete(2), "observation space Box"),
-        (GOOD, spaces.MultiDiscrete([2, 3]), "action space MultiDiscrete"),
-        (GOOD, spaces.MultiBinary(3), "action space MultiBinary"),
-        (GOOD, spaces.Box(0, 9, (2,), np.int64), "action space Box"),
+        (spaces.Graph(GOOD, None), spaces.Discrete(2), "observation space Graph"),
+        (spaces.OneOf((GOOD, GOOD)), spaces.Discrete(2), "observation space OneOf"),
+        (spaces.Box(0, 9, (0,), np.float32), spaces.Discrete(2), "observation space Box.*holds no number"),
+        (spaces.Box(0, 9, (2,), np.uint64), spaces.Discrete(2), "observation space Box.*dtype uint64"),
+        (GOOD, spaces.Text(5), "action space Text"),
+        (GOOD, spaces.Dict({"a": spaces.Sequence(GOOD)}), "action space Dict"),
+        (GOOD, spaces.Box(0, 9, (2,), np.int64), "action space Box.*dtype int64"),
         (GOOD, spaces.Box(np.zeros((9, 9)), np.ones((9, 9)), dtype=np.int32), "action space Box"),
     ],
 )
 def test_unsupported_spaces_are_refused(observation, action, bad):
-    with pytest.raises(EnvError, match=f"^Some-v0: {bad}.* is not supported; supported: Discrete, and Box") as caught:
+    with pytest.raises(EnvError, match=f"^Some-v0: {bad}.*; supported: Discrete, MultiDiscrete,") as caught:
         check_spaces(observation, action, "Some-v0")
     one_line(caught)
 
 
 @pytest.mark.parametrize("settings", [{}, {"workers": 2}])
-def test_spaces_are_checked_before_the_first_step(settings):
-    with pytest.raises(EnvError, match=r"Blackjack-v1.*: observation space Tuple.* is not supported") as caught:
-        made("Blackjack-v1", **settings)
+def test_spaces_are_checked_before_the_first_step(settings, register):
+    env_id = register("test/Text-v0", entry_point="tests.scripted_envs:TextEnv")
+    with pytest.raises(EnvError, match=r"test/Text-v0.*: observation space Text.* is not supported") as caught:
+        made(env_id, **settings)
     one_line(caught)
 
 

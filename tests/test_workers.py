@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from ppo_lab.adapters.loop import episode_seed
+from ppo_lab.adapters.making import Maker
 from ppo_lab.adapters.single import SingleEnvs
 from ppo_lab.adapters.workers import WorkerEnvs
 from ppo_lab.config import Config, EnvConfig
@@ -174,7 +175,7 @@ def test_a_worker_whose_environment_ends_the_process(envs):
 
 def test_close_ends_all_workers_also_one_that_is_stuck(monkeypatch):
     monkeypatch.setattr("ppo_lab.adapters.workers.PATIENCE", 0.2)
-    made = WorkerEnvs(seeded_spec(), {"faults": ((episode_seed(17, 0, 0), 1, "stuck"),)}, 1, 1)
+    made = WorkerEnvs(Maker(seeded_spec(), {"faults": ((episode_seed(17, 0, 0), 1, "stuck"),)}), 1, 1)
     made.reset(17)
     made._action[...] = 6
     worker = made._workers[0]
@@ -196,7 +197,7 @@ def test_an_environment_without_an_importable_name_is_refused(monkeypatch):
     spec = gymnasium.envs.registration.EnvSpec("test/Lambda-v0", entry_point=lambda: ScriptedEnv(0, ("T",)))
     children = multiprocessing.active_children()
     with pytest.raises(EnvError, match=r"^test/Lambda-v0: .*; a worker imports the environment anew: ") as caught:
-        WorkerEnvs(spec, {}, 2, 2)
+        WorkerEnvs(Maker(spec), 2, 2)
     assert "\n" not in str(caught.value)
     assert multiprocessing.active_children() == children
 
@@ -208,7 +209,7 @@ def test_an_environment_without_an_importable_name_is_refused(monkeypatch):
     with pytest.raises(
         EnvError, match=r"^test/Cell-v0 in a worker: AttributeError: .*; a worker imports the environment anew: "
     ):
-        WorkerEnvs(spec, {}, 2, 1)
+        WorkerEnvs(Maker(spec), 2, 1)
     assert multiprocessing.active_children() == children
 
 

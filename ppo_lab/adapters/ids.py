@@ -27,6 +27,7 @@ EXTRAS = {  # where Gymnasium's own environments live -> the extra that brings w
     "gymnasium.envs.mujoco": "mujoco",
     "gymnasium.envs.phys2d": "jax",
     "gymnasium.envs.tabular": "jax",
+    "gymnasium.wrappers": "other",
 }
 
 
@@ -54,9 +55,9 @@ def find_spec(env_id: str, allow_import: bool = False, ours: Iterable[str] = ())
 
 def make_single(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gymnasium.Env:
     """One environment, with its time limit. Raises ConfigError for kwargs it does not take, EnvError if it fails."""
-    with _explained(spec.id, spec.entry_point):
+    with explained(spec.id, spec.entry_point):
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
-        _check_kwargs(spec.id, creator, kwargs, also=("max_episode_steps",))
+        check_kwargs(spec.id, creator, kwargs, also=("max_episode_steps",))
         return gymnasium.make(spec, disable_env_checker=True, **copy.deepcopy(dict(kwargs)))
 
 
@@ -65,27 +66,28 @@ def make_vector(spec: EnvSpec, num_envs: int, kwargs: Mapping[str, Any]) -> gymn
     if spec.vector_entry_point is None:
         raise ConfigError(f"env.vector: {spec.id} has no vector environment of its own; set env.vector to false")
     entry_point = spec.vector_entry_point
-    with _explained(spec.id, entry_point), warnings.catch_warnings():
+    with explained(spec.id, entry_point), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*AutoresetMode")  # VectorEnvs refuses what Gymnasium warns about
         creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-        _check_kwargs(spec.id, creator, kwargs, taken=("num_envs",))
+        check_kwargs(spec.id, creator, kwargs, taken=("num_envs",))
         options = copy.deepcopy(dict(kwargs))
         return gymnasium.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **options)
 
 
 def call_creator(env_id: str, creator: Callable[..., Any], kwargs: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
     """creator(**given, **kwargs), where kwargs come from the user and `given` from us. Raises as `make_single`."""
-    with _explained(env_id, creator):
-        _check_kwargs(env_id, creator, kwargs, taken=tuple(given))
+    with explained(env_id, creator):
+        check_kwargs(env_id, creator, kwargs, taken=tuple(given))
         return creator(**given, **copy.deepcopy(dict(kwargs)))
 
 
-def _check_kwargs(
+def check_kwargs(
     env_id: str,
     creator: Any,
     kwargs: Mapping[str, Any],
     taken: tuple[str, ...] = (),
     also: tuple[str, ...] = (),
+    where: str = "env.kwargs",
 ) -> None:
     """Raises ConfigError for a keyword that `creator` does not take, or that is in `taken`, with those it takes."""
     try:
@@ -99,9 +101,7 @@ def _check_kwargs(
         if name in taken or (name not in known and not takes_all):
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(
-                f"env.kwargs: {env_id} takes no {name!r}{hint}; it takes: {', '.join(known) or 'nothing'}"
-            )
+            raise ConfigError(f"{where}: {env_id} takes no {name!r}{hint}; it takes: {', '.join(known) or 'nothing'}")
 
 
 def _import(module: str, what: str, package: str) -> None:
@@ -116,7 +116,7 @@ def _import(module: str, what: str, package: str) -> None:
 
 
 @contextmanager
-def _explained(env_id: str, entry_point: Any) -> Iterator[None]:
+def explained(env_id: str, entry_point: Any) -> Iterator[None]:
     """Whatever making an environment raises as one line, with the line that installs what is missing."""
     try:
         yield

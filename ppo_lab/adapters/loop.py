@@ -12,19 +12,10 @@ from typing import Any, NamedTuple, NoReturn
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Discrete
 
+from ppo_lab.adapters.rows import ObsRows, Rows, Tree, equal, find_non_finite, row_of, write_row
 from ppo_lab.errors import EnvError, NonFiniteError
-
-
-class Rows(NamedTuple):
-    """What N environments answered, one row each. A worker writes a slice of it."""
-
-    obs: np.ndarray  # (N, *obs) what to act on next
-    final_obs: np.ndarray  # (N, *obs) what the action led to
-    reward: np.ndarray  # (N,) float32
-    terminated: np.ndarray  # (N,) bool
-    truncated: np.ndarray  # (N,) bool
+from ppo_lab.flat_spaces import LEAVES, map_leaves, parts, unflatten_value
 
 
 class Recipe(NamedTuple):
@@ -32,21 +23,8 @@ class Recipe(NamedTuple):
 
     run_seed: int
     episode: np.ndarray  # (N,) int64 number of the episode under way
-    actions: list[np.ndarray]  # N times (steps of that episode, *action)
-    obs: np.ndarray  # (N, *obs)
-
-
-def row_formats(num_envs: int, space: gymnasium.Space) -> list[tuple[tuple[int, ...], np.dtype]]:
-    """Shape and dtype of each array of Rows."""
-    obs = ((num_envs, *(space.shape or ())), obs_dtype(space))
-    return [obs, obs, ((num_envs,), np.dtype(np.float32)), *[((num_envs,), np.dtype(np.bool_))] * 2]
-
-
-def obs_dtype(space: gymnasium.Space) -> np.dtype:
-    """The dtype in which observations are kept: int64 for Discrete, float32 for float64, else that of the space."""
-    if isinstance(space, Discrete):
-        return np.dtype(np.int64)
-    return np.dtype(np.float32) if space.dtype == np.float64 else np.dtype(space.dtype)
+    actions: list[Tree]  # N times (steps of that episode, *action)
+    obs: Tree  # (N, *obs)
 
 
 def episode_seed(run_seed: int, env_index: int, episode_number: int) -> int:
@@ -74,15 +52,6 @@ def describe_action(action: Any) -> str:
     return one_line(np.array2string(np.asarray(action), precision=4, threshold=8, separator=", "), 80)
 
 
-def find_non_finite(reward: np.ndarray, obs: np.ndarray) -> tuple[int, str]:
-    """The first row with NaN or infinity in reward (N,) or obs (N, *obs), and what is wrong there."""
-    row = int(np.argmin(np.isfinite(reward) & np.isfinite(obs).reshape(len(obs), -1).all(axis=1)))
-    if not np.isfinite(reward[row]):
-        return row, f"reward {reward[row]}"
-    entry = int(np.argmin(np.isfinite(obs[row])))
-    return row, f"an observation with {obs[row].flat[entry]} in entry {entry} of {obs[row].size}"
-
-
 class EnvLoop:
     """Environments `first`, `first + 1`, ... of a run, each writing into its row of `rows`.
 
@@ -91,17 +60,14 @@ class EnvLoop:
     """
 
     def __init__(self, envs: Sequence[gymnasium.Env], rows: Rows, first: int = 0) -> None:
-        space = envs[0].observation_space
         self._envs = list(envs)
         self._steps = [env.step for env in envs]
         self._rows = rows
         self._first = first
-        self._shape = space.shape or ()
-        self._range = (int(space.start), int(space.start + space.n)) if isinstance(space, Discrete) else None
-        # 0 * x is 0 for every finite x and NaN otherwise: a dot product finds a bad value faster than isfinite().all()
+        self._obs = ObsRows(envs[0].observation_space, rows)
+        self._action_space = envs[0].action_space
+        self._plain_action = isinstance(self._action_space, LEAVES)
         self._reward_zeros = np.zeros_like(rows.reward)
-        self._final_flat = rows.final_obs.reshape(-1)
-        self._obs_zeros = np.zeros_like(self._final_flat) if rows.obs.dtype.kind == "f" else None
         self._run_seed = 0
         self._now = 0  # steps since reset(); minus an episode's start it is the environment's own step number
         self._episode = [0] * len(envs)
@@ -117,21 +83,22 @@ class EnvLoop:
             self._begin(i, 0)
         self._ready = True
 
-    def step(self, action: np.ndarray) -> None:
+    def step(self, action: Tree) -> None:
         """Act once in each environment and write what came of it.
 
-        action: (n,) int64 for Discrete, (n, *shape) for Box. An environment may keep its row or write into it, so the
-        caller hands over a copy.
+        action: (n,) int64 for Discrete, (n, *shape) for others, a flat dictionary of these for Dict and Tuple. An
+        environment may keep its row or write into it, so the caller hands over a copy.
         Raises EnvError or NonFiniteError with the environment, its step and its action; then only `reset` is possible.
         """
         if not self._ready:
             raise EnvError("call reset() first: there is no step after none, a failed or an interrupted one")
         self._ready = False
         self._now += 1
-        shape = self._shape
-        obs, final_obs, reward, terminated, truncated = self._rows
+        plain, shape, as_declared = self._obs.plain, self._obs.shape, self._obs.as_declared
+        _, final_obs, reward, terminated, truncated = self._rows
+        acts = action if self._plain_action else self._nested(action)
         ended = []
-        for i, (step, act) in enumerate(zip(self._steps, action, strict=True)):
+        for i, (step, act) in enumerate(zip(self._steps, acts, strict=True)):
             try:
                 answer = step(act)
             except Exception as error:
@@ -140,9 +107,12 @@ class EnvLoop:
                 ) from error
             try:
                 seen, gain, over, cut, _ = answer
-                if shape and getattr(seen, "shape", None) != shape:
-                    seen = self._as_declared(seen)
-                final_obs[i] = seen  # copied at once: many environments reuse their buffer
+                if not plain:
+                    write_row(final_obs, i, as_declared(seen))
+                else:
+                    if shape and getattr(seen, "shape", None) != shape:
+                        seen = as_declared(seen)
+                    final_obs[i] = seen  # copied at once: many environments reuse their buffer
                 reward[i] = float(gain)
                 terminated[i] = over
                 truncated[i] = cut
@@ -150,8 +120,11 @@ class EnvLoop:
                 self._refuse(i, act, answer, error)
             if over or cut:
                 ended.append(i)
-        self._check_values(action)
-        np.copyto(obs, final_obs)
+        self._check_values(acts)
+        if plain:
+            np.copyto(self._rows.obs, final_obs)
+        else:
+            map_leaves(np.copyto, self._rows.obs, final_obs)
         for i in ended:
             self._begin(i, self._episode[i] + 1)
         self._ready = True
@@ -165,15 +138,15 @@ class EnvLoop:
         self._run_seed, self._now = recipe.run_seed, 0
         mine = range(self._first, self._first + len(self._envs))
         for i, n in enumerate(mine):
-            actions = recipe.actions[n]
+            actions = self._nested(map_leaves(np.copy, recipe.actions[n]))  # environments write into theirs
             self._begin(i, int(recipe.episode[n]))
             self._start[i] = -len(actions)
             try:
                 for action in actions:
-                    self._rows.obs[i] = self._as_declared(self._steps[i](action.copy())[0])
+                    write_row(self._rows.obs, i, self._obs.as_declared(self._steps[i](action)[0]))
             except Exception as error:
                 raise EnvError(f"environment {n} failed on the way back: {describe_error(error)}") from error
-            if not np.array_equal(self._rows.obs[i], recipe.obs[n]):
+            if not equal(row_of(self._rows.obs, i), row_of(recipe.obs, n)):
                 raise EnvError(
                     f"environment {n} does not come back to where it was: after the same seed and the same "
                     f"{len(actions)} actions it shows another observation"
@@ -197,26 +170,23 @@ class EnvLoop:
             answer = self._envs[i].reset(seed=self._seed[i])
         except Exception as error:
             raise EnvError(f"environment {self._first + i} raised {describe_error(error)} {where}") from error
-        row = self._rows.obs[i : i + 1]  # (1, *obs)
+        row = map_leaves(lambda array: array[i : i + 1], self._rows.obs)  # (1, *obs)
         try:
             seen, _ = answer
-            row[0] = self._as_declared(seen)
+            write_row(row, 0, self._obs.as_declared(seen))
         except Exception as error:
             message = f"environment {self._first + i} gave no (observation, info): {describe_error(error)} {where}"
             raise EnvError(message) from error
-        if self._obs_zeros is not None and not np.isfinite(row).all():
+        if not all(np.isfinite(array).all() for array in parts(row).values()):
             _, problem = find_non_finite(np.zeros(1, np.float32), row)
             raise NonFiniteError(f"environment {self._first + i} returned {problem} {where}")
 
-    def _as_declared(self, seen: Any) -> np.ndarray:
-        """The observation as an array of the declared shape and kind. Raises ValueError where it is not."""
-        array = np.asarray(seen)
-        kept = self._rows.obs.dtype
-        if array.shape != self._shape:
-            raise ValueError(f"an observation of shape {array.shape}, declared is {self._shape}")
-        if not np.can_cast(array.dtype, kept, "same_kind"):  # floats in 0..1 declared as uint8 would all become 0
-            raise ValueError(f"an observation of dtype {array.dtype}, declared is {kept}")
-        return array
+    def _nested(self, action: Tree) -> list[Any]:
+        """The actions of a batch one by one, as the environment's own space has them."""
+        if self._plain_action:
+            return list(action)
+        count = len(next(iter(action.values())))
+        return [unflatten_value(self._action_space, row_of(action, i)) for i in range(count)]
 
     def _refuse(self, i: int, act: Any, answer: Any, error: Exception) -> NoReturn:
         """Raise the error for an answer that is no step, or whose numbers do not fit into float32."""
@@ -230,20 +200,17 @@ class EnvLoop:
             problem = f"expected (obs, reward, terminated, truncated, info), got a {type(answer).__name__}{size}"
         raise EnvError(f"environment {self._first + i} returned no valid step: {problem} {self._at(i, act)}") from error
 
-    def _check_values(self, action: np.ndarray) -> None:
+    def _check_values(self, acts: Sequence[Any]) -> None:
         """Raise NonFiniteError or EnvError if a reward or an observation of this step is no number of its space."""
         reward, final_obs = self._rows.reward, self._rows.final_obs
         with np.errstate(invalid="ignore"):
-            finite = reward.dot(self._reward_zeros) == 0
-            finite = finite and (self._obs_zeros is None or self._final_flat.dot(self._obs_zeros) == 0)
+            finite = reward.dot(self._reward_zeros) == 0 and self._obs.all_finite()
         if not finite:
             i, problem = find_non_finite(reward, final_obs)
-            raise NonFiniteError(f"environment {self._first + i} returned {problem} {self._at(i, action[i])}")
-        if self._range and not (self._range[0] <= final_obs.min() and final_obs.max() < self._range[1]):
-            i = int(np.argmax((final_obs < self._range[0]) | (final_obs >= self._range[1])))
-            allowed = f"{self._range[0]} .. {self._range[1] - 1}"
-            problem = f"observation {final_obs[i]}, its space allows {allowed}"
-            raise EnvError(f"environment {self._first + i} returned {problem} {self._at(i, action[i])}")
+            raise NonFiniteError(f"environment {self._first + i} returned {problem} {self._at(i, acts[i])}")
+        if (outside := self._obs.out_of_range()) is not None:
+            i, problem = outside
+            raise EnvError(f"environment {self._first + i} returned {problem} {self._at(i, acts[i])}")
 
     def _at(self, i: int, act: Any) -> str:
         """Where in its life environment i is: 'at its step 17 (action 1, episode seed 42)'."""

@@ -8,24 +8,21 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from torch import Tensor
 
-from ppo_lab.adapters.loop import (
-    EnvLoop,
-    Rows,
-    one_line,
-    row_formats,
-)  # fmt: skip
+from ppo_lab.adapters.loop import EnvLoop, one_line
+from ppo_lab.adapters.making import time_limit
 from ppo_lab.adapters.replay import ActionLog, recipe_from
-from ppo_lab.adapters.steps import action_format, as_numpy, as_step, on_device
-from ppo_lab.envs import Step, check_spaces
+from ppo_lab.adapters.rows import empty_rows
+from ppo_lab.adapters.steps import action_format, as_numpy, as_step, on_device, to
+from ppo_lab.envs import Action, Obs, Step, check_spaces
 from ppo_lab.errors import EnvError
+from ppo_lab.flat_spaces import flatten_space, map_leaves
 
 
 class SingleEnvs:
     """N single Gymnasium environments, stepped one after the other in this process.
 
-    Same-step autoreset with exact final observations; each episode has its own seed (`env_loop.episode_seed`). On a CPU
+    Same-step autoreset with exact final observations; each episode has its own seed (`loop.episode_seed`). On a CPU
     `step` returns the same Step each time and the next call writes over it: the caller copies what it keeps.
     """
 
@@ -36,33 +33,35 @@ class SingleEnvs:
         if not envs:
             raise EnvError("at least one environment is needed, got none")
         self.num_envs = len(envs)
-        self.observation_space: gymnasium.Space = envs[0].observation_space
-        self.action_space: gymnasium.Space = envs[0].action_space
+        observation_space, action_space = envs[0].observation_space, envs[0].action_space
+        check_spaces(observation_space, action_space, str(envs[0]))
+        self.observation_space = flatten_space(observation_space)
+        self.action_space = flatten_space(action_space)
+        self.max_episode_steps = time_limit(envs[0])
         self.device = torch.device(device)
-        check_spaces(self.observation_space, self.action_space, str(envs[0]))
         for i, env in enumerate(envs):
-            if env.observation_space != self.observation_space or env.action_space != self.action_space:
+            if env.observation_space != observation_space or env.action_space != action_space:
                 spaces = f"{env.observation_space} and {env.action_space}"
                 raise EnvError(f"environment {i} has other spaces than environment 0: {one_line(spaces)}")
-        rows = Rows(*(np.zeros(*one) for one in row_formats(self.num_envs, self.observation_space)))
+        rows = empty_rows(self.num_envs, self.observation_space)
         self._action_format = action_format(self.num_envs, self.action_space)
         self._step = as_step(rows, np.ones(self.num_envs, np.bool_))
         self._loop = EnvLoop(envs, rows)
-        self._log = ActionLog(self.num_envs)
+        self._log = ActionLog(self.num_envs, self._action_format)
 
-    def reset(self, seed: int) -> Tensor:
+    def reset(self, seed: int) -> Obs:
         """Start all N episodes from one run seed; returns the first observations (N, *obs)."""
         self._loop.reset(seed)
         self._log.reset(seed)
-        return self._step.obs.to(self.device)
+        return to(self._step.obs, self.device)
 
-    def step(self, action: Tensor) -> Step:
-        """Act once in each environment: action is (N,) for Discrete, (N, *shape) for Box.
+    def step(self, action: Action) -> Step:
+        """Act once in each environment: action is (N,) for Discrete, (N, *shape) for others, a dictionary for Dict.
 
         Raises EnvError or NonFiniteError that name the environment and its step; after that only `reset` is possible.
         """
-        array = as_numpy(action, *self._action_format)
-        self._loop.step(array.copy())
+        array = as_numpy(action, self._action_format)
+        self._loop.step(array.copy() if isinstance(array, np.ndarray) else map_leaves(np.copy, array))
         self._log.record(array, self._step.terminated | self._step.truncated)
         return on_device(self._step, self.device)
 

@@ -10,18 +10,21 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from ppo_lab.adapters.loop import (
+from ppo_lab.adapters.loop import describe_action, describe_error, episode_seed, one_line
+from ppo_lab.adapters.rows import (
+    Format,
     Rows,
-    describe_action,
-    describe_error,
-    episode_seed,
+    Tree,
+    cast_allowed,
     find_non_finite,
-    one_line,
-    row_formats,
+    obs_format,
+    row_of,
+    write_row,
 )  # fmt: skip
-from ppo_lab.adapters.steps import action_format, as_numpy, as_step, on_device
-from ppo_lab.envs import Step, check_spaces
+from ppo_lab.adapters.steps import action_format, as_numpy, as_step, as_tensors, on_device, to
+from ppo_lab.envs import Action, Obs, Step, check_spaces
 from ppo_lab.errors import EnvError, NonFiniteError
+from ppo_lab.flat_spaces import flatten_space, flatten_value, map_leaves, parts, unflatten_value
 
 
 class VectorEnvs:
@@ -48,45 +51,47 @@ class VectorEnvs:
                 f"gymnasium.vector.AutoresetMode.NEXT_STEP, SAME_STEP, DISABLED; got {got}"
             ) from None
         self.num_envs = envs.num_envs
-        self.observation_space: gymnasium.Space = envs.single_observation_space
-        self.action_space: gymnasium.Space = envs.single_action_space
+        check_spaces(envs.single_observation_space, envs.single_action_space, self._name)
+        self.observation_space = flatten_space(envs.single_observation_space)
+        self.action_space = flatten_space(envs.single_action_space)
+        self.max_episode_steps: int | None = envs.spec.max_episode_steps if envs.spec is not None else None
         self.device = torch.device(device)
         self.next_step_autoreset = self._mode is AutoresetMode.NEXT_STEP
-        check_spaces(self.observation_space, self.action_space, self._name)
         self._envs = envs
         self._action_format = action_format(self.num_envs, self.action_space)
-        self._obs_format = row_formats(self.num_envs, self.observation_space)[0]
+        self._obs_format = obs_format(self.num_envs, self.observation_space)
         self._ended = np.zeros(self.num_envs, np.bool_)  # in the step before
         self._length = np.zeros(self.num_envs, np.int64)  # steps of the episode under way
         self._ready = False
         self._closed = False
 
-    def reset(self, seed: int) -> Tensor:
+    def reset(self, seed: int) -> Obs:
         """Start all N episodes from one run seed; returns the first observations (N, *obs)."""
         obs = self._reset(seed=episode_seed(seed, 0, 0))
         self._ended[:], self._length[:] = False, 0
         self._ready = True
-        return torch.from_numpy(obs).to(self.device)
+        return to(as_tensors(obs), self.device)
 
-    def step(self, action: Tensor) -> Step:
-        """Act once in each environment: action is (N,) for Discrete, (N, *shape) for Box.
+    def step(self, action: Action) -> Step:
+        """Act once in each environment: action is (N,) for Discrete, (N, *shape) for others, a dictionary for Dict.
 
         Raises EnvError or NonFiniteError that name the environment and its step; after that only `reset` is possible.
         """
         if not self._ready:
             raise EnvError("call reset() first: there is no step after none, a failed or an interrupted one")
-        array = as_numpy(action, *self._action_format)
+        array = as_numpy(action, self._action_format)
+        nested = unflatten_value(self._envs.single_action_space, array)
         self._ready = False
         try:
-            obs, reward, terminated, truncated, infos = self._envs.step(array)
+            obs, reward, terminated, truncated, infos = self._envs.step(nested)
         except Exception as error:
             raise EnvError(
                 f"{self._name}: a step of its {self.num_envs} environments: {describe_error(error)}"
             ) from error
         flags = (self.num_envs,), np.dtype(np.bool_)
         rows = Rows(
-            self._array("observation", obs, *self._obs_format),
-            self._array("observation", obs, *self._obs_format),
+            self._observation(obs),
+            self._observation(obs),
             self._array("reward", reward, (self.num_envs,), np.dtype(np.float32)),
             self._array("terminated", terminated, *flags),
             self._array("truncated", truncated, *flags),
@@ -102,7 +107,7 @@ class VectorEnvs:
             self._closed = True
             self._envs.close()
 
-    def _as_step(self, rows: Rows, infos: dict[str, Any], action: np.ndarray) -> Step:
+    def _as_step(self, rows: Rows, infos: dict[str, Any], action: Tree) -> Step:
         """The same step in our terms, with what the autoreset mode asks for done."""
         ended = rows.terminated | rows.truncated
         valid = np.ones(self.num_envs, np.bool_)
@@ -115,7 +120,7 @@ class VectorEnvs:
         elif ended.any() and self._mode is AutoresetMode.SAME_STEP:
             rows = rows._replace(final_obs=self._final_obs(rows.obs, infos, ended))
         elif ended.any():
-            final_obs = rows.obs.copy()  # before the reset writes over it
+            final_obs = map_leaves(np.copy, rows.obs)  # before the reset writes over it
             obs = self._reset(options={"reset_mask": ended.copy()})
             rows = rows._replace(obs=obs, final_obs=final_obs)
         self._length += valid
@@ -124,49 +129,66 @@ class VectorEnvs:
         self._length[ended] = 0
         return as_step(rows, valid)
 
-    def _final_obs(self, obs: np.ndarray, infos: dict[str, Any], ended: np.ndarray) -> np.ndarray:
+    def _final_obs(self, obs: Tree, infos: dict[str, Any], ended: np.ndarray) -> Tree:
         """SAME_STEP: obs (N, *obs) with the rows that ended replaced by what their action led to."""
         given = infos.get("final_obs")
         mask = infos.get("_final_obs")
         sources = getattr(self._envs.unwrapped, "_env_obs", None)  # SyncVectorEnv: what its environments returned last
-        final_obs = obs.copy()
+        final_obs = map_leaves(np.copy, obs)
         for i in np.flatnonzero(ended):
             if given is None or given[i] is None or (mask is not None and not mask[i]):
                 raise EnvError(f'{self._name}: environment {i} ended, but infos["final_obs"] has nothing for it')
-            if sources is not None and np.shares_memory(given[i], sources[i]):
+            if sources is not None and self._shared(given[i], sources[i]):
                 raise EnvError(
                     f"{self._name}: environment {i} reuses its observation buffer, so its final observation is lost in "
                     "autoreset mode SAME_STEP; use DISABLED, or let it return copies"
                 )
-            final_obs[i] = self._array("final_obs", given[i], self._obs_format[0][1:], self._obs_format[1])
+            write_row(final_obs, i, self._observation(given[i], "final_obs", batched=False))
         return final_obs
 
-    def _reset(self, **how: Any) -> np.ndarray:
+    def _shared(self, one: Any, other: Any) -> bool:
+        """Do two observations of one environment lie in the same memory?"""
+        flat = [parts(flatten_value(self._envs.single_observation_space, obs)) for obs in (one, other)]
+        return any(
+            isinstance(leaf, np.ndarray) and np.shares_memory(leaf, flat[1][key]) for key, leaf in flat[0].items()
+        )
+
+    def _reset(self, **how: Any) -> Tree:
         try:
             obs, _ = self._envs.reset(**how)
         except Exception as error:
             raise EnvError(f"{self._name}: reset: {describe_error(error)}") from error
-        array = self._array("observation", obs, *self._obs_format)
-        if not np.isfinite(array).all():
-            i, problem = find_non_finite(np.zeros(self.num_envs, np.float32), array)
+        tree = self._observation(obs)
+        if not all(np.isfinite(array).all() for array in parts(tree).values()):
+            i, problem = find_non_finite(np.zeros(self.num_envs, np.float32), tree)
             raise NonFiniteError(f"environment {i} returned {problem} from its reset")
-        return array
+        return tree
+
+    def _observation(self, obs: Any, what: str = "observation", batched: bool = True) -> Tree:
+        """Their observations (N, ...), or one of them, as flat arrays in our dtypes."""
+        flat = flatten_value(self._envs.single_observation_space, obs)
+
+        def convert(one: Format, value: Any) -> np.ndarray:
+            shape, dtype = one
+            return self._array(what, value, shape if batched else shape[1:], dtype)
+
+        return map_leaves(convert, self._obs_format, flat)
 
     def _array(self, what: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """A third party's array (NumPy, torch, jax) as a writable one of this shape and dtype."""
         array = value.numpy(force=True) if isinstance(value, Tensor) else np.asarray(value)
         if array.shape != shape:
             raise EnvError(f"{self._name}: expected {what} of shape {shape}, got {array.shape}")
-        if dtype != np.bool_ and not np.can_cast(array.dtype, dtype, "same_kind"):
+        if not cast_allowed(array.dtype, dtype):
             raise EnvError(f"{self._name}: expected {what} of dtype {dtype}, got {array.dtype}")
         with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite and is reported as that
             return np.require(array, dtype, ["C", "W"])
 
-    def _check_values(self, rows: Rows, action: np.ndarray) -> None:
+    def _check_values(self, rows: Rows, action: Tree) -> None:
         """Raise NonFiniteError if a reward or an observation of this step is no number."""
-        floats = rows.final_obs.dtype.kind == "f"
-        if np.isfinite(rows.reward).all() and not (floats and not np.isfinite(rows.final_obs).all()):
+        floats = [array for array in parts(rows.final_obs).values() if array.dtype.kind == "f"]
+        if np.isfinite(rows.reward).all() and all(np.isfinite(array).all() for array in floats):
             return
         i, problem = find_non_finite(rows.reward, rows.final_obs)
-        where = f"at its step {self._length[i]} (action {describe_action(action[i])})"
+        where = f"at its step {self._length[i]} (action {describe_action(row_of(action, i))})"
         raise NonFiniteError(f"environment {i} returned {problem} {where}")

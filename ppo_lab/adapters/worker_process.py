@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppo_lab.adapters.ids import make_single
-from ppo_lab.adapters.loop import EnvLoop, Rows, describe_error
+from ppo_lab.adapters.loop import EnvLoop, describe_error
+from ppo_lab.adapters.rows import Rows
 from ppo_lab.errors import LabError
+from ppo_lab.flat_spaces import map_leaves
 
 NOT_IMPORTABLE = "a worker imports the environment anew: define it in a module file, or set env.workers to 0"
 
@@ -45,19 +46,20 @@ class SharedArray:
         return np.ndarray(self._shape, self._dtype, memoryview(self._memory))
 
 
-def work(
-    pipe: connection.Connection, action: SharedArray, shared_rows: list[SharedArray], first: int, count: int
-) -> None:
-    """A worker's life: make environments, then reset or step them at each message, until the pipe ends."""
+def work(pipe: connection.Connection, action: Any, shared_rows: list[Any], first: int, count: int) -> None:
+    """A worker's life: make environments, then reset or step them at each message, until the pipe ends.
+
+    action, and each of shared_rows: a SharedArray, or a flat dictionary of them.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):  # both often reach the whole process group; the trainer decides
         signal.signal(number, signal.SIG_IGN)
     mine = slice(first, first + count)
-    rows = Rows(*(shared.view()[mine] for shared in shared_rows))
-    actions = action.view()[mine]
+    rows = Rows(*(map_leaves(lambda shared: shared.view()[mine], part) for part in shared_rows))
+    actions = map_leaves(lambda shared: shared.view()[mine], action)
     with contextlib.ExitStack() as stack, contextlib.suppress(EOFError, OSError):  # the pipe ends with the trainer
         try:
-            spec, kwargs = pipe.recv()
-            envs = [stack.enter_context(contextlib.closing(make_single(spec, kwargs))) for _ in range(count)]
+            make = pipe.recv()
+            envs = [stack.enter_context(contextlib.closing(make(first + i))) for i in range(count)]
         except EOFError:
             return
         except Exception as error:
@@ -75,7 +77,7 @@ def work(
             pipe.send(_obey(loop, command, content, actions))
 
 
-def _obey(loop: EnvLoop, command: str, content: Any, actions: np.ndarray) -> Failure | None:
+def _obey(loop: EnvLoop, command: str, content: Any, actions: Any) -> Failure | None:
     """Reset, restore or step. The error as text, or None."""
     try:
         if command == "reset":
@@ -83,7 +85,9 @@ def _obey(loop: EnvLoop, command: str, content: Any, actions: np.ndarray) -> Fai
         elif command == "restore":
             loop.restore(content)
         else:
-            loop.step(actions.copy())  # the next step's actions are written over these, and environments keep theirs
+            loop.step(
+                map_leaves(np.copy, actions)
+            )  # the next step's actions are written over these, and environments keep theirs
     except Exception as error:
         text = str(error) if isinstance(error, LabError) else describe_error(error)
         return Failure(type(error).__name__, text, traceback.format_exc())

@@ -16,19 +16,18 @@ from multiprocessing import connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NoReturn
 
-import gymnasium
 import numpy as np
 import torch
-from gymnasium.envs.registration import EnvSpec
-from torch import Tensor
 
-from ppo_lab.adapters.ids import make_single
-from ppo_lab.adapters.loop import Rows, describe_error, row_formats
+from ppo_lab.adapters.loop import describe_error
+from ppo_lab.adapters.making import Maker, time_limit
 from ppo_lab.adapters.replay import ActionLog, recipe_from
-from ppo_lab.adapters.steps import action_format, as_numpy, as_step, on_device
+from ppo_lab.adapters.rows import Rows, row_formats
+from ppo_lab.adapters.steps import action_format, as_numpy, as_step, on_device, to
 from ppo_lab.adapters.worker_process import NOT_IMPORTABLE, Failure, SharedArray, work
-from ppo_lab.envs import Step, check_spaces
+from ppo_lab.envs import Action, Obs, Step, check_spaces
 from ppo_lab.errors import EnvError, NonFiniteError
+from ppo_lab.flat_spaces import flatten_space, map_leaves
 
 PATIENCE = 5.0  # seconds that close() waits for a worker before it ends it
 
@@ -58,42 +57,44 @@ class WorkerEnvs:
 
     next_step_autoreset: bool = False
 
-    def __init__(
-        self, spec: EnvSpec, kwargs: Mapping[str, Any], num_envs: int, workers: int, device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, make: Maker, num_envs: int, workers: int, device: torch.device | str = "cpu") -> None:
         """Start min(workers, num_envs) processes. Raises EnvError if they cannot make the environment."""
-        probe = make_single(spec, kwargs)  # the spaces say how much memory to share, before there is a worker
-        self.num_envs = num_envs
-        self.observation_space: gymnasium.Space = probe.observation_space
-        self.action_space: gymnasium.Space = probe.action_space
-        self.device = torch.device(device)
+        probe = make(0)  # the spaces say how much memory to share, before there is a worker
+        observation_space, action_space = probe.observation_space, probe.action_space
+        self.max_episode_steps = time_limit(probe)
         probe.close()
-        check_spaces(self.observation_space, self.action_space, spec.id)
-        self._recipe = (spec, dict(kwargs))
+        check_spaces(observation_space, action_space, make.name)
+        self.num_envs = num_envs
+        self.observation_space = flatten_space(observation_space)
+        self.action_space = flatten_space(action_space)
+        self.device = torch.device(device)
+        self._make = make
         try:
-            ForkingPickler.dumps(self._recipe)  # as a pipe does it
+            ForkingPickler.dumps(make)  # as a pipe does it
         except Exception as error:  # a lambda, a class made in a function: nothing that has a name to import
-            raise EnvError(f"{spec.id}: {describe_error(error)}; {NOT_IMPORTABLE}") from error
+            raise EnvError(f"{make.name}: {describe_error(error)}; {NOT_IMPORTABLE}") from error
         self._action_format = action_format(num_envs, self.action_space)
-        self._shared_action = SharedArray(*self._action_format)
-        self._shared_rows = [SharedArray(*one) for one in row_formats(num_envs, self.observation_space)]
-        self._action = self._shared_action.view()
-        rows = Rows(*(shared.view() for shared in self._shared_rows))
+        formats = row_formats(num_envs, self.observation_space)
+        self._shared_action = map_leaves(lambda one: SharedArray(*one), self._action_format)
+        self._shared_rows = [map_leaves(lambda one: SharedArray(*one), part) for part in formats]
+        self._action = map_leaves(SharedArray.view, self._shared_action)
+        rows = Rows(*(map_leaves(SharedArray.view, part) for part in self._shared_rows))
         self._step = as_step(rows, np.ones(num_envs, np.bool_))
         share, rest = divmod(num_envs, min(workers, num_envs))
         self._counts = [share + (w < rest) for w in range(min(workers, num_envs))]
-        self._log = ActionLog(num_envs)
+        self._log = ActionLog(num_envs, self._action_format)
         self._workers: list[Worker] = []
+        self._asked: Any = None  # the actions of a step that was begun and not waited for
         self._in_step = False  # True: a worker may not have answered yet, or not been asked
         self._ready = False
         self._closed = False
         self._start()
 
-    def reset(self, seed: int) -> Tensor:
+    def reset(self, seed: int) -> Obs:
         """Start all N episodes from one run seed; returns the first observations (N, *obs)."""
         self._begin(("reset", seed))
         self._log.reset(seed)
-        return self._step.obs.to(self.device)
+        return to(self._step.obs, self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the episodes are: seeds, numbers, and the actions that lead there again."""
@@ -105,18 +106,31 @@ class WorkerEnvs:
         self._begin(("restore", recipe))
         self._log.load(recipe)
 
-    def step(self, action: Tensor) -> Step:
-        """Act once in each environment: action is (N,) for Discrete, (N, *shape) for Box.
+    def step(self, action: Action) -> Step:
+        """Act once in each environment: action is (N,) for Discrete, (N, *shape) for others, a dictionary for Dict.
 
         Raises EnvError or NonFiniteError that name the environment and its step (or the worker that died), with the
         worker's traceback as a note; after that only `reset` is possible.
         """
+        self.step_async(action)
+        return self.step_wait()
+
+    def step_async(self, action: Action) -> None:
+        """Begin a step and return while the workers act. Raises as `step`; `step_wait` must follow."""
         if not self._ready:
             raise EnvError("call reset() first: there is no step after none, a failed or an interrupted one")
-        array = as_numpy(action, *self._action_format)
-        self._action[...] = array
+        array = as_numpy(action, self._action_format)
+        map_leaves(np.copyto, self._action, array)
         self._ready = False
-        self._exchange(("step", 0))
+        self._send(("step", 0))
+        self._asked = array
+
+    def step_wait(self) -> Step:
+        """What the step that `step_async` began came to. Until then its Step is not to be looked at."""
+        if self._asked is None:
+            raise EnvError("step_wait() without step_async(): no step is under way")
+        array, self._asked = self._asked, None
+        self._receive()
         self._ready = True
         self._log.record(array, self._step.terminated | self._step.truncated)
         return on_device(self._step, self.device)
@@ -124,14 +138,14 @@ class WorkerEnvs:
     def close(self) -> None:
         """End the workers, by force those that do not answer in time. Twice is harmless."""
         self._closed = True
-        self._ready = False
+        self._ready, self._asked = False, None
         self._stop()
 
     def _begin(self, message: tuple[str, Any]) -> None:
         """Bring all workers to the start of something new, with fresh ones where that is needed."""
         if self._closed:
             raise EnvError("these environments are closed")
-        self._ready = False
+        self._ready, self._asked = False, None
         if self._in_step or not self._workers:
             self._stop()  # an interrupt can leave half an answer in a pipe
             self._start()
@@ -154,20 +168,28 @@ class WorkerEnvs:
                 process.start()
                 theirs.close()  # else the pipe would not end with the worker
                 self._workers.append(Worker(index, first, count, process, mine))
-            self._exchange(self._recipe)
+            self._exchange(self._make)
             self._started = True
         except BaseException:
             self._stop()
             raise
 
-    def _exchange(self, message: tuple[Any, Any]) -> None:
+    def _exchange(self, message: Any) -> None:
         """Send a message to all workers, then wait for every answer. Raises the error of the first that has one."""
+        self._send(message)
+        self._receive()
+
+    def _send(self, message: Any) -> None:
+        """Send a message to all workers."""
         self._in_step = True
         for worker in self._workers:
             try:
                 worker.pipe.send(message)
             except OSError:
                 self._raise_dead(worker)
+
+    def _receive(self) -> None:
+        """Wait for every worker's answer. Raises the error of the first that has one."""
         failures: dict[int, Failure] = {}
         waiting = list(self._workers)
         while waiting:
@@ -180,7 +202,7 @@ class WorkerEnvs:
         self._in_step = False
         if failures:
             failure = failures[min(failures)]
-            text = failure.text if self._started else f"{self._recipe[0].id} in a worker: {failure.text}"
+            text = failure.text if self._started else f"{self._make.name} in a worker: {failure.text}"
             error = (NonFiniteError if failure.kind == "NonFiniteError" else EnvError)(text)
             error.add_note(failure.trace)
             raise error
