@@ -98,7 +98,9 @@ class Catch:
     @property
     def obs(self) -> Obs:
         """What to act on next: (N, height, width, 1), a dict of the set and its mask, or (N, 3 + decoys)."""
-        return {"pixels": self._pixels, "entities": self._entities, "vector": self._vector}[self.observation]()
+        if self.observation == "pixels":
+            return self._pixels()
+        return self._entities() if self.observation == "entities" else self._vector()
 
     def reset(self, seed: int) -> Obs:
         """Start N new episodes; equal seeds on equal devices give equal ones."""
@@ -128,9 +130,10 @@ class Catch:
 
     def _drop(self, where: Tensor) -> None:
         """The next ball and its decoys. Drawn for all, used in `where`: nobody has to ask the device."""
-        N, kwargs = self.num_envs, {"generator": self.generator, "device": self.device}
-        columns = torch.rand(N, self.width, **kwargs).argsort(dim=1)[:, : 1 + self.decoys]  # a random order: all differ
-        present = torch.randint(self.decoys + 1, (N,), **kwargs)
+        N, generator, device = self.num_envs, self.generator, self.device
+        order = torch.rand(N, self.width, generator=generator, device=device).argsort(dim=1)
+        columns = order[:, : 1 + self.decoys]  # the first of a random order: all differ
+        present = torch.randint(self.decoys + 1, (N,), generator=generator, device=device)
         self._columns.copy_(torch.where(where[:, None], columns, self._columns))
         self._present.copy_(torch.where(where, present, self._present))
         self._row.masked_fill_(where, 0)

@@ -15,7 +15,7 @@ Action = Tensor | dict[str, Tensor]  # (N, *action), as the environment knows it
 Right = tuple[tuple[float, ...], ...]  # (4, parts): choices counted from 0; for a Box, places from 0 (low) to 1 (high)
 
 _EACH: Right = ((0,), (1,), (2,), (3,))
-_PAIR: Right = ((0, 0), (0, 2), (1, 0), (1, 2))  # high, twice low
+_PAIR: Right = ((0, 0), (0, 1), (1, 2), (1, 0))  # high, and the target but for the last
 _BITS: Right = ((0, 0, 1), (0, 1, 1), (1, 0, 0), (1, 1, 0))  # high, low, not high
 _PLACE: Right = ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))  # by high, by low
 

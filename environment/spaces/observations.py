@@ -136,7 +136,7 @@ def _dict(size: int) -> Observation:
             "vector": torch.stack([2.0 * high - 1, 2 * noise[:, 4] - 1], dim=1),
         }
 
-    parts = {
+    parts: dict[str, Space] = {
         "image": spaces.Box(0, 255, (size, size, 1), np.uint8),
         "privileged": spaces.Box(0.0, 1.0, (4,), np.float32),
         "token": spaces.Discrete(5),
