@@ -11,7 +11,6 @@ from gymnasium import Space
 from torch import Tensor, nn
 
 from ppo_lab.config import ModelConfig
-<<<<<<< HEAD
 from ppo_lab.distributions import MASK, Distribution, make_head
 from ppo_lab.errors import ConfigError
 from ppo_lab.networks.cores import Core, make_core, run
@@ -19,10 +18,6 @@ from ppo_lab.networks.observation import ObsInput
 from ppo_lab.networks.trunk import Trunk
 from ppo_lab.networks.value_head import ValueHead
 from ppo_lab.trees import Tree
-=======
-from ppo_lab.distributions import Distribution, make_head
-from ppo_lab.networks import make_body, make_input, orthogonal, width
->>>>>>> w-body
 
 Memory = dict[str, Tensor] | None  # every tensor (N, *memory)
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -33,8 +28,6 @@ class ActorCritic(nn.Module):
 
     def __init__(self, config: ModelConfig, observation_space: Space, action_space: Space) -> None:
         super().__init__()
-<<<<<<< HEAD
-<<<<<<< HEAD
         if config.shared and config.privileged:
             raise ConfigError("model.privileged: a shared body would show it to the actor; set model.shared to false")
         self.features = ObsInput(observation_space, config.normalize_obs, config.obs_clip)
@@ -49,26 +42,6 @@ class ActorCritic(nn.Module):
         self.masked = MASK in getattr(observation_space, "spaces", ())
         self.sde_interval = config.sde_interval
         self.autocast_dtype = DTYPES[config.precision]
-=======
-        self.features = ObsFeatures(observation_space, config.normalize_obs, config.obs_clip)
-        body = BODIES[config.body]
-        self.actor_body = body(self.features.num_features, config.hidden_sizes, config.activation)
-        self.critic_body = (
-            self.actor_body
-            if config.shared
-            else body(self.features.num_features, config.hidden_sizes, config.activation)
-        )
-        self.actor_head = make_head(action_space, self.actor_body.num_features, config)
-        self.critic_head = orthogonal(self.critic_body.num_features, 1, gain=1.0)
->>>>>>> w-dist
-=======
-        self.features = make_input(observation_space, config)
-        seen = self.features.space
-        self.actor_body = make_body(seen, config, config.privileged)
-        self.critic_body = self.actor_body if config.shared else make_body(seen, config)
-        self.actor_head = make_head(action_space, width(self.actor_body), config.log_std_init)
-        self.critic_head = orthogonal(width(self.critic_body), 1, gain=1.0)
->>>>>>> w-body
 
     def initial_memory(self, num_envs: int) -> Memory:
         """The memory at the start of an episode, (N, *memory) each; None for a model without one.
