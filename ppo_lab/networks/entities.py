@@ -51,7 +51,8 @@ class SetEncoder(nn.Module):
         """(M, n, f) -> (M, n, size)."""
         seen = None
         if present is not None:
-            # a softmax over nothing is NaN: where nobody is there all see all, and the pooling drops them
+            # a softmax over nothing is NaN, or 0, as the kernel likes: where nobody is there all see all, and the
+            # pooling drops them
             seen = (present | ~present.any(-2, keepdim=True)).transpose(-1, -2).unsqueeze(1)  # (M, 1, 1, n)
         x = self.embed(x)
         for block in self.blocks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
@@ -160,7 +159,6 @@ def test_a_body_of_ones_own(own_bodies):
             self.layer = nn.Linear(3, self.num_features)
 
         def forward(self, inputs):
-            assert inputs.keys() == seen[-1].keys() if len(seen) == 1 else True
             return self.layer(inputs["camera"].mean((-3, -2)))
 
     register_body("mine", Mine)
@@ -259,4 +257,3 @@ def test_initial_weights_of_a_lone_vector_are_those_of_the_mlp_alone():
     torch.manual_seed(0)
     alone = MLP(4, (8,), "tanh")
     assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), build(box(4))[1].parameters(), strict=True))
-    assert np.prod([p.numel() for p in alone.parameters()]) > 0

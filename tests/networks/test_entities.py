@@ -92,6 +92,21 @@ def test_an_empty_set_gives_zeros_and_finite_gradients():
     assert all(not g.any() for g in torch.autograd.grad(out.sum(), list(net.parameters())))
 
 
+def test_nobody_looks_at_nothing(monkeypatch):
+    seen = []
+    attention = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(*args, attn_mask):
+        seen.append(attn_mask)
+        return attention(*args, attn_mask=attn_mask)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    present = torch.tensor([[False] * 5, [True, False, False, True, False]])
+    encoder()(torch.randn(2, 5, 3), present)
+    # torch on a CPU answers 0 for a row without anybody; not every kernel does
+    assert [mask[:, 0, 0].tolist() for mask in seen] == [[[True] * 5, present[1].tolist()]] * 2
+
+
 def test_entities_look_at_each_other():
     net = encoder()
     x = torch.randn(1, 2, 3)
@@ -113,7 +128,8 @@ def test_any_leading_dimensions():
     net = encoder()
     x, present = torch.randn(2, 3, 5, 3), torch.rand(2, 3, 5) > 0.3
     whole = net(x, present)
-    assert whole.shape == (2, 3, net.num_features == 32 and 32)
+    assert whole.shape == (2, 3, 32)
+    assert net.num_features == 32
     assert torch.allclose(whole.flatten(0, 1), net(x.flatten(0, 1), present.flatten(0, 1)), atol=1e-6)
     assert torch.allclose(whole[1, 2], net(x[1, 2], present[1, 2]), atol=1e-6)
     assert net(x[:0], present[:0]).shape == (0, 3, 32)

@@ -65,7 +65,9 @@ def test_the_layout_can_be_said_where_it_cannot_be_guessed():
     board = (8, 8, 17)  # 17 planes: more than the board is wide
     assert convolutions(encoder("cnn_small", board, "last"))[0].in_channels == 17
     assert convolutions(encoder("cnn_small", board, "auto"))[0].in_channels == 8
-    assert convolutions(encoder("cnn_small", (3, 5, 3), "auto"))[0].in_channels == 3  # a tie is (C, H, W)
+    tie = torch.rand(2, 3, 5, 3)  # (C, H, W) then
+    assert torch.equal(encoder("cnn_small", (3, 5, 3), "auto")(tie), encoder("cnn_small", (3, 5, 3), "first")(tie))
+    assert not torch.equal(encoder("cnn_small", (3, 5, 3), "auto")(tie), encoder("cnn_small", (3, 5, 3), "last")(tie))
     assert encoder("cnn_small", (3, 5, 2), "first").num_features == 32 * 5 * 2
 
 
@@ -138,7 +140,8 @@ def test_weights_are_orthogonal_as_matrices_and_biases_0(name):
 def test_a_fresh_network_neither_kills_nor_explodes_its_input(name):
     net = encoder(name, (64, 64, 3))
     out = net(torch.rand(16, 64, 64, 3))
-    assert 0.05 < out.pow(2).mean().sqrt() < 5.0
+    assert 0.2 < out.pow(2).mean().sqrt() < 2.0
+    assert out.min() == 0.0  # every one of them ends in a ReLU
 
 
 def test_a_residual_block_without_its_branch_is_the_identity():
