@@ -47,7 +47,7 @@ class Recurrent(nn.Module):
     def step(self, x: Tensor, memory: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
         """x (N, F), memory (N, *memory), starts (N,) bool -> features (N, H), the memory after it.
 
-        Cell by cell: for a single row the sequence kernels cost 1.4 to 2 times as much (docs/log.md).
+        Cell by cell: for a single row the sequence kernels cost 1.2 to 2.2 times as much (docs/log.md).
         """
         after = []
         with self._full_precision(x):

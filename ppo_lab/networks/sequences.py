@@ -17,8 +17,8 @@ from torch import Tensor
 
 Indices = NDArray[np.int64]
 
-# What a call with S columns of M steps costs, in rows: M * (S + STEP) + CALL. A least-squares fit of 60 shapes of
-# oneDNN's LSTM, forward and backward, 64 to 256 units on one thread (docs/log.md).
+# What a call with S columns of M steps costs, in rows: M * (S + STEP) + CALL. A compromise: fits to oneDNN's LSTM,
+# forward and backward on one thread, gave a CALL of 88, 55 and 24 rows for 64, 128 and 256 units (docs/log.md).
 STEP = 1
 CALL = 40
 
