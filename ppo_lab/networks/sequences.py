@@ -17,8 +17,8 @@ from torch import Tensor
 
 Indices = NDArray[np.int64]
 
-# What a call with S columns of M steps costs, in rows: M * (S + STEP) + CALL. A least-squares fit of 60 shapes of
-# oneDNN's LSTM, forward and backward, 64 to 256 units on one thread (docs/log.md).
+# What a call with S columns of M steps costs, in rows: M * (S + STEP) + CALL. A compromise: fits to oneDNN's LSTM,
+# forward and backward on one thread, gave a CALL of 88, 55 and 24 rows for 64, 128 and 256 units (docs/log.md).
 STEP = 1
 CALL = 40
 
@@ -74,7 +74,6 @@ class Segments:
     shape: tuple[int, int]  # (L, B) of the chunk
     first: Indices  # (S,) place t * B + b of its first row
     length: Indices  # (S,) not increasing
-    kept: NDArray[np.bool_]  # (S,) False: a second copy of rows, run only for the memory after them
     last_of_env: Indices  # (B,) the column with the last row of environment b
     at_ends: Indices  # (E,) the column whose last row is the e-th of ends.nonzero()
 
@@ -114,7 +113,6 @@ def cut(starts: Tensor, ends: Tensor | None = None) -> Segments:
     first = np.flatnonzero(flat)  # (S,) as b * L + t
     length = np.diff(first, append=B * L)
     last_of_env = np.cumsum(begins.sum(1)) - 1
-    kept = np.ones(len(first), dtype=bool)
     at_ends = np.zeros(0, dtype=np.int64)
     if ends is not None:
         time, env = np.nonzero(ends.cpu().numpy())
@@ -125,12 +123,11 @@ def cut(starts: Tensor, ends: Tensor | None = None) -> Segments:
         at_ends[inside] = len(first) + np.arange(len(inside))
         first = np.concatenate([first, extra_first])
         length = np.concatenate([length, place[inside] - extra_first + 1])
-        kept = np.concatenate([kept, np.zeros(len(inside), dtype=bool)])
     order = np.argsort(-length, kind="stable")
     column = np.empty_like(order)
     column[order] = np.arange(len(order))  # where each segment went
     first = first % L * B + first // L  # b * L + t -> t * B + b
-    return Segments((L, B), first[order], length[order], kept[order], column[last_of_env], column[at_ends])
+    return Segments((L, B), first[order], length[order], column[last_of_env], column[at_ends])
 
 
 def round_up(size: int) -> int:
