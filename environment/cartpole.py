@@ -2,7 +2,9 @@
 
 Equal to Gymnasium's CartPole-v1 (its time limit included) step by step; in float64 to 1e-12 from equal states.
 
-- Observation (4,): x (m), x' (m/s), theta (rad; 0 is upright, positive leans right), theta' (rad/s).
+- Observation (4,): x (m), x' (m/s), theta (rad; 0 is upright, positive leans right), theta' (rad/s). With
+  `observe_velocities=False`, which is ppo_lab/CartPoleNoVelocity-v1, (2,): x and theta. Whoever sees no velocity has to
+  remember where things were.
 - Action: Discrete(2): 0 pushes the cart left with 10 N, 1 right.
 - Reward: 1 for every step, the failing one included.
 - Terminated: |x| > 2.4 m or |theta| > 12 degrees after the step.
@@ -30,6 +32,7 @@ from gymnasium import spaces
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from environment.snapshots import check_fit
 from ppo_lab.envs import Step
 from ppo_lab.errors import EnvError
 
@@ -55,6 +58,7 @@ class CartPole:
         device: Where all tensors lie.
         dtype: float32 or float64, of state and observation.
         max_episode_steps: Steps until an episode is cut off.
+        observe_velocities: Show x' and theta' too; they are there either way.
         use_numpy: Do the arithmetic on NumPy views of the same memory: the same bits in half the time at N = 8, because
             an operation on a few numbers costs 0.3 microseconds there and 1.2 in torch. None: on a CPU.
 
@@ -71,6 +75,7 @@ class CartPole:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         max_episode_steps: int = 500,
+        observe_velocities: bool = True,
         use_numpy: bool | None = None,
     ) -> None:
         if num_envs < 1 or max_episode_steps < 1:
@@ -81,20 +86,22 @@ class CartPole:
         on_cpu = self.device.type == "cpu"
         if use_numpy and not on_cpu:
             raise EnvError(f"CartPole: use_numpy=True with device={str(device)!r}; NumPy needs 'cpu'")
-        high = np.array([2 * X_LIMIT, np.inf, 2 * THETA_LIMIT, np.inf], str(dtype).removeprefix("torch."))
+        bounds = [2 * X_LIMIT, np.inf, 2 * THETA_LIMIT, np.inf]
+        high = np.array(bounds if observe_velocities else bounds[::2], str(dtype).removeprefix("torch."))
         self.observation_space = spaces.Box(-high, high, dtype=high.dtype.type)
         self.action_space = spaces.Discrete(2)
         self.generator = torch.Generator(self.device)
         self._use_numpy = on_cpu if use_numpy is None else use_numpy
-        t = self._tensors = self._arrays = _allocate(num_envs, self.device, dtype)
+        self._observe_velocities = observe_velocities
+        t = self._tensors = self._arrays = _allocate(num_envs, self.device, dtype, observe_velocities)
         self._xp: Any = torch  # the module whose functions `_advance` calls on `_arrays`
         if self._use_numpy:
             self._xp, self._arrays = np, SimpleNamespace(**{name: tensor.numpy() for name, tensor in vars(t).items()})
-        self.obs: Tensor = t.obs  # (N, 4) what to act on next
+        self.obs: Tensor = t.obs  # (N, 4), or (N, 2) without velocities: what to act on next
         self._step = Step(t.obs, t.reward, t.terminated, t.truncated, t.final_obs, t.valid)
 
     def reset(self, seed: int) -> Tensor:
-        """Start N new episodes; equal seeds on equal devices give equal ones. Returns obs (N, 4)."""
+        """Start N new episodes; equal seeds on equal devices give equal ones. Returns obs (N, 4 or 2)."""
         t = self._tensors
         self.generator.manual_seed(seed)
         t.state.uniform_(-RESET_BOUND, RESET_BOUND, generator=self.generator)
@@ -148,22 +155,18 @@ class CartPole:
         # Positions and velocities apart: at many carts one copy over both is several times slower (2 x 2 inner loops).
         t = self._tensors
         t.observed_position.copy_(t.positions)
-        t.observed_velocity.copy_(t.velocities)
+        if self._observe_velocities:
+            t.observed_velocity.copy_(t.velocities)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything the next step depends on: `state` (N, 4) like an observation, `elapsed` (N,), `generator`."""
+        """Everything the next step depends on: `state` (N, 4) with velocities, `elapsed` (N,), `generator`."""
         t = self._tensors
         state = t.state_by_cart.reshape(self.num_envs, 4).clone()
         return {"state": state, "elapsed": t.elapsed.clone(), "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from a `state_dict` as if never stopped, `obs` included. Raises EnvError where it does not fit."""
-        own = self.state_dict()
-        for key, want in own.items():
-            got = state.get(key)
-            if got is None or got.shape != want.shape or got.dtype != want.dtype:
-                there = "is missing" if got is None else f"is {tuple(got.shape)} {got.dtype}"
-                raise EnvError(f"CartPole state: {key!r} {there}; this one needs {tuple(want.shape)} {want.dtype}")
+        check_fit("CartPole", state, self.state_dict())
         t = self._tensors
         t.state_by_cart.copy_(state["state"].reshape(-1, 2, 2))
         t.elapsed.copy_(state["elapsed"])
@@ -172,7 +175,7 @@ class CartPole:
 
     def frame(self, index: int = 0) -> np.ndarray:
         """Draw cart `index` as (200, 300, 3) uint8 RGB, 60 pixels a metre."""
-        x, _, theta, _ = self.obs[index].tolist()
+        x, theta = self._tensors.positions[1, index].tolist()
         scale, width, height, track = 120, 600, 400, 320  # drawn at twice the size and shrunk, for smooth edges
         image = Image.new("RGB", (width, height), "#fafafa")
         draw = ImageDraw.Draw(image)
@@ -193,13 +196,13 @@ class CartPole:
         """Nothing to give back."""
 
 
-def _allocate(N: int, device: torch.device, dtype: torch.dtype) -> SimpleNamespace:
+def _allocate(N: int, device: torch.device, dtype: torch.dtype, observe_velocities: bool) -> SimpleNamespace:
     """All memory of N carts by name; many names are views of one block.
 
     The arithmetic runs on rows, one per quantity. Their order makes the derivative a view: the rows of `state` are
     x, theta, x', theta'; those of `derivative` are the last two of these and the two accelerations.
-    Networks get contiguous (N, 4) copies: products with transposed views may differ in the last bit from those with
-    rows out of storage, and then the first ratio of an update is not 1.
+    Networks get contiguous (N, 4) or (N, 2) copies: products with transposed views may differ in the last bit from
+    those with rows out of storage, and then the first ratio of an update is not 1.
     """
 
     def full(*shape: int, value: float = 0, dtype: torch.dtype = dtype) -> Tensor:
@@ -207,7 +210,7 @@ def _allocate(N: int, device: torch.device, dtype: torch.dtype) -> SimpleNamespa
 
     block = full(10, N)  # led_to, state, accelerations
     both = block[:8].view(2, 4, N)
-    obs = full(2, N, 4)  # of both
+    obs = full(2, N, 4 if observe_velocities else 2)  # of both
     beyond = full(2, N, dtype=torch.bool)
     rate = full(4, N, value=TAU)
     rate[2] *= MOMENT / (CART_MASS + POLE_MASS)
@@ -224,7 +227,7 @@ def _allocate(N: int, device: torch.device, dtype: torch.dtype) -> SimpleNamespa
         theta_accel=block[9],
         positions=both[:, :2].mT,  # (2, N, 2)
         velocities=both[:, 2:].mT,
-        observed_position=obs[:, :, 0::2],
+        observed_position=obs[:, :, 0::2] if observe_velocities else obs,
         observed_velocity=obs[:, :, 1::2],
         final_obs=obs[0],
         obs=obs[1],

@@ -5,11 +5,14 @@ They copy everything into NumPy, so what a caller keeps stays as it was. Trainin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
+from gymnasium import Space
+from gymnasium.spaces import Dict
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
@@ -42,16 +45,17 @@ class SingleView(gymnasium.Env[Any, Any]):
         super().reset(seed=seed)
         obs = self.envs.reset(_run_seed(seed, options, self.np_random))
         self._ended = False
-        return _numpy(obs, 0), {}
+        return _observation(obs, self.observation_space, 0), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Act once. EnvError if the episode has ended and nobody called `reset`."""
         if self._ended:
             raise EnvError("this episode has ended, or none has begun: call reset() before step()")
-        step = self.envs.step(torch.as_tensor(np.asarray(action)[None], device=self.envs.device))
+        step = self.envs.step(_tensors(action, self.envs.device, single=True))
         terminated, truncated = bool(step.terminated[0]), bool(step.truncated[0])
         self._ended = terminated or truncated
-        return _numpy(step.final_obs, 0), float(step.reward[0]), terminated, truncated, {}
+        obs = _observation(step.final_obs, self.observation_space, 0)
+        return obs, float(step.reward[0]), terminated, truncated, {}
 
     def render(self) -> Any:
         """The picture (H, W, 3) uint8, or None without a render mode."""
@@ -85,16 +89,17 @@ class VectorView(VectorEnv[Any, Any, np.ndarray]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start N episodes; without a seed the stream of random numbers goes on. EnvError for any option."""
         super().reset(seed=seed)
-        return _numpy(self.envs.reset(_run_seed(seed, options, self.np_random))), {}
+        obs = self.envs.reset(_run_seed(seed, options, self.np_random))
+        return _observation(obs, self.single_observation_space), {}
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Act once in each environment."""
-        step = self.envs.step(torch.as_tensor(np.asarray(actions), device=self.envs.device))
-        terminated, truncated = _numpy(step.terminated), _numpy(step.truncated)
-        infos: dict[str, Any] = {}
+        step = self.envs.step(_tensors(actions, self.envs.device))
+        reward, terminated, truncated = (_numpy(x) for x in (step.reward, step.terminated, step.truncated))
+        space, infos = self.single_observation_space, dict[str, Any]()
         for i in np.flatnonzero(terminated | truncated).tolist():
-            infos = self._add_info(infos, {"final_obs": _numpy(step.final_obs, i), "final_info": {}}, i)
-        return _numpy(step.obs), _numpy(step.reward), terminated, truncated, infos
+            infos = self._add_info(infos, {"final_obs": _observation(step.final_obs, space, i), "final_info": {}}, i)
+        return _observation(step.obs, space), reward, terminated, truncated, infos
 
     def render(self) -> tuple[Any, ...] | None:
         """One picture for each environment, or None without a render mode."""
@@ -129,8 +134,23 @@ def _run_seed(seed: int | None, options: dict[str, Any] | None, np_random: np.ra
     return int(np_random.integers(2**63 - 1)) if seed is None else seed
 
 
-def _numpy(data: Tensor | dict[str, Tensor], index: int | None = None) -> Any:
-    """A copy as NumPy, of all rows or of one."""
-    if isinstance(data, dict):
-        return {key: _numpy(value, index) for key, value in data.items()}
-    return (data if index is None else data[index]).cpu().numpy().copy()
+def _tensors(action: Any, device: torch.device, single: bool = False) -> Any:
+    """An action as tensors with N in front; one of a `single` environment gets N = 1."""
+    if isinstance(action, Mapping):
+        return {key: _tensors(value, device, single) for key, value in action.items()}
+    array = np.asarray(action)
+    return torch.as_tensor(array[None] if single else array, device=device)
+
+
+def _observation(obs: Tensor | dict[str, Tensor], space: Space[Any], index: int | None = None) -> Any:
+    """A copy as NumPy, of all rows or of one, with the dtypes of `space`: bits are bool here, int8 in Gymnasium."""
+    if isinstance(obs, dict):
+        assert isinstance(space, Dict)
+        return {key: _observation(value, space[key], index) for key, value in obs.items()}
+    array = _numpy(obs if index is None else obs[index])
+    assert space.dtype is not None
+    return space.dtype.type(array) if array.ndim == 0 else array.astype(space.dtype, copy=False)
+
+
+def _numpy(data: Tensor) -> np.ndarray:
+    return data.cpu().numpy().copy()

@@ -1,4 +1,4 @@
-"""Actor and critic: bodies that make features, a head for the action distribution, a head for the value.
+"""Actor and critic: bodies that make features, cores that remember, heads for the action distribution and the value.
 
 One signature for all models. `memory` is the recurrent state and `starts` says which rows begin an episode;
 feed-forward models hand memory through untouched.
@@ -6,15 +6,22 @@ feed-forward models hand memory through untouched.
 
 from __future__ import annotations
 
+import torch
 from gymnasium import Space
 from torch import Tensor, nn
 
 from ppo_lab.config import ModelConfig
 from ppo_lab.distributions import Distribution, make_head
-from ppo_lab.networks import BODIES, orthogonal
-from ppo_lab.networks.observation import ObsFeatures
+from ppo_lab.errors import ConfigError
+from ppo_lab.flat_spaces import MASK_KEY, leaf_spaces
+from ppo_lab.networks import make_body, make_input, width
+from ppo_lab.networks.cores import Core, make_core, run
+from ppo_lab.networks.normalization import ObsNormalizer
+from ppo_lab.networks.value_head import ValueHead
+from ppo_lab.trees import Tree, apply
 
-Memory = Tensor | None
+Memory = dict[str, Tensor] | None  # every tensor (N, *memory)
+DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class ActorCritic(nn.Module):
@@ -22,48 +29,144 @@ class ActorCritic(nn.Module):
 
     def __init__(self, config: ModelConfig, observation_space: Space, action_space: Space) -> None:
         super().__init__()
-        self.features = ObsFeatures(observation_space, config.normalize_obs, config.obs_clip)
-        body = BODIES[config.body]
-        self.actor_body = body(self.features.num_features, config.hidden_sizes, config.activation)
-        self.critic_body = (
-            self.actor_body
-            if config.shared
-            else body(self.features.num_features, config.hidden_sizes, config.activation)
-        )
-        self.actor_head = make_head(action_space, self.actor_body.num_features, config.log_std_init)
-        self.critic_head = orthogonal(self.critic_body.num_features, 1, gain=1.0)
+        if config.shared and config.privileged:
+            raise ConfigError("model.privileged: a shared body would show it to the actor; set model.shared to false")
+        self.features = make_input(observation_space, config)
+        self.actor_body = make_body(self.features.space, config, config.privileged)
+        self.critic_body = self.actor_body if config.shared else make_body(self.features.space, config)
+        self.actor_core = make_core(config, width(self.actor_body))
+        self.critic_core = self.actor_core if config.shared else make_core(config, width(self.critic_body))
+        self.actor_head = make_head(action_space, width(self.actor_core or self.actor_body), config)
+        self.critic_head = ValueHead(width(self.critic_core or self.critic_body), config.normalize_value)
+        self.shared, self.critic_key = config.shared, "actor" if config.shared else "critic"
+        self.masked = MASK_KEY in leaf_spaces(observation_space)
+        self.normalizes = any(isinstance(module, ObsNormalizer) for module in self.features.modules())
+        self.sde_interval = config.sde_interval
+        self.autocast_dtype = DTYPES[config.precision]
 
     def initial_memory(self, num_envs: int) -> Memory:
-        """The memory at the start of an episode (N, *memory); None for a model without one."""
-        return None
+        """The memory at the start of an episode, (N, *memory) each; None for a model without one.
 
-    def step(self, obs: Tensor, memory: Memory, starts: Tensor) -> tuple[Distribution, Memory]:
-        """What to do now: obs (N, *obs), starts (N,) bool -> distribution over (N,), the memory after the step."""
-        return self.actor_head(self.actor_body(self.features(obs))), memory
+        `actor` and `critic` (`actor` alone where they share) are of the cores, `noise` and `noise_age` of gSDE.
+        """
+        memory = self.actor_head.initial_noise(num_envs)
+        for key, core in (("actor", self.actor_core), (self.critic_key, self.critic_core)):
+            if core is not None:
+                memory[key] = core.initial(num_envs)
+        return memory or None
 
-    def value(self, obs: Tensor, memory: Memory = None, starts: Tensor | None = None) -> Tensor:
-        """V(s): (*batch, *obs) -> (*batch)."""
-        return self.critic_head(self.critic_body(self.features(obs))).squeeze(-1)  # (*batch, 1) -> (*batch)
+    @property
+    def recurrent(self) -> tuple[str, ...]:
+        """The keys of the memory that gradients go through; () for a model without a core."""
+        keys = ("actor",) if self.shared else ("actor", "critic")
+        return keys if self.actor_core is not None else ()
 
-    def evaluate(self, obs: Tensor, action: Tensor, memory: Memory, starts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """log_prob of `action`, entropy and value, each (L, B), for chunks of L steps: obs (L, B, *obs)."""
-        features = self.features(obs)  # (L, B, features)
-        actor = self.actor_body(features)
-        critic = actor if self.critic_body is self.actor_body else self.critic_body(features)
-        distribution = self.actor_head(actor)
-        return distribution.log_prob(action), distribution.entropy(), self.critic_head(critic).squeeze(-1)
+    def step(self, obs: Tree, memory: Memory, starts: Tensor) -> tuple[Distribution, Memory]:
+        """What to do now: obs (N, *obs), starts (N,) bool -> distribution over (N,), the memory after the step.
 
-    def to_env(self, action: Tensor) -> Tensor:
+        Moves the actor's memory only. Memory that was handed in stays as it was.
+        """
+        features = self._body(self.actor_body, self.features(obs))  # (N, features)
+        if memory is None:
+            return self.actor_head(features, self._mask(obs)), None
+        memory = dict(memory)
+        if self.actor_core is not None:
+            features, memory["actor"] = self._remember(self.actor_core, features, memory["actor"], starts)
+        noise = None
+        if "noise" in memory:
+            memory["noise"] = memory["noise"].clone()  # drawing an action writes into it
+            age = torch.where(starts, 0, (memory["noise_age"] + 1) % self.sde_interval)  # (N,)
+            memory["noise_age"], noise = age, (memory["noise"], age == 0)
+        return self.actor_head(features, self._mask(obs), noise), memory
+
+    def value(self, obs: Tree, memory: Memory = None, starts: Tensor | None = None) -> Tensor:
+        """V(s): obs (*batch, *obs) -> (*batch). With a core: (N, *obs) and the memory before it, which stays."""
+        features = self._body(self.critic_body, self.features(obs))
+        if self.critic_core is not None:
+            features, _ = self._remember(self.critic_core, features, self._memory(memory)[self.critic_key], starts)
+        return self.critic_head(features)
+
+    def critique(self, obs: Tree, memory: Memory, starts: Tensor, ends: Tensor) -> tuple[Tensor, Memory, Memory]:
+        """V(s) along L steps: obs (L, N, *obs), starts and ends (L, N) bool -> value (L, N) and two memories.
+
+        The first is the one after the last step, the critic's moved on and the actor's as it was; the second is the
+        critic's after each row where `ends`, (E, *memory) in the order of `ends.nonzero()`.
+        """
+        features = self._body(self.critic_body, self.features(obs))  # (L, N, features)
+        if self.critic_core is None:
+            return self.critic_head(features), memory, None
+        known = self._memory(memory)
+        features, after, at_ends = run(self.critic_core, features, known[self.critic_key], starts, ends)
+        return self.critic_head(features), {**known, self.critic_key: after}, {self.critic_key: at_ends}
+
+    def evaluate(self, obs: Tree, action: Tensor, memory: Memory, starts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """log_prob of `action`, entropy and value, each (L, B), for chunks of L steps: obs (L, B, *obs).
+
+        memory: (B, *memory) before the first step of each chunk, starts: (L, B) bool.
+        """
+        inputs = self.features(obs)
+        actor = self._along(self.actor_body, self.actor_core, inputs, memory, "actor", starts)  # (L, B, features)
+        if self.shared:
+            critic = actor
+        else:
+            critic = self._along(self.critic_body, self.critic_core, inputs, memory, "critic", starts)
+        distribution = self.actor_head(actor, self._mask(obs))
+        return distribution.log_prob(action), distribution.entropy(), self.critic_head(critic)
+
+    def distribution(self, obs: Tree, memory: Memory, starts: Tensor) -> Distribution:
+        """The policy along L steps: obs (L, B, *obs), memory before the first of them -> distribution over (L, B)."""
+        actor = self._along(self.actor_body, self.actor_core, self.features(obs), memory, "actor", starts)
+        return self.actor_head(actor, self._mask(obs))
+
+    def to_env(self, action: Tensor) -> Tree:
         """The policy's action as the environment takes it: mapped into the Box, counted from Discrete.start."""
         return self.actor_head.to_env(action)
 
-    def refresh_statistics(self, obs: Tensor) -> None:
-        """Take the observations (M, *obs) of a finished update into the normaliser, for the next rollout."""
-        self.features.refresh(obs)
+    def refresh_statistics(self, obs: Tree, valid: Tensor) -> None:
+        """Take what the policy saw in a finished update into the normaliser, for the next rollout.
+
+        obs: (T or more, N, *obs), of which the first T rows count where valid (T, N).
+        """
+        if self.normalizes:
+            self.features.refresh(apply(lambda rows: rows[: len(valid)][valid], obs))
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Parameters of the actor (with a shared body) and of the critic, each once, in a fixed order."""
-        actor = [*self.actor_body.parameters(), *self.actor_head.parameters()]
-        known = {id(parameter) for parameter in actor}
-        critic = [*self.critic_body.parameters(), *self.critic_head.parameters()]
-        return actor, [parameter for parameter in critic if id(parameter) not in known]
+        known: set[int] = set()
+        groups: list[list[nn.Parameter]] = []
+        for parts in (
+            (self.actor_body, self.actor_core, self.actor_head),
+            (self.critic_body, self.critic_core, self.critic_head),
+        ):
+            group = [parameter for part in parts if part is not None for parameter in part.parameters()]
+            groups.append([parameter for parameter in group if id(parameter) not in known])
+            known |= {id(parameter) for parameter in group}
+        return groups[0], groups[1]
+
+    def _body(self, body: nn.Module, inputs: Tree) -> Tensor:
+        """The body's features, in lower precision if asked; heads and losses get float32 again."""
+        if self.autocast_dtype is None:
+            features: Tensor = body(inputs)
+            return features
+        with torch.autocast(next(body.parameters()).device.type, self.autocast_dtype):
+            return body(inputs).float()
+
+    def _along(
+        self, body: nn.Module, core: Core | None, inputs: Tree, memory: Memory, key: str, starts: Tensor
+    ) -> Tensor:
+        features = self._body(body, inputs)
+        return features if core is None else core.features(features, self._memory(memory)[key], starts)
+
+    def _remember(self, core: Core, features: Tensor, memory: Tensor, starts: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One step of a core: features (N, F) -> (N, H), and the memory after it."""
+        begins = torch.zeros(len(features), dtype=torch.bool, device=features.device) if starts is None else starts
+        return core.step(features, memory, begins)
+
+    def _memory(self, memory: Memory) -> dict[str, Tensor]:
+        if memory is None:
+            raise ConfigError("this model has a memory: hand over the one of initial_memory() or of the last step")
+        return memory
+
+    def _mask(self, obs: Tree) -> Tensor | None:
+        """The legal actions (*batch, K) bool that come with an observation."""
+        return obs[MASK_KEY] if self.masked and isinstance(obs, dict) else None

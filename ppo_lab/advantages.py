@@ -35,12 +35,14 @@ def gae(
     return advantage, advantage + value
 
 
-def normalized(advantage: Tensor) -> Tensor:
-    """(A - mean) / std over all rows, in the shape it came.
+def normalized(advantage: Tensor, valid: Tensor | None = None) -> Tensor:
+    """(A - mean) / std over all rows, in the shape it came; with `valid` over those rows, and the others stay.
 
     The moments are float64 and a spread below rounding (std <= 1e-6 * max(1, |mean|)) counts as none: in float32, 2048
     equal advantages near 1000 would come out as noise of size 1.5. One row, or equal rows, become 0.
     """
+    if valid is not None:
+        return advantage.masked_scatter(valid, normalized(advantage[valid]))
     wide = advantage.double()
     var, mean = torch.var_mean(wide, correction=0)
     std = var.sqrt()

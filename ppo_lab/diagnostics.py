@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -23,27 +23,33 @@ LOSS_METRICS = (
 )
 
 
-def settings_metrics(ppo: PPOConfig, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """The settings that move, as they were in this update."""
-    actor, critic = optimizer.param_groups
+def settings_metrics(ppo: PPOConfig, rates: Mapping[str, float]) -> dict[str, float]:
+    """The settings that move, as they were in this update. rates: of "actor" and "critic"."""
     return {
-        "update/learning_rate": actor["lr"],
-        "update/critic_learning_rate": critic["lr"],
+        "update/learning_rate": rates["actor"],
+        "update/critic_learning_rate": rates["critic"],
         "update/clip_coef": ppo.clip_coef,
         "update/ent_coef": ppo.ent_coef,
     }
 
 
 @torch.no_grad()
-def loss_metrics(losses: Sequence[Loss], grad_norms: Sequence[Tensor]) -> dict[str, float]:
+def loss_metrics(losses: Sequence[Loss], grad_norms: Sequence[Tensor], scaled: bool = False) -> dict[str, float]:
     """How many gradient steps an update took, and means over them; a number that does not exist is absent.
 
+    scaled: gradients were scaled up for float16, where a step that overflows is called off and the next is smaller.
     Raises NonFiniteError if one was not finite: `gradient_step` did not take that one, and nothing is broken.
     """
     taken = {"update/gradient_steps": float(len(losses))}
     if not losses:
         return taken
     rows = torch.stack([torch.stack([*loss, norm]) for loss, norm in zip(losses, grad_norms, strict=True)])  # (S, 7)
+    if scaled:
+        overflowed = ~rows[:, -1].isfinite() & rows[:, :-1].isfinite().all(-1)  # (S,)
+        taken |= {"update/skipped_steps": float(overflowed.sum())}
+        rows = rows[~overflowed]
+        if not len(rows):
+            return taken
     means = rows.double().mean(0).tolist()  # float32 means of huge losses would overflow
     if not all(map(math.isfinite, means)):
         step = int((~rows.isfinite().all(-1)).nonzero()[0])

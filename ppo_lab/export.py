@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.runs.checkpoint import load_checkpoint
 from ppo_lab.runs.run import find_checkpoint, find_run, read_config
 from ppo_lab.space_text import make_space
+from ppo_lab.trees import Tree, apply, at, flattened, leaves, nested
 
 
 class Policy:
@@ -25,6 +26,7 @@ class Policy:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.device = next(self.model.parameters()).device
         self.generator = Generator(self.device).manual_seed(seed)
+        self.flat_dict = hasattr(self.model.features, "shapes")
         self._memory: Memory = None
         self._batch: int | None = None  # how many environments the memory of `predict` belongs to
 
@@ -35,13 +37,13 @@ class Policy:
     @torch.no_grad()
     def act(
         self,
-        obs: Tensor,
+        obs: Tree,
         memory: Memory,
         starts: Tensor,
         *,
         deterministic: bool = True,
         generator: Generator | None = None,
-    ) -> tuple[Tensor, Memory]:
+    ) -> tuple[Tree, Memory]:
         """Actions as the environment takes them for obs (N, *obs), starts (N,) bool, and the memory after them.
 
         deterministic: the most likely action, else one drawn with `generator` (None: the policy's own).
@@ -51,37 +53,41 @@ class Policy:
         return self.model.to_env(action), memory
 
     @torch.no_grad()
-    def value(self, obs: Tensor) -> Tensor:
-        """V(s) for obs (N, *obs), (N,)."""
-        return self.model.value(obs)
+    def value(self, obs: Tree, memory: Memory = None) -> Tensor:
+        """V(s) for obs (N, *obs), (N,); a model with a core asks for the memory before it."""
+        return self.model.value(obs, memory)
 
     def reset(self) -> None:
         """Forget what `predict` remembers: the next call starts new episodes."""
         self._memory, self._batch = None, None
 
-    @overload
-    def predict(self, obs: Tensor, deterministic: bool = True) -> Tensor: ...
-    @overload
-    def predict(self, obs: Any, deterministic: bool = True) -> np.ndarray: ...
     def predict(self, obs: Any, deterministic: bool = True) -> Any:
-        """The action for one observation (*obs) or a batch (N, *obs); a tensor for a tensor, else NumPy.
+        """The action for one observation (*obs) or a batch (N, *obs); tensors for tensors, else NumPy.
 
-        One in, one out: `env.step(policy.predict(obs))` works. Raises ConfigError for a shape that fits neither.
+        One in, one out: `env.step(policy.predict(obs))` works, with Dict and Tuple spaces too. What a core remembers is
+        kept from call to call: `reset()` when a new episode begins. Raises ConfigError for a shape that does not fit.
         """
-        given = obs if isinstance(obs, Tensor) else torch.as_tensor(np.asarray(obs))
-        shape = self.model.features.obs_shape
-        single = given.dim() == len(shape)
-        batch = (given.unsqueeze(0) if single else given).to(self.device)
-        if batch.dtype == torch.float64:
-            batch = batch.float()
-        if tuple(batch.shape[1:]) != shape:
-            raise ConfigError(f"predict: one observation has shape {shape}, got {tuple(given.shape)}")
-        starts = torch.full((len(batch),), self._batch != len(batch), dtype=torch.bool, device=self.device)
-        if self._batch != len(batch):
-            self._memory, self._batch = self.initial_memory(len(batch)), len(batch)
+        seen = flattened(obs) if self.flat_dict else obs
+        given = apply(as_tensor, seen)
+        shape = self.model.features.batch_shape(given)  # () for one, (N,) for a batch
+        if len(shape) > 1:
+            raise ConfigError(f"predict: one observation or a batch of them, got leading dimensions {shape}")
+        count = shape[0] if shape else 1
+        batch = apply(lambda rows: (rows if shape else rows.unsqueeze(0)).to(self.device), given)
+        starts = torch.full((count,), self._batch != count, dtype=torch.bool, device=self.device)
+        if self._batch != count:
+            self._memory, self._batch = self.initial_memory(count), count
         action, self._memory = self.act(batch, self._memory, starts, deterministic=deterministic)
-        action = action[0] if single else action
-        return action if isinstance(obs, Tensor) else action.cpu().numpy()[()]  # a lone Discrete action as a scalar
+        action = action if shape else at(action, 0)
+        if not any(isinstance(leaf, Tensor) for leaf in leaves(seen)):
+            action = apply(lambda rows: rows.cpu().numpy()[()], action)  # a lone Discrete action as a scalar
+        return nested(action)
+
+
+def as_tensor(value: Any) -> Tensor:
+    """A tensor; float64 becomes float32, in which policies compute."""
+    tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+    return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 
 def load_policy(run: str | Path, at: int | str = "latest") -> Policy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,15 +20,20 @@ class Loss(NamedTuple):
     clip_fraction: Tensor  # () share of rows whose ratio left [1 - clip_coef, 1 + clip_coef]
 
 
-def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip_coef: float) -> Tensor:
+def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip_coef: float, dual_clip: float | None = None) -> Tensor:
     """PPO's objective as a loss, () (Schulman et al. 2017, eq. 7), with r = pi(a|s) / pi_old(a|s):
 
         L = -mean(min(r * A, clip(r, 1 - eps, 1 + eps) * A))
 
     No gradient where the ratio has already moved past the clip in the direction the advantage asks for.
+    dual_clip: where A < 0 the objective is at least dual_clip * A (Ye et al. 2020, "Mastering complex control"), so
+    that a sample far outside, whose ratio has exploded, cannot dominate the gradient: it has none.
     """
     clipped = ratio.clamp(1.0 - clip_coef, 1.0 + clip_coef)
-    return -torch.minimum(ratio * advantage, clipped * advantage).mean()
+    objective = torch.minimum(ratio * advantage, clipped * advantage)
+    if dual_clip is not None:
+        objective = torch.where(advantage < 0, torch.maximum(objective, dual_clip * advantage), objective)
+    return -objective.mean()
 
 
 def value_loss(value: Tensor, old_value: Tensor, returns: Tensor, value_clip_coef: float | None = None) -> Tensor:
@@ -47,6 +53,13 @@ def approximate_kl(log_ratio: Tensor) -> Tensor:
     return (log_ratio.expm1() - log_ratio).mean()
 
 
+def weighted_mean(parts: Sequence[tuple[Loss, float]]) -> Loss:
+    """The loss of a minibatch from those of its parts and their shares of its rows; without a gradient."""
+    if len(parts) == 1:
+        return parts[0][0]
+    return Loss(*(sum(part[i].detach() * share for part, share in parts) for i in range(len(Loss._fields))))
+
+
 def ppo_loss(
     log_prob: Tensor,  # (L, B) of the recorded actions under the policy now
     entropy: Tensor,  # (L, B)
@@ -60,11 +73,12 @@ def ppo_loss(
     vf_coef: float,
     ent_coef: float,
     value_clip_coef: float | None = None,
+    dual_clip: float | None = None,
 ) -> Loss:
     """Clipped surrogate + vf_coef * value loss - ent_coef * entropy, with what the dials show."""
     log_ratio = log_prob - old_log_prob
     ratio = log_ratio.exp()
-    policy = clipped_surrogate(ratio, advantage, clip_coef)
+    policy = clipped_surrogate(ratio, advantage, clip_coef, dual_clip)
     critic = value_loss(value, old_value, returns, value_clip_coef)
     mean_entropy = entropy.mean()
     total = policy + vf_coef * critic

@@ -1,25 +1,43 @@
-"""Adam for actor and critic, their learning rates, and one guarded gradient step."""
+"""The optimizer of actor and critic, their learning rates, and one guarded gradient step."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.config import PPOConfig
 from ppo_lab.schedules import warmup_factor
 
 
-def make_optimizer(model: ActorCritic, adam_eps: float) -> torch.optim.Adam:
-    """Adam with a group each for actor and critic, whose learning rates are set before every update."""
-    actor, critic = model.parameter_groups()
-    groups = [{"params": actor, "lr": 0.0}, {"params": critic, "lr": 0.0}]
+def make_optimizer(model: ActorCritic, ppo: PPOConfig) -> torch.optim.Optimizer:
+    """Adam, AdamW or SGD with groups for actor and critic, whose learning rates are set before every update.
+
+    Weight decay is for weight matrices: biases, log std and other vectors are spared, in groups of their own.
+    """
+    groups = []
+    for role, parameters in zip(("actor", "critic"), model.parameter_groups(), strict=True):
+        if not ppo.weight_decay:
+            groups.append({"params": parameters, "lr": 0.0, "role": role, "weight_decay": 0.0})
+            continue
+        for matrices, decay in ((True, ppo.weight_decay), (False, 0.0)):
+            some = [parameter for parameter in parameters if (parameter.dim() > 1) == matrices]
+            groups.append({"params": some, "lr": 0.0, "role": role, "weight_decay": decay})
     # fused: one kernel for all parameters, and a step that `found_inf` can call off without a look from the host
-    return torch.optim.Adam(groups, eps=adam_eps, fused=True)
+    if ppo.optimizer == "sgd":
+        return torch.optim.SGD(groups, fused=True)
+    kind = torch.optim.AdamW if ppo.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, eps=ppo.adam_eps, fused=True)
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The rates in force of "actor" and "critic"."""
+    return {group["role"]: group["lr"] for group in optimizer.param_groups}
 
 
 def set_learning_rates(
-    optimizer: torch.optim.Adam, ppo: PPOConfig, learning_rate: float, global_step: int, rollout_steps: int
+    optimizer: torch.optim.Optimizer, ppo: PPOConfig, learning_rate: float, global_step: int, rollout_steps: int
 ) -> None:
     """Set the rates of an update that begins at `global_step`.
 
@@ -31,20 +49,21 @@ def set_learning_rates(
     if ppo.critic_learning_rate is not None:
         share = learning_rate / ppo.learning_rate if ppo.learning_rate else 1.0
         critic = ppo.critic_learning_rate * share
-    for group, rate in zip(optimizer.param_groups, (learning_rate, critic), strict=True):
-        group["lr"] = rate * warmup
+    for group in optimizer.param_groups:
+        group["lr"] = warmup * (learning_rate if group["role"] == "actor" else critic)
 
 
-def gradient_step(optimizer: torch.optim.Adam, total: Tensor, max_grad_norm: float) -> Tensor:
-    """One step down the gradient of `total`, its global norm clipped; returns the norm before clipping, ().
+def gradient_step(optimizer: torch.optim.Optimizer, max_grad_norm: float, scaler: GradScaler) -> Tensor:
+    """One step down the gradients that are there, their global norm clipped; returns the norm before clipping, ().
 
     A norm that is not finite calls the step off, on the device: clipping would spread one NaN to every parameter.
-    Who wants to know looks at the norm.
+    Who wants to know looks at the norm. scaler: float16 only, where gradients are scaled up so that small ones do not
+    become 0; it undoes that here, and halves its factor after a step that was called off.
     """
-    optimizer.zero_grad(set_to_none=True)
-    total.backward()
+    scaler.unscale_(optimizer)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-    setattr(optimizer, "found_inf", (~norm.isfinite()).float())  # noqa: B010  # read by fused Adam; not in its stubs
-    optimizer.step()
+    setattr(optimizer, "found_inf", (~norm.isfinite()).float())  # noqa: B010  # read by fused optimizers; not in stubs
+    scaler.step(optimizer)
+    scaler.update()
     return norm

@@ -8,7 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppo_lab.config import PPOConfig
 from ppo_lab.networks.normalization import RunningMoments
+from ppo_lab.rollout import Rollout
+
+
+def rewards_to_learn(rollout: Rollout, ppo: PPOConfig, scaler: RewardScaler) -> Tensor:
+    """Rewards (T, N) as the critic learns them: times reward_scale, bounded, normalised. The recorded ones stay raw."""
+    reward = rollout.reward if ppo.reward_scale == 1.0 else rollout.reward * ppo.reward_scale
+    if ppo.reward_bound is not None:
+        reward = reward.clamp(-ppo.reward_bound, ppo.reward_bound)
+    if not ppo.normalize_reward:
+        return reward
+    return scaler(reward, rollout.done, rollout.valid, ppo.gamma, ppo.reward_clip)
 
 
 class RewardScaler:

@@ -1,25 +1,28 @@
-"""Collect T steps of N environments under the policy as it is, and cut what was collected into minibatches."""
+"""Collect T steps of N environments under the policy as it is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
 
 from ppo_lab.actor_critic import ActorCritic, Memory
-from ppo_lab.envs import Envs
+from ppo_lab.distributions import check_mask
+from ppo_lab.envs import Envs, Obs
 from ppo_lab.errors import NonFiniteError
+from ppo_lab.flat_spaces import MASK_KEY
+from ppo_lab.trees import apply, assign, at, leaves
 
 
 @dataclass
 class Rollout:
     """T steps of N environments. Preallocated once; the next `collect` writes over it."""
 
-    obs: Tensor  # (T + 1, N, *obs) what the policy saw; row T is what it sees next
-    final_obs: Tensor  # (T, N, *obs) what each action led to, before any reset
+    obs: Obs  # (T + 1, N, *obs) what the policy saw; row T is what it sees next
+    final_obs: Obs  # (T, N, *obs) what each action led to, before any reset
     action: Tensor  # (T, N, *action) as the policy drew it, before it was mapped for the environment
     log_prob: Tensor  # (T, N)
     value: Tensor  # (T, N) V(obs)
@@ -29,30 +32,50 @@ class Rollout:
     done: Tensor  # (T, N) bool: terminated or truncated
     valid: Tensor  # (T, N) bool: False where the row is no experience
     starts: Tensor  # (T, N) bool: obs is the first of an episode
+    episode_done: Tensor  # (T, N) bool: the game is over; `done` but where learning ends earlier (a life lost in Atari)
+    memory: dict[str, Tensor] = field(default_factory=dict)  # (ceil(T / L), N, *memory): before each chunk's first step
+    chunk_length: int = 1  # L; 1 without memory
 
     @classmethod
-    def empty(cls, num_steps: int, num_envs: int, obs: Tensor, model: ActorCritic) -> Rollout:
+    def empty(cls, num_steps: int, num_envs: int, obs: Obs, model: ActorCritic, chunk_length: int = 32) -> Rollout:
         """Room for T steps of N environments whose observations look like `obs` (N, *obs)."""
-        T, N, device = num_steps, num_envs, obs.device
-        head = model.actor_head
+        T, N, head = num_steps, num_envs, model.actor_head
+        device = leaves(obs)[0].device
+
+        def room(rows: int, like: Tensor) -> Tensor:
+            return torch.zeros(rows, *like.shape, dtype=like.dtype, device=device)  # images stay uint8
+
+        memory = {key: like for key, like in (model.initial_memory(N) or {}).items() if key in model.recurrent}
+        L = min(chunk_length, T) if memory else 1
         numbers = [torch.zeros(T, N, device=device) for _ in range(4)]
-        flags = [torch.zeros(T, N, dtype=torch.bool, device=device) for _ in range(4)]
+        flags = [torch.zeros(T, N, dtype=torch.bool, device=device) for _ in range(5)]
         return cls(
-            torch.zeros(T + 1, *obs.shape, dtype=obs.dtype, device=device),  # keeps the dtype: images stay uint8
-            torch.zeros(T, *obs.shape, dtype=obs.dtype, device=device),
+            apply(lambda like: room(T + 1, like), obs),
+            apply(lambda like: room(T, like), obs),
             torch.zeros(T, N, *head.action_shape, dtype=head.action_dtype, device=device),
             *numbers,
             *flags,
+            memory={key: room(-(-T // L), like) for key, like in memory.items()},
+            chunk_length=L,
         )
 
     def __len__(self) -> int:
         return len(self.reward)
 
+    def first_memory(self) -> Memory:
+        """The memory before row 0; None without."""
+        return at(self.memory, 0) or None
+
+    def chunks(self) -> Iterator[tuple[int, slice]]:
+        """Number and rows of each chunk of L steps; the last may be shorter."""
+        L = self.chunk_length
+        return ((c, slice(c * L, min((c + 1) * L, len(self)))) for c in range(-(-len(self) // L)))
+
 
 class Collecting(Protocol):
     """What `collect` reads and moves on: the part of the training state that belongs to the environments."""
 
-    obs: Tensor  # (N, *obs) what the policy sees now
+    obs: Obs  # (N, *obs) what the policy sees now
     memory: Memory
     starts: Tensor  # (N,) bool
     action_rng: Generator
@@ -62,11 +85,18 @@ class Collecting(Protocol):
 def collect(envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout) -> None:
     """Fill `rollout` with the next T steps, and move `state` with them. Values come in one batch at the end.
 
-    Raises NonFiniteError if an observation or a reward is NaN or infinite.
+    Raises NonFiniteError if an observation or a reward is NaN or infinite, EnvError if a mask leaves no legal action.
     """
-    rollout.obs[0].copy_(state.obs)
+    before = state.memory
+    assign(rollout.obs, 0, state.obs)
     for t in range(len(rollout)):
-        distribution, state.memory = model.step(rollout.obs[t], state.memory, state.starts)
+        if t % rollout.chunk_length == 0:
+            for key, kept in rollout.memory.items():
+                kept[t // rollout.chunk_length] = state.memory[key]  # type: ignore[index]  # it has one, then
+        obs = at(rollout.obs, t)  # (N, *obs)
+        if model.masked and not envs.next_step_autoreset:  # there a row that only resets may have nothing legal
+            check_mask(obs[MASK_KEY], model.actor_head.mask_layout)  # type: ignore[index]  # a dictionary, then
+        distribution, state.memory = model.step(obs, state.memory, state.starts)
         action = distribution.sample(state.action_rng)  # (N, *action)
         step = envs.step(model.to_env(action))
         rollout.action[t] = action
@@ -76,59 +106,55 @@ def collect(envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout)
         rollout.done[t] = step.terminated | step.truncated
         rollout.valid[t] = step.valid
         rollout.starts[t] = state.starts
-        rollout.final_obs[t] = step.final_obs
-        rollout.obs[t + 1] = step.obs
-        state.obs = rollout.obs[t + 1]
+        over = getattr(envs, "episode_done", None)
+        rollout.episode_done[t] = rollout.done[t] if over is None else over
+        assign(rollout.final_obs, t, step.final_obs)
+        assign(rollout.obs, t + 1, step.obs)
+        state.obs = at(rollout.obs, t + 1)
         # with next-step autoreset the row after an ending is no experience, and the one after that starts the episode
         state.starts = ~rollout.valid[t] if envs.next_step_autoreset else rollout.done[t]
     check_finite(rollout)
-    value = model.value(rollout.obs)  # (T + 1, N)
-    rollout.value.copy_(value[:-1])
-    rollout.next_value.copy_(value[1:])
+    after = estimate_values(model, rollout, before)
+    if "critic" in rollout.memory:  # a critic with a memory of its own catches up with the actor's
+        state.memory = {**state.memory, "critic": after["critic"]}  # type: ignore[dict-item, index]
+
+
+@torch.no_grad()
+def estimate_values(model: ActorCritic, rollout: Rollout, memory: Memory) -> Memory:
+    """Write V(s_t) and V(what the action led to) of every row; the critic's memory after the last one.
+
+    memory: from before row 0. At a truncation V(final_obs) takes the memory after its row, from before the reset, and
+    leaves the live memory alone.
+    """
     cut_off = rollout.done & ~rollout.terminated  # there row t + 1 is another episode: ask for what would have come
-    if cut_off.any():
-        rollout.next_value[cut_off] = model.value(rollout.final_obs[cut_off])
+    value, next_value = rollout.value, rollout.next_value
+    if not rollout.memory:
+        both = model.value(rollout.obs)  # (T + 1, N)
+        value.copy_(both[:-1])
+        next_value.copy_(both[1:])
+        if cut_off.any():
+            next_value[cut_off] = model.value(at(rollout.final_obs, cut_off))
+        return memory
+    led_to = torch.zeros_like(next_value)  # (T, N), where cut off
+    for c, rows in rollout.chunks():
+        if "critic" in rollout.memory:
+            rollout.memory["critic"][c] = memory["critic"]  # type: ignore[index]
+        cut = cut_off[rows]  # (L, N)
+        value[rows], memory, at_cut = model.critique(at(rollout.obs, rows), memory, rollout.starts[rows], cut)
+        if cut.any():
+            led_to[rows][cut] = model.value(at(at(rollout.final_obs, rows), cut), at_cut)
+    following = torch.cat([value[1:], model.value(at(rollout.obs, -1), memory).unsqueeze(0)])  # (T, N)
+    torch.where(cut_off, led_to, following, out=next_value)
+    return memory
 
 
 def check_finite(rollout: Rollout) -> None:
     """Raises NonFiniteError with environment and step of the rollout if a reward or an observation is not finite."""
-    for name, rows in (("reward", rollout.reward), ("observation", rollout.obs), ("observation", rollout.final_obs)):
+    seen = [("observation", rows) for rows in (*leaves(rollout.obs), *leaves(rollout.final_obs))]
+    for name, rows in (("reward", rollout.reward), *seen):
         if not rows.is_floating_point() or torch.isfinite(rows.sum()):
             continue  # a sum that overflows only costs the exact look below
         bad = ~torch.isfinite(rows.flatten(2)).all(-1) if rows.dim() > 2 else ~torch.isfinite(rows)
         if bad.any():
             t, n = bad.nonzero()[0].tolist()
             raise NonFiniteError(f"environment {n} gave a {name} that is not finite at step {t} of the rollout")
-
-
-class Batch(NamedTuple):
-    """B rows as chunks of length L, shuffled. What the loss needs and no more."""
-
-    obs: Tensor  # (L, B, *obs)
-    action: Tensor  # (L, B, *action)
-    log_prob: Tensor  # (L, B) old
-    value: Tensor  # (L, B) old
-    advantage: Tensor  # (L, B)
-    returns: Tensor  # (L, B)
-    starts: Tensor  # (L, B) bool
-
-
-def minibatches(
-    rollout: Rollout, advantage: Tensor, returns: Tensor, num_minibatches: int, generator: Generator
-) -> Iterator[Batch]:
-    """One pass over the rollout: every valid row once, in a new order, in parts whose sizes differ by at most one.
-
-    Feed-forward chunks have length L = 1. Rows that are no experience are left out.
-    """
-    T, _N = rollout.reward.shape
-    columns = Batch(
-        rollout.obs[:T], rollout.action, rollout.log_prob, rollout.value, advantage, returns, rollout.starts
-    )
-    rows = rollout.valid.flatten().nonzero().squeeze(-1)  # (M,) of T * N
-    order = rows[torch.randperm(len(rows), generator=generator, device=rows.device)]  # (M,)
-    shuffled = [column.flatten(0, 1).index_select(0, order) for column in columns]  # (M, ...)
-    parts = min(num_minibatches, len(order))
-    if parts == 0:
-        return  # every row was a reset
-    for part in zip(*(column.unsqueeze(0).tensor_split(parts, dim=1) for column in shuffled), strict=True):
-        yield Batch(*part)  # (1, B, ...)

@@ -61,6 +61,37 @@ def settings_at(ppo: PPOConfig, live: Mapping[str, LiveChange], global_step: int
     return ppo.model_copy(update=values)
 
 
+def in_force(ppo: PPOConfig, adapted: Mapping[str, tuple[float, float]]) -> PPOConfig:
+    """The settings with what adapts itself: name -> (the setting it set out from, its value now).
+
+    Where the setting has changed since (a person turned the dial), the new one rules and adapting begins from there.
+    """
+    values = {name: value for name, (start, value) in adapted.items() if getattr(ppo, name) == start}
+    return ppo.model_copy(update=values) if values else ppo
+
+
+def adapted_learning_rate(rate: float, kl: float, desired_kl: float) -> float:
+    """The next update's rate, from KL(old || new) of this one (Schulman et al. 2017, section 4, for the step size).
+
+    A third less where the policy moved more than twice as far as desired, half as much again where less than half as
+    far, within 1e-6..1e-2. A policy that did not move at all says nothing about the rate.
+    """
+    if kl > 2.0 * desired_kl:
+        return max(rate / 1.5, min(rate, 1e-6))
+    if 0.0 < kl < 0.5 * desired_kl:
+        return min(rate * 1.5, max(rate, 1e-2))
+    return rate
+
+
+def adapted_ent_coef(ent_coef: float, entropy: float, target: float) -> float:
+    """The next update's entropy weight: up while the entropy (nats) is below its target, down while above.
+
+    A controller in log space: log c' = log c + 0.1 * clip(target - H, -1, 1), within 1e-6..1.
+    """
+    step = 0.1 * min(max(target - entropy, -1.0), 1.0)
+    return min(max(max(ent_coef, 1e-6) * math.exp(step), 1e-6), 1.0)
+
+
 def warmup_factor(warmup_steps: float, global_step: int, rollout_steps: int) -> float:
     """A factor that climbs to 1 over the first `warmup_steps` env steps.
 

@@ -11,15 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Generator, Tensor
+from torch.amp import GradScaler
 
 from ppo_lab.actor_critic import ActorCritic, Memory
 from ppo_lab.config import Config
-from ppo_lab.envs import Envs
+from ppo_lab.envs import Envs, Obs
 from ppo_lab.episodes import EpisodeStatistics
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.optimizer import make_optimizer
 from ppo_lab.reward_scaling import RewardScaler
 from ppo_lab.schedules import LiveChange
+from ppo_lab.trees import apply
 
 
 @dataclass
@@ -27,8 +29,9 @@ class TrainState:
     """Everything training changes; the trainer remembers nothing else from one update to the next."""
 
     model: ActorCritic
-    optimizer: torch.optim.Adam
-    obs: Tensor  # (N, *obs) what the policy sees now
+    optimizer: torch.optim.Optimizer
+    scaler: GradScaler  # of gradients, in float16
+    obs: Obs  # (N, *obs) what the policy sees now
     memory: Memory
     starts: Tensor  # (N,) bool: obs is the first of an episode
     action_rng: Generator
@@ -39,6 +42,7 @@ class TrainState:
     global_step: int = 0  # env steps so far, over all environments; rows that are no experience do not count
     update: int = 0  # updates so far
     live: dict[str, LiveChange] = field(default_factory=dict)  # settings a person changed, and when
+    adapted: dict[str, tuple[float, float]] = field(default_factory=dict)  # those that adapt: set out from, now
 
     @property
     def total_timesteps(self) -> int:
@@ -51,6 +55,7 @@ class TrainState:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "obs": self.obs,
             "memory": self.memory,
             "starts": self.starts,
@@ -61,6 +66,7 @@ class TrainState:
             "global_step": self.global_step,
             "update": self.update,
             "live": {name: list(change) for name, change in self.live.items()},
+            "adapted": {name: list(pair) for name, pair in self.adapted.items()},
         }
 
     def load_learner(self, saved: Mapping[str, Any]) -> None:
@@ -71,28 +77,34 @@ class TrainState:
         try:
             self.model.load_state_dict(saved["model"])
             state = {int(index): moments for index, moments in saved["optimizer"]["state"].items()}
-            settings = [group["eps"] for group in self.optimizer.param_groups]  # a fork may have another
+            own = [  # a fork may have others
+                {name: group[name] for name in ("eps", "weight_decay") if name in group}
+                for group in self.optimizer.param_groups
+            ]
             self.optimizer.load_state_dict({**saved["optimizer"], "state": state})
-            for group, eps in zip(self.optimizer.param_groups, settings, strict=True):
-                group["eps"] = eps
+            for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+                group.update(settings)
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
             raise RunError(f"the weights of the checkpoint do not fit this model: {reason}") from None
         self.reward_scaler.load_moments(saved["reward_scaler"])
         self.global_step, self.update = saved["global_step"], saved["update"]
         self.live = {name: LiveChange(*change) for name, change in saved["live"].items()}
+        self.adapted = {name: (start, value) for name, (start, value) in saved["adapted"].items()}
+        if saved["scaler"]:
+            self.scaler.load_state_dict(saved["scaler"])
 
     def load_experience(self, saved: Mapping[str, Any]) -> None:
         """Take over what belongs to the environments as they were: observations, memory, episodes under way."""
-        device = self.obs.device  # checkpoints are read to the CPU
-        self.obs, self.starts = saved["obs"].to(device), saved["starts"].to(device)
-        self.memory = saved["memory"]
+        device = self.starts.device  # checkpoints are read to the CPU
+        self.obs, self.starts = apply(lambda rows: rows.to(device), saved["obs"]), saved["starts"].to(device)
+        self.memory = None if saved["memory"] is None else apply(lambda rows: rows.to(device), saved["memory"])
         self.episodes.load_under_way(saved["episodes"], device)
         self.reward_scaler.discounted_return = saved["reward_scaler"]["discounted_return"].to(device)
 
     def begin_episodes(self, envs: Envs, run_seed: int) -> None:
         """New episodes in all environments, others than those a run of this seed began with."""
-        self.obs = envs.reset((seeds(run_seed).environments + self.global_step) % 2**31).clone()
+        self.obs = apply(torch.clone, envs.reset((seeds(run_seed).environments + self.global_step) % 2**31))
         self.starts = torch.ones_like(self.starts)
         self.memory = self.model.initial_memory(envs.num_envs)
 
@@ -137,8 +149,9 @@ def initial_state(config: Config, envs: Envs) -> TrainState:
     obs = envs.reset(seed.environments)
     return TrainState(
         model=model,
-        optimizer=make_optimizer(model, config.ppo.adam_eps),
-        obs=obs.clone(),
+        optimizer=make_optimizer(model, config.ppo),
+        scaler=GradScaler(envs.device.type, enabled=config.model.precision == "float16"),
+        obs=apply(torch.clone, obs),
         memory=model.initial_memory(envs.num_envs),
         starts=torch.ones(envs.num_envs, dtype=torch.bool, device=envs.device),
         action_rng=Generator(envs.device).manual_seed(seed.actions),

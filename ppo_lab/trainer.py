@@ -7,29 +7,33 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from ppo_lab import continuing
+from ppo_lab.adapting import adapt, divergence_if_needed
 from ppo_lab.advantages import gae, normalized
+from ppo_lab.batches import Batch, minibatches
 from ppo_lab.config import Config, PPOConfig
 from ppo_lab.config_file import check_live
 from ppo_lab.diagnostics import critic_metrics, loss_metrics, settings_metrics
-from ppo_lab.envs import Envs, make_envs
+from ppo_lab.envs import EnvFactory, Envs, make_envs
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.events import AdvantagesEstimated, Event, MinibatchStepped, RolloutCollected, Update
 from ppo_lab.export import Policy
+from ppo_lab.gradient import leave_gradient
 from ppo_lab.interrupts import interrupt_deferred
-from ppo_lab.losses import Loss, ppo_loss
+from ppo_lab.losses import Loss
 from ppo_lab.mailbox import Mailbox, take_changes
-from ppo_lab.optimizer import gradient_step, set_learning_rates
+from ppo_lab.optimizer import gradient_step, learning_rates, set_learning_rates
 from ppo_lab.recording import finish_update, write_checkpoint
-from ppo_lab.rollout import Batch, Rollout, collect, minibatches
+from ppo_lab.reward_scaling import rewards_to_learn
+from ppo_lab.rollout import Rollout, collect, estimate_values
 from ppo_lab.runs.journal import Change
 from ppo_lab.runs.run import Run
-from ppo_lab.schedules import settings_at
+from ppo_lab.schedules import in_force, settings_at
 from ppo_lab.train_state import fingerprint, initial_state, pick_device
 
 Settings = Mapping[str, Any]
@@ -45,18 +49,22 @@ class Trainer:
     short: the run ends with the first update at or past total_timesteps, ceil(total / (num_envs * num_steps)) updates.
     """
 
-    def __init__(self, config: Config, envs: Envs | None = None, run: Run | None = None) -> None:
+    def __init__(self, config: Config, envs: Envs | EnvFactory | None = None, run: Run | None = None) -> None:
         """Raises ConfigError, EnvError or RunError for settings that cannot work.
 
-        envs: instead of the ones config.env asks for. run: an open folder to go on in, instead of a new one.
+        envs: instead of the ones config.env asks for; or a function that makes environment number i (a gymnasium.Env).
+        run: an open folder to go on in, instead of a new one.
         """
         if config.run.threads is not None:
             torch.set_num_threads(config.run.threads)
         self.config = config
-        self.envs = envs if envs is not None else make_envs(config, pick_device(config.run.device))
+        device = pick_device(config.run.device)
+        factory = None if envs is None or hasattr(envs, "step") else cast(EnvFactory, envs)
+        self.envs = cast(Envs, envs) if envs is not None and factory is None else make_envs(config, device, factory)
         try:
             self.state = initial_state(config, self.envs)
-            self.rollout = Rollout.empty(config.ppo.num_steps, self.envs.num_envs, self.state.obs, self.state.model)
+            ppo, state = config.ppo, self.state
+            self.rollout = Rollout.empty(ppo.num_steps, self.envs.num_envs, state.obs, state.model, ppo.chunk_length)
             # why a resume would not go on bit for bit; None: it will
             self.inexact = continuing.why_inexact(config, self.envs, made_here=envs is None)
             self.run = run or (Run.create(config) if config.run.root is not None else None)
@@ -112,27 +120,27 @@ class Trainer:
         self._count_experience()
         yield RolloutCollected(rollout)
 
-        advantage, returns = gae(
-            self._reward(ppo), rollout.value, rollout.next_value, rollout.terminated, rollout.done, rollout.valid,
-            ppo.gamma, ppo.gae_lambda,
-        )  # fmt: skip
+        reward = rewards_to_learn(rollout, ppo, state.reward_scaler)
+        advantage, returns = self._advantages(reward, ppo)
         yield AdvantagesEstimated(advantage, returns)
 
-        if ppo.normalize_advantage == "rollout":
-            advantage = advantage.masked_scatter(rollout.valid, normalized(advantage[rollout.valid]))
+        metrics = settings_metrics(ppo, learning_rates(state.optimizer))
+        metrics |= critic_metrics(rollout.value, returns, rollout.valid) | state.episodes.metrics()
+        state.model.critic_head.refresh(returns[rollout.valid])
+        moved = divergence_if_needed(ppo, state.model, rollout)
         losses: list[Loss] = []
         grad_norms: list[Tensor] = []
-        for epoch, batch in self._batches(ppo, advantage, returns):
-            loss = self._loss(batch, ppo)
+        for epoch, batch in self._batches(ppo, reward, advantage, returns):
+            loss = leave_gradient(state.model, state.optimizer, state.scaler, batch, ppo)
             if ppo.target_kl is not None and not loss.approx_kl <= 1.5 * ppo.target_kl:  # NaN stops too
                 break
             losses.append(loss)
-            grad_norms.append(gradient_step(state.optimizer, loss.total, ppo.max_grad_norm))
+            grad_norms.append(gradient_step(state.optimizer, ppo.max_grad_norm, state.scaler))
             yield MinibatchStepped(epoch, batch, loss, grad_norms[-1])
 
-        metrics = settings_metrics(ppo, state.optimizer) | loss_metrics(losses, grad_norms)
-        metrics |= critic_metrics(rollout.value, returns, rollout.valid) | state.episodes.metrics()
-        state.model.refresh_statistics(rollout.obs[:-1][rollout.valid])
+        metrics |= loss_metrics(losses, grad_norms, scaled=state.scaler.is_enabled())
+        metrics |= adapt(state, self.config.ppo, ppo, metrics, moved)
+        state.model.refresh_statistics(rollout.obs, rollout.valid)
         state.update += 1
         yield Update(state.update, state.global_step, metrics)
 
@@ -140,6 +148,7 @@ class Trainer:
         """The settings of this update: schedules and live changes in force."""
         state, ppo = self.state, self.config.ppo
         settings = settings_at(ppo, state.live, state.global_step, state.total_timesteps)
+        settings = in_force(settings, state.adapted)
         steps = self.envs.num_envs * ppo.num_steps
         set_learning_rates(state.optimizer, ppo, settings.learning_rate, state.global_step, steps)
         return settings
@@ -148,29 +157,27 @@ class Trainer:
         """Count steps and finished episodes: they happened, whatever becomes of the update."""
         rollout = self.rollout
         self.state.global_step += int(rollout.valid.sum())
-        self.state.episodes.update(rollout.reward, rollout.done, rollout.valid)
+        self.state.episodes.update(rollout.reward, rollout.episode_done, rollout.valid)
 
-    def _reward(self, ppo: PPOConfig) -> Tensor:
-        """Rewards as the critic learns them, (T, N). The recorded ones stay raw."""
-        rollout = self.rollout
-        if not ppo.normalize_reward:
-            return rollout.reward
-        return self.state.reward_scaler(rollout.reward, rollout.done, rollout.valid, ppo.gamma, ppo.reward_clip)
+    def _advantages(self, reward: Tensor, ppo: PPOConfig) -> tuple[Tensor, Tensor]:
+        """Advantage and returns (T, N) from the values that the rollout holds."""
+        r = self.rollout
+        return gae(reward, r.value, r.next_value, r.terminated, r.done, r.valid, ppo.gamma, ppo.gae_lambda)
 
-    def _batches(self, ppo: PPOConfig, advantage: Tensor, returns: Tensor) -> Iterator[tuple[int, Batch]]:
-        """update_epochs passes over the rollout, each in a new order."""
+    def _batches(
+        self, ppo: PPOConfig, reward: Tensor, advantage: Tensor, returns: Tensor
+    ) -> Iterator[tuple[int, Batch]]:
+        """update_epochs passes over the rollout, each in a new order; advantages as the loss takes them."""
+        rollout, state = self.rollout, self.state
         for epoch in range(ppo.update_epochs):
-            for batch in minibatches(self.rollout, advantage, returns, ppo.num_minibatches, self.state.shuffle_rng):
+            if ppo.recompute_advantage and epoch > 0:
+                estimate_values(state.model, rollout, rollout.first_memory())
+                advantage, returns = self._advantages(reward, ppo)
+            used = normalized(advantage, rollout.valid) if ppo.normalize_advantage == "rollout" else advantage
+            for batch in minibatches(rollout, used, returns, ppo.num_minibatches, state.shuffle_rng):
+                if ppo.normalize_advantage == "minibatch":
+                    batch = batch._replace(advantage=normalized(batch.advantage, batch.valid))
                 yield epoch, batch
-
-    def _loss(self, batch: Batch, ppo: PPOConfig) -> Loss:
-        """The loss of one minibatch under the policy as it is now."""
-        log_prob, entropy, value = self.state.model.evaluate(batch.obs, batch.action, None, batch.starts)  # (L, B)
-        advantage = normalized(batch.advantage) if ppo.normalize_advantage == "minibatch" else batch.advantage
-        return ppo_loss(
-            log_prob, entropy, value, batch.log_prob, batch.value, advantage, batch.returns,
-            clip_coef=ppo.clip_coef, vf_coef=ppo.vf_coef, ent_coef=ppo.ent_coef, value_clip_coef=ppo.value_clip_coef,
-        )  # fmt: skip
 
     def _next_event(self, under_way: Iterator[Event]) -> Event:
         """The next event of the update under way, timed; an update's last one is recorded."""

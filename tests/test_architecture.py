@@ -29,7 +29,7 @@ FLOORS = [
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
 SPACES_ALLOWED = (
-    "ppo_lab/distributions.py",
+    "ppo_lab/distributions/",
     "ppo_lab/space_text.py",
     "ppo_lab/networks/observation.py",
     "ppo_lab/envs.py",

@@ -12,6 +12,7 @@ from ppo_lab.config import Config, EnvConfig
 from ppo_lab.config_file import override
 from ppo_lab.envs import Envs, make_envs
 from ppo_lab.errors import ConfigError, NonFiniteError
+from ppo_lab.trees import Tree, apply
 
 MAX_ENVS = 16  # environments stepped together unless the caller says otherwise
 
@@ -24,8 +25,8 @@ class Acting(Protocol):
         ...
 
     def act(
-        self, obs: Tensor, memory: Any, starts: Tensor, *, deterministic: bool, generator: Generator | None
-    ) -> tuple[Tensor, Any]:
+        self, obs: Tree, memory: Any, starts: Tensor, *, deterministic: bool, generator: Generator | None
+    ) -> tuple[Tree, Any]:
         """Actions (N, *action) as the environments take them for obs (N, *obs), and the memory after them."""
         ...
 
@@ -95,9 +96,9 @@ def run_episodes(
     starts = torch.ones(N, dtype=torch.bool, device=device)
     while (row < end).any():
         action, memory = policy.act(
-            obs.to(device), memory, starts, deterministic=deterministic, generator=generator
+            apply(lambda rows: rows.to(device), obs), memory, starts, deterministic=deterministic, generator=generator
         )  # (N, *action)
-        step = envs.step(action.to(envs.device))
+        step = envs.step(apply(lambda rows: rows.to(envs.device), action))
         done = step.terminated | step.truncated
         # with next-step autoreset the row after an ending is no experience, and the one after that starts the episode
         starts = (~step.valid if envs.next_step_autoreset else done).to(device)
@@ -124,7 +125,7 @@ def _with_envs(env: str | EnvConfig | Config, num_envs: int) -> Config:
     if not isinstance(env, EnvConfig | Config):
         raise ConfigError(f"env: an environment id, EnvConfig or Config, got {type(env).__name__}")
     config = env if isinstance(env, Config) else Config(env=env)
-    return override(config, {"env.num_envs": num_envs})
+    return override(config, {"env.num_envs": num_envs, "env.life_loss": False})  # whole games
 
 
 def _action_seed(seed: int) -> int:

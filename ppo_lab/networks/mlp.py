@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ppo_lab.errors import ConfigError
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "relu": F.relu,
@@ -25,6 +27,14 @@ def orthogonal(num_inputs: int, num_outputs: int, gain: float) -> nn.Linear:
     nn.init.orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def width(module: nn.Module) -> int:
+    """How many features it gives: its `num_features`. Raises ConfigError for a module that does not say."""
+    features = getattr(module, "num_features", None)
+    if not isinstance(features, int):
+        raise ConfigError(f"{type(module).__name__} has no num_features (int), the width of what it gives")
+    return features
 
 
 class MLP(nn.Module):

@@ -155,8 +155,8 @@ def think(
     if not isinstance(distribution, DiagonalGaussian) or not isinstance(head, GaussianHead):
         raise ConfigError(f"thoughts: there is no picture of a {type(distribution).__name__} yet")
     mean, std = _array(distribution.mean[0]), _array(distribution.std)  # (A,), (A,)
-    low, high = _array(head.low), _array(head.high)
-    if head.bounded:  # the policy's [-1, 1] is all of the Box
+    low, high = _array(head.box.low), _array(head.box.high)
+    if head.rescale:  # the policy's [-1, 1] is all of the Box
         mean, std = low + (mean + 1) / 2 * (high - low), std * (high - low) / 2
     return action, memory, Thought(value, taken, mean=mean, std=std, low=low, high=high)
 

@@ -342,3 +342,22 @@ def test_the_picture_shows_the_state():
     assert middles[0] == pytest.approx(149.5, abs=1)
     assert middles[1] > 150 + 60 + 2  # one metre right, leaning right
     assert middles[2] < 150 - 60 - 2
+
+
+@pytest.mark.parametrize("use_numpy", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_without_velocities_it_is_the_same_cart_seen_with_less(use_numpy, dtype):
+    actions = random_actions(80, 8)
+    whole = CartPole(8, dtype=dtype, max_episode_steps=30, use_numpy=use_numpy)
+    less = CartPole(8, dtype=dtype, max_episode_steps=30, use_numpy=use_numpy, observe_velocities=False)
+    assert torch.equal(whole.reset(seed=5)[:, ::2], less.reset(seed=5))
+    assert less.observation_space.shape == (2,)
+    assert np.array_equal(whole.observation_space.high[::2], less.observation_space.high)
+    results = rollout(whole, actions), rollout(less, actions)
+    for i, (a, b) in enumerate(zip(*results, strict=True)):
+        assert torch.equal(a[..., ::2] if i in (0, 4) else a, b)
+    assert (results[0][2] | results[0][3]).any()
+    assert less.obs.is_contiguous()
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, less.state_dict()[key])
+    assert np.array_equal(whole.frame(3), less.frame(3))

@@ -1,0 +1,110 @@
+"""Cut a rollout into the minibatches of a pass: shuffled rows, or chunks of L steps where there is memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from ppo_lab.actor_critic import Memory
+from ppo_lab.envs import Obs
+from ppo_lab.rollout import Rollout
+from ppo_lab.trees import apply, at
+
+
+class Batch(NamedTuple):
+    """B chunks of L steps. What the loss needs and no more."""
+
+    obs: Obs  # (L, B, *obs)
+    action: Tensor  # (L, B, *action)
+    log_prob: Tensor  # (L, B) old
+    value: Tensor  # (L, B) old
+    advantage: Tensor  # (L, B)
+    returns: Tensor  # (L, B)
+    starts: Tensor  # (L, B) bool
+    valid: Tensor | None = None  # (L, B) bool: False where the row is no experience; None: all are
+    memory: Memory = None  # (B, *memory) each: before the first step of the chunk
+
+    def experience(self, rows: Tensor) -> Tensor:
+        """Of rows (L, B, *x) those that are experience: (M, *x), or as they are where all of them are."""
+        return rows if self.valid is None else rows[self.valid]
+
+    def split(self, parts: int) -> Iterator[tuple[Batch, float]]:
+        """The batch in at most `parts` parts along B, each with its share of the rows that are experience."""
+        B = self.starts.shape[1]
+        if parts == 1 or B == 1:
+            yield self, 1.0
+            return
+        rows = self.starts.numel() if self.valid is None else int(self.valid.sum())
+        for columns in torch.arange(B, device=self.starts.device).tensor_split(min(parts, B)):
+            few = slice(int(columns[0]), int(columns[-1]) + 1)
+            part = Batch(
+                *(at(column, (slice(None), few)) for column in self[:7]),
+                None if self.valid is None else self.valid[:, few],
+                None if self.memory is None else at(self.memory, few),
+            )
+            size = part.starts.numel() if part.valid is None else int(part.valid.sum())
+            if size:
+                yield part, size / rows
+
+
+def minibatches(
+    rollout: Rollout, advantage: Tensor, returns: Tensor, num_minibatches: int, generator: Generator
+) -> Iterator[Batch]:
+    """One pass over the rollout: every valid row once, in a new order, in parts whose sizes differ by at most one.
+
+    Without memory the rows are shuffled one by one (L = 1), and those that are no experience left out. With memory
+    whole chunks are: they keep the order of time, begin with the memory that the rollout had there, and say in `valid`
+    which rows count.
+    """
+    if rollout.memory:
+        count = len(next(iter(rollout.memory.values()))) * rollout.reward.shape[1]
+        order = torch.randperm(count, generator=generator, device=rollout.reward.device)
+        for part in order.tensor_split(min(num_minibatches, count)):
+            yield chunk_batch(rollout, advantage, returns, part)
+        return
+    rows = rollout.valid.flatten().nonzero().squeeze(-1)  # (M,) of T * N
+    order = rows[torch.randperm(len(rows), generator=generator, device=rows.device)]  # (M,)
+    parts = min(num_minibatches, len(order))
+    if parts == 0:
+        return  # every row was a reset
+    shuffled = [
+        apply(lambda x: x.flatten(0, 1).index_select(0, order), x) for x in _columns(rollout, advantage, returns)
+    ]
+    ends = [len(piece) for piece in order.tensor_split(parts)]
+    first = 0
+    for size in ends:
+        few = slice(first, first + size)
+        yield Batch(*(apply(lambda x, few=few: x[few].unsqueeze(0), x) for x in shuffled))  # (1, B, ...)
+        first += size
+
+
+def whole(rollout: Rollout, advantage: Tensor, returns: Tensor) -> Batch:
+    """All of the rollout as one batch, in order: (T, N) without memory, else every chunk beside the others."""
+    if not rollout.memory:
+        valid = None if rollout.valid.all() else rollout.valid
+        return Batch(*_columns(rollout, advantage, returns), valid)
+    count = len(next(iter(rollout.memory.values()))) * rollout.reward.shape[1]
+    return chunk_batch(rollout, advantage, returns, torch.arange(count, device=rollout.reward.device))
+
+
+def chunk_batch(rollout: Rollout, advantage: Tensor, returns: Tensor, chosen: Tensor) -> Batch:
+    """The chunks `chosen` (B,), numbered c * N + n, as a batch (L, B). One that is short is filled up, not valid."""
+    T, N = rollout.reward.shape
+    time = torch.arange(rollout.chunk_length, device=chosen.device)
+    t = (chosen // N) * rollout.chunk_length + time.unsqueeze(-1)  # (L, B)
+    inside = t < T
+    index = t.clamp(max=T - 1) * N + chosen % N  # (L, B) of T * N
+    columns = [apply(lambda x: x.flatten(0, 1)[index], x) for x in _columns(rollout, advantage, returns)]
+    columns[-1] = columns[-1] & inside  # what fills up starts no episode
+    valid = rollout.valid.flatten()[index] & inside
+    memory = {key: kept.flatten(0, 1)[chosen] for key, kept in rollout.memory.items()}
+    return Batch(*columns, None if valid.all() else valid, memory)
+
+
+def _columns(rollout: Rollout, advantage: Tensor, returns: Tensor) -> list[Any]:
+    """The columns of a Batch as (T, N, ...), `starts` last."""
+    obs = at(rollout.obs, slice(0, len(rollout)))
+    return [obs, rollout.action, rollout.log_prob, rollout.value, advantage, returns, rollout.starts]

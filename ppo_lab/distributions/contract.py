@@ -1,0 +1,73 @@
+"""What a distribution can do, and what the heads that make them have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec, Protocol, Self, TypeVar
+
+import torch
+from torch import Generator, Tensor, nn
+
+Noise = tuple[Tensor, Tensor]
+"""gSDE: the noise matrix of each environment (N, F, A), which `sample` draws anew in place where (N,) bool says so."""
+
+HALVES = (torch.float16, torch.bfloat16)
+M = TypeVar("M", bound=nn.Module)
+D = TypeVar("D")
+P = ParamSpec("P")
+
+
+class Distribution(Protocol):
+    """What the policy may do at each row of a batch (*batch)."""
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """An action per row, drawn with `generator`: (*batch) or (*batch, A)."""
+        ...
+
+    def mode(self) -> Tensor:
+        """What to do when not exploring, per row: the most likely action, or as the distribution says."""
+        ...
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """log pi(action) per row, summed over the parts of an action: (*batch)."""
+        ...
+
+    def entropy(self) -> Tensor:
+        """-E[log pi] per row in nats, summed over the parts of an action: (*batch)."""
+        ...
+
+    def kl(self, other: Self) -> Tensor:
+        """KL(self || other) = E_self[log self - log other] per row, (*batch). Exactly 0 against itself."""
+        ...
+
+
+def in_float32(forward: Callable[Concatenate[M, Tensor, P], D]) -> Callable[Concatenate[M, Tensor, P], D]:
+    """Makes a head compute in float32 on half-precision features and under autocast (float64 stays float64).
+
+    A probability in bfloat16 has three digits, and the ratio of two of them is no ratio.
+    """
+
+    @wraps(forward)
+    def wrapper(self: M, features: Tensor, *args: P.args, **kwargs: P.kwargs) -> D:
+        kind = features.device.type
+        if features.dtype not in HALVES and not torch.is_autocast_enabled(kind):
+            return forward(self, features, *args, **kwargs)
+        with torch.autocast(kind, enabled=False):
+            return forward(self, features.float() if features.dtype in HALVES else features, *args, **kwargs)
+
+    return wrapper
+
+
+def without_noise(head: nn.Module, num_envs: int) -> dict[str, Tensor]:
+    """`initial_noise` of a head that holds none: nothing to remember."""
+    return {}
+
+
+def initial_noise(head: nn.Module, num_envs: int, num_features: int, size: int) -> dict[str, Tensor]:
+    """What gSDE keeps in memory: "noise" (N, F, A) float and "noise_age" (N,) int64, the steps since it was drawn."""
+    weight = next(head.parameters())
+    return {
+        "noise": weight.new_zeros(num_envs, num_features, size),
+        "noise_age": torch.zeros(num_envs, dtype=torch.int64, device=weight.device),
+    }

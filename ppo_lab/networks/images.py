@@ -1,0 +1,137 @@
+"""Convolutions: images of any size and either layout -> features."""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from ppo_lab.config import ModelConfig
+from ppo_lab.errors import ConfigError
+
+NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # (channels, kernel, stride) of Mnih et al. 2015
+NATURE_SMALLEST = 36  # below it the last convolution has nothing left to slide over
+IMPALA = (16, 32, 32)  # channels of the three stages of Espeholt et al. 2018, figure 3 right
+IMPALA_SMALLEST = 2 ** len(IMPALA)  # every stage halves the image
+
+
+@final
+class ImageEncoder(nn.Module):
+    """A stack of layers over images, flattened: (*batch, *shape) -> (*batch, num_features).
+
+    shape: (H, W), (C, H, W) or (H, W, C) as `channels` says. The stack sees (M, C, H, W), so that the same picture
+    gives the same features in either layout.
+    """
+
+    def __init__(self, shape: tuple[int, ...], channels: str, stack: nn.Sequential) -> None:
+        super().__init__()
+        self.rank = len(shape)
+        self.last = self.rank == 3 and channels_last(shape, channels)
+        self.stack = stack
+        with torch.no_grad():
+            self.num_features = stack(torch.zeros(1, *as_chw(shape, channels))).numel()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(*batch, *shape) -> (*batch, num_features)."""
+        batch = images.shape[: images.dim() - self.rank]
+        x = images.reshape(math.prod(batch), *images.shape[images.dim() - self.rank :])  # (M, *shape)
+        if self.rank == 2:
+            x = x.unsqueeze(1)  # (M, 1, H, W)
+        elif self.last:
+            x = x.permute(0, 3, 1, 2)  # (M, C, H, W), a view: convolutions run as well on this order of memory
+        return self.stack(x).reshape(*batch, self.num_features)
+
+
+def nature_cnn(shape: tuple[int, ...], config: ModelConfig) -> ImageEncoder:
+    """The convolutions of Mnih et al. 2015 (DQN), ReLU after each: 32 of 8x8/4, 64 of 4x4/2, 64 of 3x3/1.
+
+    84 x 84 pixels become 7 x 7 x 64 = 3136 features. Raises ConfigError for images below 36 x 36.
+    """
+    num_channels, height, width = as_chw(shape, config.channels)
+    _check_size("cnn", shape, (height, width), NATURE_SMALLEST)
+    layers: list[nn.Module] = []
+    for width_out, kernel, stride in NATURE:
+        layers += [conv(num_channels, width_out, kernel, stride), nn.ReLU()]
+        num_channels = width_out
+    return ImageEncoder(shape, config.channels, nn.Sequential(*layers))
+
+
+def small_cnn(shape: tuple[int, ...], config: ModelConfig) -> ImageEncoder:
+    """For boards and small grids: 16, then 32 convolutions of 3x3 that keep the size, ReLU after each. Any size."""
+    num_channels, _, _ = as_chw(shape, config.channels)
+    stack = nn.Sequential(
+        conv(num_channels, 16, 3, padding=1), nn.ReLU(), conv(16, 32, 3, padding=1), nn.ReLU()
+    )  # (M, 32, H, W)
+    return ImageEncoder(shape, config.channels, stack)
+
+
+def impala_cnn(shape: tuple[int, ...], config: ModelConfig) -> ImageEncoder:
+    """The residual network of IMPALA (Espeholt et al. 2018): three stages of a convolution, a max-pool that halves the
+    image, and two residual blocks; 16, 32 and 32 channels.
+
+    84 x 84 pixels become 11 x 11 x 32 = 3872 features. Raises ConfigError for images below 8 x 8.
+    """
+    num_channels, height, width = as_chw(shape, config.channels)
+    _check_size("impala", shape, (height, width), IMPALA_SMALLEST)
+    # 2 blocks a stage, each adding its share of the variance: all of them make it e times as large, where gain sqrt(2)
+    # would make it 2 ** 6 times, and a tanh layer on top would give nothing but +-1
+    gain = (2 / (2 * len(IMPALA))) ** 0.5
+    layers: list[nn.Module] = []
+    for width_out in IMPALA:
+        # gain 1: what comes in has not lost its negative half to a ReLU
+        layers += [conv(num_channels, width_out, 3, padding=1, gain=1.0), nn.MaxPool2d(3, stride=2, padding=1)]
+        layers += [ResidualBlock(width_out, gain), ResidualBlock(width_out, gain)]
+        num_channels = width_out
+    return ImageEncoder(shape, config.channels, nn.Sequential(*layers, nn.ReLU()))
+
+
+@final
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(relu(x)))), both 3x3: (M, C, H, W) -> the same. `gain` is that of the second convolution."""
+
+    def __init__(self, num_channels: int, gain: float) -> None:
+        super().__init__()
+        self.first = conv(num_channels, num_channels, 3, padding=1)
+        self.second = conv(num_channels, num_channels, 3, padding=1, gain=gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, C, H, W) -> (M, C, H, W)."""
+        return x + self.second(torch.relu(self.first(torch.relu(x))))
+
+
+def conv(
+    num_inputs: int, num_outputs: int, kernel: int, stride: int = 1, padding: int = 0, gain: float = 2**0.5
+) -> nn.Conv2d:
+    """A convolution whose weight, as a matrix (out, in * kernel^2), is orthogonal times `gain`, and whose bias is 0."""
+    layer = nn.Conv2d(num_inputs, num_outputs, kernel, stride, padding)
+    nn.init.orthogonal_(layer.weight, gain)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def channels_last(shape: tuple[int, ...], channels: str) -> bool:
+    """Whether a rank 3 image is (H, W, C); "auto": where its last dimension is smaller than its first."""
+    return channels == "last" or (channels == "auto" and shape[-1] < shape[0])
+
+
+def as_chw(shape: tuple[int, ...], channels: str) -> tuple[int, int, int]:
+    """(C, H, W) of an image of this shape; one channel for (H, W). Raises ConfigError for more than 3 dimensions."""
+    if len(shape) == 2:
+        return 1, *shape
+    if len(shape) != 3:
+        raise ConfigError(
+            f"model.body: convolutions take images (H, W), (C, H, W) or (H, W, C), got {shape}; "
+            "use mlp, or a wrapper that makes stacked frames channels"
+        )
+    return (shape[2], *shape[:2]) if channels_last(shape, channels) else shape
+
+
+def _check_size(body: str, shape: tuple[int, ...], size: tuple[int, int], smallest: int) -> None:
+    if min(size) < smallest:
+        raise ConfigError(
+            f"model.body: {body} needs images of at least {smallest} x {smallest}, got {size[0]} x {size[1]} "
+            f"(an image {shape}; model.channels says where its channels are); use cnn_small"
+        )
