@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 from gymnasium import Env, Space
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict
 from torch import Tensor
 
 from ppo_lab.adapters.ids import call_creator, find_spec, make_vector
@@ -213,9 +213,13 @@ def check_spaces(observation_space: Space, action_space: Space, name: str) -> No
     ):
         problem = _problem(space, dtypes)
         if problem is not None:
-            allowed = f"Discrete, MultiDiscrete, MultiBinary, Box ({', '.join(dtypes)}), and Dict and Tuple of these"
+            kinds = "Discrete, MultiDiscrete, MultiBinary, Box"
+            advice = f"supported: {kinds} ({', '.join(dtypes)}), and Dict and Tuple of these"
+            fit = _fitting_keys(space, dtypes)
+            if what == "observation" and fit:  # such as a mission in words
+                advice = f"leave it out with env.wrappers: [FilterObservation: {{filter_keys: [{', '.join(fit)}]}}]"
             text = one_line(space, 90)
-            raise EnvError(f"{name}: {what} space {text} is not supported: {problem}; supported: {allowed}")
+            raise EnvError(f"{name}: {what} space {text} is not supported: {problem}; {advice}")
     mask = leaf_spaces(flatten_space(observation_space)).get(MASK_KEY)
     if mask is not None and mask.shape != (mask_size(action_space),):
         text = f"a mask of shape ({mask_size(action_space)},)" if mask_size(action_space) else "no mask"
@@ -237,3 +241,13 @@ def _problem(space: Space, dtypes: tuple[str, ...]) -> str | None:
         if isinstance(leaf, Box) and str(leaf.dtype) not in dtypes:
             return f"{of}dtype {leaf.dtype}"
     return None
+
+
+def _fitting_keys(space: Space, dtypes: tuple[str, ...]) -> list[str]:
+    """The keys of a Dict space that have no problem."""
+    entries = space.spaces.items() if isinstance(space, Dict) else ()
+    return [
+        key
+        for key, inner in entries
+        if isinstance(key, str) and key and "/" not in key and _problem(inner, dtypes) is None
+    ]

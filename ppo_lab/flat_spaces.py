@@ -25,8 +25,8 @@ Path = tuple[str | int, ...]  # how to get from a nested value to a leaf: value[
 def flatten_space(space: Space) -> Space:
     """A leaf as it is; Dict and Tuple, however nested, as one Dict of leaves in the order in which the space has them.
 
-    Raises EnvError, naming the key, for a space that is no leaf (Text, Graph, Sequence, OneOf, ...), for one that holds
-    nothing, and for a key that is no text, is empty, or contains "/".
+    What is flat stays as it is. Raises EnvError, naming the key, for a space that is no leaf (Text, Graph, Sequence,
+    OneOf, ...), for one that holds nothing, and for a key that is no text, is empty, or contains "/" in a nested space.
     """
     if isinstance(space, LEAVES):
         return space
@@ -117,9 +117,10 @@ def _walk(space: Space, prefix: str, path: Path) -> Iterator[tuple[str, Path, Sp
     entries = list(space.spaces.items()) if isinstance(space, spaces.Dict) else list(enumerate(space.spaces))
     if not entries:
         raise EnvError(f"{f'key {prefix!r} has ' if prefix else ''}a {type(space).__name__} space that holds nothing")
+    flat = not prefix and all(isinstance(inner, LEAVES) for _, inner in entries)  # is so already: "a/b" is no surprise
     for key, inner in entries:
-        if named and (not isinstance(key, str) or not key or "/" in key):
-            raise EnvError(f"a Dict space with the key {key!r}: keys are texts without '/', and not empty")
+        if named and (not isinstance(key, str) or not key or ("/" in key and not flat)):
+            raise EnvError(f"a nested space with the key {key!r}: keys are texts without '/', and not empty")
         yield from _walk(inner, f"{prefix}/{key}" if prefix else str(key), (*path, key))
 
 

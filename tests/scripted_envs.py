@@ -101,6 +101,71 @@ class SeededEnv(gymnasium.Env):
         return answer[:4] if kind == "four" else answer
 
 
+class NestedEnv(gymnasium.Env):
+    """Every kind of space, nested, on both sides. What it shows follows from its seed, its step and its last action."""
+
+    metadata: ClassVar = {"render_modes": []}
+    observation_space = spaces.Dict({
+        "picture": spaces.Box(0, 255, (2, 3, 1), np.uint8),
+        "self": spaces.Dict({
+            "speed": spaces.Box(-np.inf, np.inf, (2,), np.float64),
+            "gear": spaces.Discrete(4, start=-1),
+            "doors": spaces.MultiBinary(3),
+        }),
+        "pair": spaces.Tuple((
+            spaces.MultiDiscrete([2, 3], start=[0, 5]), spaces.Box(0, 60_000, (1,), np.uint16)
+        )),
+        "action_mask": spaces.Box(0, 1, (3 + 5 + 4,), np.int8),
+    })  # fmt: skip
+    action_space = spaces.Tuple((
+        spaces.Discrete(3, start=5),
+        spaces.Dict({
+            "many": spaces.MultiDiscrete([2, 3]),
+            "move": spaces.Box(-1.0, 1.0, (2,), np.float32),
+            "on": spaces.MultiBinary(2),
+        }),
+    ))  # fmt: skip
+
+    def __init__(self, length: int = 3, fault: str = "") -> None:
+        self.length, self.fault = length, fault
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        self.t, self.episode = 0, getattr(self, "episode", -1) + 1
+        self.noise = self.np_random.normal(size=2) if seed is not None else np.zeros(2)
+        return self.show(np.zeros(2, np.float32)), {}
+
+    def step(self, action: tuple):
+        assert self.action_space.contains(action), f"action {action}"
+        assert isinstance(action, tuple), type(action)
+        self.t += 1
+        obs = self.show(action[1]["move"])
+        reward = float(action[0] + action[1]["many"].sum() / 8 + action[1]["on"].sum() / 64)
+        action[1]["move"][:] = 9  # as environments that clip in place do
+        if self.fault == "missing":
+            del obs["self"]["gear"]
+        if self.fault == "nan":
+            obs["self"]["speed"][1] = np.nan
+        if self.fault == "range":
+            obs["pair"][0][1] = 8
+        if self.fault == "shape":
+            obs["picture"] = obs["picture"][..., 0]
+        return obs, reward, self.t == self.length and self.t % 2 == 1, self.t == self.length and self.t % 2 == 0, {}
+
+    def show(self, move: np.ndarray) -> dict[str, Any]:
+        t = self.t
+        return {
+            "pair": (np.array([t % 2, 5 + t % 3]), np.array([50_000 + t], np.uint16)),
+            "self": {
+                "doors": np.array([t % 2, 1, 0], np.int8),
+                "gear": t % 4 - 1,
+                "speed": self.noise + move,
+            },
+            "picture": np.full((2, 3, 1), 10 * t + 1, np.uint8),
+            "action_mask": (np.arange(12) % (t + 1) == 0).astype(np.int8),
+        }
+
+
 class TextEnv(gymnasium.Env):
     """Speaks, which no network of ours understands."""
 

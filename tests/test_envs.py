@@ -177,7 +177,7 @@ def absent(monkeypatch, *modules: str) -> None:
 
 
 def test_a_missing_extra_names_its_install_line(monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
+    for name in [name for name in sys.modules if name.startswith(("gymnasium.envs.box2d", "gymnasium.envs.mujoco"))]:
         monkeypatch.delitem(sys.modules, name)
     absent(monkeypatch, "Box2D", "mujoco", "jax")
     for env_id, extra in (("LunarLander-v3", "box2d"), ("Ant-v5", "mujoco"), ("phys2d/CartPole-v1", "jax")):
@@ -285,7 +285,8 @@ GOOD = spaces.Box(-1.0, 1.0, (2,), np.float32)
             spaces.Discrete(2),
             "observation .*key 'a/b' has",
         ),
-        (spaces.Dict({"a/b": GOOD}), spaces.Discrete(2), "observation .*the key 'a/b'"),
+        (spaces.Dict({"a/b": spaces.Tuple((GOOD,))}), spaces.Discrete(2), "observation .*the key 'a/b'"),
+        (spaces.Dict({"": GOOD}), spaces.Discrete(2), "observation .*the key ''"),
         (spaces.Dict({}), spaces.Discrete(2), "observation .*holds nothing"),
         (spaces.Text(5), spaces.Discrete(2), "observation space Text"),
         (spaces.Graph(GOOD, None), spaces.Discrete(2), "observation space Graph"),

@@ -1,6 +1,6 @@
 """Atari games in ale_py's own vector environment, with the preprocessing that everybody compares with.
 
-1 to 30 no-ops and FIRE (where the game has it) at the start of a game, each action for 4 frames, the maximum of the
+Up to 29 no-ops and FIRE (where the game has it) at the start of a game, each action for 4 frames, the maximum of the
 last two, 84 x 84 grey, the last 4 of them as one observation (4, 84, 84) uint8 (Mnih et al. 2015; Machado et al. 2018).
 Rewards are those of the game: `ppo.reward_bound` clips them for learning, so that what is logged is the true return.
 """
