@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # for type checkers and editors; the same names as below
     from ppo_lab.actor_critic import ActorCritic as ActorCritic
     from ppo_lab.advantages import explained_variance as explained_variance
     from ppo_lab.advantages import gae as gae
+    from ppo_lab.batches import minibatches as minibatches
     from ppo_lab.config import Config as Config
     from ppo_lab.config_file import load_config as load_config
     from ppo_lab.config_file import override as override
@@ -30,7 +31,6 @@ if TYPE_CHECKING:  # for type checkers and editors; the same names as below
     from ppo_lab.losses import ppo_loss as ppo_loss
     from ppo_lab.replaying import replay as replay
     from ppo_lab.rollout import collect as collect
-    from ppo_lab.rollout import minibatches as minibatches
     from ppo_lab.runs import list_runs as list_runs
     from ppo_lab.runs import read_journal as read_journal
     from ppo_lab.runs import read_metrics as read_metrics
@@ -46,7 +46,7 @@ _HOMES = {  # public name -> its module, grouped like a table of contents
     "Trainer": "trainer", "Update": "trainer",
     # the algorithm, piece by piece
     "ActorCritic": "actor_critic", "collect": "rollout", "gae": "advantages", "ppo_loss": "losses",
-    "minibatches": "rollout", "explained_variance": "advantages",
+    "minibatches": "batches", "explained_variance": "advantages",
     # use and judge what was learned
     "Policy": "export", "load_policy": "export",
     "evaluate": "evaluation", "Evaluation": "evaluation", "statistics": "evaluation",

@@ -11,13 +11,14 @@ from gymnasium import Space
 from torch import Tensor, nn
 
 from ppo_lab.config import ModelConfig
-from ppo_lab.distributions import MASK, Distribution, make_head
+from ppo_lab.distributions import Distribution, make_head
 from ppo_lab.errors import ConfigError
+from ppo_lab.flat_spaces import MASK_KEY, leaf_spaces
+from ppo_lab.networks import make_body, make_input, width
 from ppo_lab.networks.cores import Core, make_core, run
-from ppo_lab.networks.observation import ObsInput
-from ppo_lab.networks.trunk import Trunk
+from ppo_lab.networks.normalization import ObsNormalizer
 from ppo_lab.networks.value_head import ValueHead
-from ppo_lab.trees import Tree
+from ppo_lab.trees import Tree, apply
 
 Memory = dict[str, Tensor] | None  # every tensor (N, *memory)
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -30,16 +31,16 @@ class ActorCritic(nn.Module):
         super().__init__()
         if config.shared and config.privileged:
             raise ConfigError("model.privileged: a shared body would show it to the actor; set model.shared to false")
-        self.features = ObsInput(observation_space, config.normalize_obs, config.obs_clip)
-        self.actor_body = Trunk(self.features.spaces, config, frozenset(config.privileged))
-        self.critic_body = self.actor_body if config.shared else Trunk(self.features.spaces, config)
-        self.actor_core = make_core(config, self.actor_body.num_features)
-        self.critic_core = self.actor_core if config.shared else make_core(config, self.critic_body.num_features)
-        actor_out, critic_out = self.actor_core or self.actor_body, self.critic_core or self.critic_body
-        self.actor_head = make_head(action_space, actor_out.num_features, config)
-        self.critic_head = ValueHead(critic_out.num_features, config.normalize_value)
+        self.features = make_input(observation_space, config)
+        self.actor_body = make_body(self.features.space, config, config.privileged)
+        self.critic_body = self.actor_body if config.shared else make_body(self.features.space, config)
+        self.actor_core = make_core(config, width(self.actor_body))
+        self.critic_core = self.actor_core if config.shared else make_core(config, width(self.critic_body))
+        self.actor_head = make_head(action_space, width(self.actor_core or self.actor_body), config)
+        self.critic_head = ValueHead(width(self.critic_core or self.critic_body), config.normalize_value)
         self.shared, self.critic_key = config.shared, "actor" if config.shared else "critic"
-        self.masked = MASK in getattr(observation_space, "spaces", ())
+        self.masked = MASK_KEY in leaf_spaces(observation_space)
+        self.normalizes = any(isinstance(module, ObsNormalizer) for module in self.features.modules())
         self.sde_interval = config.sde_interval
         self.autocast_dtype = DTYPES[config.precision]
 
@@ -126,7 +127,8 @@ class ActorCritic(nn.Module):
 
         obs: (T or more, N, *obs), of which the first T rows count where valid (T, N).
         """
-        self.features.refresh(obs, valid)
+        if self.normalizes:
+            self.features.refresh(apply(lambda rows: rows[: len(valid)][valid], obs))
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Parameters of the actor (with a shared body) and of the critic, each once, in a fixed order."""
@@ -141,7 +143,7 @@ class ActorCritic(nn.Module):
             known |= {id(parameter) for parameter in group}
         return groups[0], groups[1]
 
-    def _body(self, body: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    def _body(self, body: nn.Module, inputs: Tree) -> Tensor:
         """The body's features, in lower precision if asked; heads and losses get float32 again."""
         if self.autocast_dtype is None:
             features: Tensor = body(inputs)
@@ -150,16 +152,15 @@ class ActorCritic(nn.Module):
             return body(inputs).float()
 
     def _along(
-        self, body: nn.Module, core: Core | None, inputs: dict[str, Tensor], memory: Memory, key: str, starts: Tensor
+        self, body: nn.Module, core: Core | None, inputs: Tree, memory: Memory, key: str, starts: Tensor
     ) -> Tensor:
         features = self._body(body, inputs)
-        return features if core is None else run(core, features, self._memory(memory)[key], starts)[0]
+        return features if core is None else core.features(features, self._memory(memory)[key], starts)
 
     def _remember(self, core: Core, features: Tensor, memory: Tensor, starts: Tensor | None) -> tuple[Tensor, Tensor]:
         """One step of a core: features (N, F) -> (N, H), and the memory after it."""
         begins = torch.zeros(len(features), dtype=torch.bool, device=features.device) if starts is None else starts
-        features, memory, _ = run(core, features.unsqueeze(0), memory, begins.unsqueeze(0))
-        return features.squeeze(0), memory
+        return core.step(features, memory, begins)
 
     def _memory(self, memory: Memory) -> dict[str, Tensor]:
         if memory is None:
@@ -168,4 +169,4 @@ class ActorCritic(nn.Module):
 
     def _mask(self, obs: Tree) -> Tensor | None:
         """The legal actions (*batch, K) bool that come with an observation."""
-        return obs[MASK] if self.masked and isinstance(obs, dict) else None
+        return obs[MASK_KEY] if self.masked and isinstance(obs, dict) else None

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ppo_lab.batches import Batch
 from ppo_lab.losses import Loss
-from ppo_lab.rollout import Batch, Rollout
+from ppo_lab.rollout import Rollout
 
 
 class RolloutCollected(NamedTuple):

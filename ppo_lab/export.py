@@ -16,7 +16,7 @@ from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.runs.checkpoint import load_checkpoint
 from ppo_lab.runs.run import find_checkpoint, find_run, read_config
 from ppo_lab.space_text import make_space
-from ppo_lab.trees import Tree, apply, at, leaves
+from ppo_lab.trees import Tree, apply, at, flattened, leaves, nested
 
 
 class Policy:
@@ -26,6 +26,7 @@ class Policy:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.device = next(self.model.parameters()).device
         self.generator = Generator(self.device).manual_seed(seed)
+        self.flat_dict = hasattr(self.model.features, "shapes")
         self._memory: Memory = None
         self._batch: int | None = None  # how many environments the memory of `predict` belongs to
 
@@ -66,7 +67,8 @@ class Policy:
         One in, one out: `env.step(policy.predict(obs))` works, with Dict and Tuple spaces too. What a core remembers is
         kept from call to call: `reset()` when a new episode begins. Raises ConfigError for a shape that does not fit.
         """
-        given = apply(as_tensor, flatten_structure(obs))
+        seen = flattened(obs) if self.flat_dict else obs
+        given = apply(as_tensor, seen)
         shape = self.model.features.batch_shape(given)  # () for one, (N,) for a batch
         if len(shape) > 1:
             raise ConfigError(f"predict: one observation or a batch of them, got leading dimensions {shape}")
@@ -77,11 +79,9 @@ class Policy:
             self._memory, self._batch = self.initial_memory(count), count
         action, self._memory = self.act(batch, self._memory, starts, deterministic=deterministic)
         action = action if shape else at(action, 0)
-        if any(isinstance(leaf, Tensor) for leaf in leaves(flatten_structure(obs))):
-            return action
-        if isinstance(action, Tensor):
-            return action.cpu().numpy()[()]  # a lone Discrete action as a scalar
-        return {key: tensor.cpu().numpy()[()] for key, tensor in action.items()}
+        if not any(isinstance(leaf, Tensor) for leaf in leaves(seen)):
+            action = apply(lambda rows: rows.cpu().numpy()[()], action)  # a lone Discrete action as a scalar
+        return nested(action)
 
 
 def as_tensor(value: Any) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -13,6 +13,7 @@ from ppo_lab.actor_critic import ActorCritic, Memory
 from ppo_lab.distributions import check_mask
 from ppo_lab.envs import Envs, Obs
 from ppo_lab.errors import NonFiniteError
+from ppo_lab.flat_spaces import MASK_KEY
 from ppo_lab.trees import apply, assign, at, leaves
 
 
@@ -32,8 +33,8 @@ class Rollout:
     valid: Tensor  # (T, N) bool: False where the row is no experience
     starts: Tensor  # (T, N) bool: obs is the first of an episode
     episode_done: Tensor  # (T, N) bool: the game is over; `done` but where learning ends earlier (a life lost in Atari)
-    memory: dict[str, Tensor]  # (ceil(T / L), N, *memory) each: before the first step of every chunk; {} without memory
-    chunk_length: int  # L; 1 without memory
+    memory: dict[str, Tensor] = field(default_factory=dict)  # (ceil(T / L), N, *memory): before each chunk's first step
+    chunk_length: int = 1  # L; 1 without memory
 
     @classmethod
     def empty(cls, num_steps: int, num_envs: int, obs: Obs, model: ActorCritic, chunk_length: int = 32) -> Rollout:
@@ -94,7 +95,7 @@ def collect(envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout)
                 kept[t // rollout.chunk_length] = state.memory[key]  # type: ignore[index]  # it has one, then
         obs = at(rollout.obs, t)  # (N, *obs)
         if model.masked and not envs.next_step_autoreset:  # there a row that only resets may have nothing legal
-            check_mask(obs, envs.action_space)
+            check_mask(obs[MASK_KEY], model.actor_head.mask_layout)  # type: ignore[index]  # a dictionary, then
         distribution, state.memory = model.step(obs, state.memory, state.starts)
         action = distribution.sample(state.action_rng)  # (N, *action)
         step = envs.step(model.to_env(action))

@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from ppo_lab.batches import Batch, minibatches
 from ppo_lab.config import Config, PPOConfig
 from ppo_lab.config_file import check_live
 from ppo_lab.diagnostics import critic_metrics, loss_metrics, settings_metrics
-from ppo_lab.envs import EnvFactory, Envs, is_factory, make_envs
+from ppo_lab.envs import EnvFactory, Envs, make_envs
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.events import AdvantagesEstimated, Event, MinibatchStepped, RolloutCollected, Update
 from ppo_lab.export import Policy
@@ -59,7 +59,8 @@ class Trainer:
             torch.set_num_threads(config.run.threads)
         self.config = config
         device = pick_device(config.run.device)
-        self.envs = make_envs(config, device, envs) if envs is None or is_factory(envs) else envs
+        factory = None if envs is None or hasattr(envs, "step") else cast(EnvFactory, envs)
+        self.envs = cast(Envs, envs) if envs is not None and factory is None else make_envs(config, device, factory)
         try:
             self.state = initial_state(config, self.envs)
             ppo, state = config.ppo, self.state

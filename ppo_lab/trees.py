@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -38,3 +38,29 @@ def assign(target: Tree, index: int, source: Tree) -> None:
 def at(tree: T, index: Any) -> T:
     """tree[index] of every tensor: an integer, a slice, a mask or a tensor of integers."""
     return apply(lambda tensor: tensor[index], tree)
+
+
+def flattened(value: Any) -> Any:
+    """Nested dictionaries and tuples as one flat dictionary with keys "a/b" and "0", "1"; anything else as it is."""
+    if not isinstance(value, Mapping | tuple):
+        return value
+    flat = {}
+    for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+        below = flattened(part)
+        flat.update({f"{key}/{k}": leaf for k, leaf in below.items()} if isinstance(below, dict) else {str(key): below})
+    return flat
+
+
+def nested(flat: Any) -> Any:
+    """The inverse of `flattened`: a level whose keys are "0", "1", ... becomes a tuple."""
+    if not isinstance(flat, dict):
+        return flat
+    groups: dict[str, Any] = {}
+    for key, leaf in flat.items():
+        first, _, rest = key.partition("/")
+        if rest:
+            groups.setdefault(first, {})[rest] = leaf
+        else:
+            groups[first] = leaf
+    levels = {key: nested(part) for key, part in groups.items()}
+    return tuple(levels.values()) if list(levels) == [str(i) for i in range(len(levels))] else levels

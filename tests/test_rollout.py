@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from ppo_lab.adapters.single import SingleEnvs
 from ppo_lab.adapters.vector import VectorEnvs
 from ppo_lab.advantages import gae
+from ppo_lab.batches import minibatches
 from ppo_lab.config import Config
 from ppo_lab.config_file import override
 from ppo_lab.errors import NonFiniteError
-from ppo_lab.rollout import Rollout, collect, minibatches
+from ppo_lab.rollout import Rollout, collect
 from ppo_lab.train_state import initial_state
 from tests.scripted import Script
 from tests.scripted_envs import ScriptedEnv
@@ -93,6 +94,11 @@ class Still:
     """A model that never moves and values an observation by a fixed sum of it."""
 
     actor_head = SimpleNamespace(action_shape=(1,), action_dtype=torch.float32)
+
+    masked, recurrent, shared = False, (), False
+
+    def initial_memory(self, num_envs):
+        return None
 
     def step(self, obs, memory, starts):
         return self, memory
@@ -181,7 +187,9 @@ def test_every_valid_row_once_a_pass_in_parts_that_differ_by_one(T, N, parts, se
     valid[0, 0] = True
     obs = torch.cat([numbers, torch.full((1, N), -1.0)]).unsqueeze(-1)
     flags = torch.zeros(T, N, dtype=torch.bool)
-    rollout = Rollout(obs, obs[:-1], numbers.long(), numbers, numbers, numbers, numbers, flags, flags, valid, flags)
+    rollout = Rollout(
+        obs, obs[:-1], numbers.long(), numbers, numbers, numbers, numbers, flags, flags, valid, flags, flags
+    )
     batches = list(minibatches(rollout, numbers, numbers, parts, torch.Generator().manual_seed(seed)))
     rows = torch.cat([batch.advantage[0] for batch in batches])
     assert sorted(rows.tolist()) == sorted(numbers[valid].tolist())
@@ -197,7 +205,9 @@ def test_every_pass_has_another_order():
     numbers = torch.arange(50.0).reshape(50, 1)
     flags = torch.zeros(50, 1, dtype=torch.bool)
     obs = torch.zeros(51, 1, 1)
-    rollout = Rollout(obs, obs[:-1], numbers.long(), numbers, numbers, numbers, numbers, flags, flags, ~flags, flags)
+    rollout = Rollout(
+        obs, obs[:-1], numbers.long(), numbers, numbers, numbers, numbers, flags, flags, ~flags, flags, flags
+    )
     rng = torch.Generator().manual_seed(0)
     first, second = (next(minibatches(rollout, numbers, numbers, 1, rng)).advantage for _ in range(2))
     assert not torch.equal(first, second)

@@ -17,10 +17,11 @@ from torch import nn
 
 from ppo_lab.config import ModelConfig
 from ppo_lab.errors import ConfigError
+from ppo_lab.flat_spaces import leaf_spaces
 from ppo_lab.networks.entities import SetEncoder
 from ppo_lab.networks.images import impala_cnn, nature_cnn, small_cnn
 from ppo_lab.networks.mlp import ACTIVATIONS, MLP, orthogonal, width
-from ppo_lab.networks.observation import DictInput, LeafInput, ObsInput, Shaped, kind_of, leaf_spaces, visible
+from ppo_lab.networks.observation import DictInput, LeafInput, ObsInput, Shaped, kind_of, visible
 from ppo_lab.networks.trunk import Blinkers, make_trunk
 
 Factory = Callable[[Space, ModelConfig], nn.Module]

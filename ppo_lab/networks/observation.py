@@ -17,11 +17,11 @@ from gymnasium import Space, spaces
 from torch import Tensor, nn
 
 from ppo_lab.errors import ConfigError, EnvError
+from ppo_lab.flat_spaces import MASK_KEY, leaf_spaces
 from ppo_lab.networks.normalization import ObsNormalizer
 from ppo_lab.trees import Tree
 
 Shaped = Literal["image", "set"]  # what may reach a body in its own shape; everything else is a vector
-ACTION_MASK = "action_mask"  # read by the head, never an input
 FLOATS = (torch.float32, torch.float64)
 
 
@@ -124,7 +124,7 @@ class DictInput(nn.Module):
     def __init__(self, space: Space, normalize: bool, clip: float, keeps: Collection[Shaped] = ()) -> None:
         super().__init__()
         self.shapes = {key: tuple(leaf.shape or ()) for key, leaf in leaf_spaces(space).items()}
-        leaves = {key: leaf for key, leaf in leaf_spaces(space).items() if key != ACTION_MASK}
+        leaves = {key: leaf for key, leaf in leaf_spaces(space).items() if key != MASK_KEY}
         if not leaves:
             raise EnvError(f"observation space {space} has nothing for a network to see")
         self.masks = {key: f"{key}_mask" for key in leaves if kind_of(leaves[key]) == "set" and "set" in keeps}
@@ -183,11 +183,6 @@ def kind_of(space: Space) -> Shaped | None:
     if not isinstance(space, spaces.Box) or len(space.shape) < 2:
         return None
     return "set" if len(space.shape) == 2 and np.issubdtype(space.dtype, np.floating) else "image"
-
-
-def leaf_spaces(space: Space) -> dict[str, Space]:
-    """The spaces of a flat Dict by key; any other space stands alone, under the key ""."""
-    return dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
 
 
 def set_masks(space: Space) -> dict[str, str]:

@@ -10,8 +10,9 @@ from gymnasium import Space
 from torch import Tensor, nn
 
 from ppo_lab.config import ModelConfig
+from ppo_lab.flat_spaces import leaf_spaces
 from ppo_lab.networks.mlp import MLP, width
-from ppo_lab.networks.observation import leaf_spaces, set_masks
+from ppo_lab.networks.observation import set_masks
 from ppo_lab.trees import Tree
 
 Encoder = Callable[[tuple[int, ...], ModelConfig], nn.Module]  # (shape, settings) -> module with num_features
