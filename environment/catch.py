@@ -76,6 +76,7 @@ class Catch:
             raise EnvError(f"Catch: observation={observation!r}; allowed are {', '.join(OBSERVATIONS)}")
         self.num_envs, self.device, self.observation = num_envs, torch.device(device), observation
         self.height, self.width, self.balls, self.decoys = height, width, balls, decoys
+        self.max_episode_steps = balls * (height - 1)
         self.observation_space = _space(observation, height, width, decoys)
         self.action_space = spaces.Discrete(3)
         self.generator = torch.Generator(self.device)

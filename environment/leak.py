@@ -61,6 +61,7 @@ class Leak:
             raise EnvError(f"Leak: ending={ending!r}; allowed are {', '.join(ENDINGS)}")
         self.num_envs, self.device = num_envs, torch.device(device)
         self.ending, self.min_length, self.max_length = ending, min_length, max_length
+        self.max_episode_steps = max_length
         self.observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
         self.action_space = spaces.Discrete(2)
         self.generator = torch.Generator(self.device)

@@ -55,6 +55,7 @@ class Recall:
             )
         self.num_envs, self.device = num_envs, torch.device(device)
         self.num_cues, self.min_delay, self.max_delay = num_cues, min_delay, max_delay
+        self.max_episode_steps = max_delay + 2
         self.observation_space = spaces.Box(0.0, 1.0, (num_cues + 1,), np.float32)
         self.action_space = spaces.Discrete(num_cues)
         self.generator = torch.Generator(self.device)

@@ -11,7 +11,8 @@ import torch
 from gymnasium import Space, spaces
 from torch import Tensor
 
-Action = Tensor | dict[str, Tensor]  # (N, *action), as the environment knows it
+from ppo_lab.envs import Action
+
 Right = tuple[tuple[float, ...], ...]  # (4, parts): choices counted from 0; for a Box, places from 0 (low) to 1 (high)
 
 _EACH: Right = ((0,), (1,), (2,), (3,))

@@ -7,9 +7,9 @@ from gymnasium import Space, spaces
 from torch import Tensor
 
 from environment import snapshots
-from environment.spaces.actions import ACTIONS, Action, Scorer
+from environment.spaces.actions import ACTIONS, Scorer
 from environment.spaces.observations import NUM_NOISE, OBSERVATIONS
-from ppo_lab.envs import Obs, Step
+from ppo_lab.envs import Action, Obs, Step
 from ppo_lab.errors import EnvError
 
 
@@ -53,6 +53,7 @@ class Spaces:
                 raise EnvError(f"Spaces: {what}={name!r}; allowed are {', '.join(known)}")
         self.num_envs, self.device, self.masked = num_envs, torch.device(device), masked
         self.min_length, self.max_length = min_length, max_length
+        self.max_episode_steps = max_length
         self._scorer = Scorer(action, self.device)
         if masked and not self._scorer.sizes:
             raise EnvError(f"Spaces: masked=True with action={action!r}; a Box has nothing to mask")

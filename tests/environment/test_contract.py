@@ -82,7 +82,7 @@ def test_shapes_dtypes_and_endings(name, kwargs):
     assert envs.next_step_autoreset is False
     obs = envs.reset(seed=1)
     check_tensors(obs, envs.observation_space, N)
-    endings = 0
+    endings, length, longest = 0, torch.zeros(N), 0
     for action in random_actions(envs, 60):
         step = envs.step(action)
         for shown in (step.obs, step.final_obs):
@@ -93,10 +93,14 @@ def test_shapes_dtypes_and_endings(name, kwargs):
         assert step.valid.all()
         done = step.terminated | step.truncated
         endings += int(done.sum())
+        length += 1
+        longest = max(longest, int(length.max()))
+        length[done] = 0
         for ours, final in zip(leaves(step.obs), leaves(step.final_obs), strict=True):
             assert torch.equal(ours[~done], final[~done])
         assert equal(envs.obs, step.obs)
     assert endings > N
+    assert longest == envs.max_episode_steps
 
 
 @every_case
