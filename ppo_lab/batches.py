@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -27,6 +27,14 @@ class Batch(NamedTuple):
     valid: Tensor | None = None  # (L, B) bool: False where the row is no experience; None: all are
     memory: Memory = None  # (B, *memory) each: before the first step of the chunk
 
+    def map(self, function: Callable[..., Tensor]) -> Batch:
+        """function(column) for every column (L, B, ...); all rows are taken for experience, without memory."""
+        obs = apply(function, self.obs)
+        action, log_prob, value, advantage, returns, starts = map(
+            function, (self.action, self.log_prob, self.value, self.advantage, self.returns, self.starts)
+        )
+        return Batch(obs, action, log_prob, value, advantage, returns, starts)
+
     def experience(self, rows: Tensor) -> Tensor:
         """Of rows (L, B, *x) those that are experience: (M, *x), or as they are where all of them are."""
         return rows if self.valid is None else rows[self.valid]
@@ -40,10 +48,10 @@ class Batch(NamedTuple):
         rows = self.starts.numel() if self.valid is None else int(self.valid.sum())
         for columns in torch.arange(B, device=self.starts.device).tensor_split(min(parts, B)):
             few = slice(int(columns[0]), int(columns[-1]) + 1)
-            part = Batch(
-                *(at(column, (slice(None), few)) for column in self[:7]),
-                None if self.valid is None else self.valid[:, few],
-                None if self.memory is None else at(self.memory, few),
+            part = self.map(lambda column, few=few: column[:, few])
+            part = part._replace(
+                valid=None if self.valid is None else self.valid[:, few],
+                memory=None if self.memory is None else at(self.memory, few),
             )
             size = part.starts.numel() if part.valid is None else int(part.valid.sum())
             if size:
@@ -70,22 +78,19 @@ def minibatches(
     parts = min(num_minibatches, len(order))
     if parts == 0:
         return  # every row was a reset
-    shuffled = [
-        apply(lambda x: x.flatten(0, 1).index_select(0, order), x) for x in _columns(rollout, advantage, returns)
-    ]
-    ends = [len(piece) for piece in order.tensor_split(parts)]
+    shuffled = _columns(rollout, advantage, returns).map(lambda column: column.flatten(0, 1).index_select(0, order))
     first = 0
-    for size in ends:
-        few = slice(first, first + size)
-        yield Batch(*(apply(lambda x, few=few: x[few].unsqueeze(0), x) for x in shuffled))  # (1, B, ...)
-        first += size
+    for piece in order.tensor_split(parts):
+        few = slice(first, first + len(piece))
+        yield shuffled.map(lambda column, few=few: column[few].unsqueeze(0))  # (1, B, ...)
+        first = few.stop
 
 
 def whole(rollout: Rollout, advantage: Tensor, returns: Tensor) -> Batch:
     """All of the rollout as one batch, in order: (T, N) without memory, else every chunk beside the others."""
     if not rollout.memory:
         valid = None if rollout.valid.all() else rollout.valid
-        return Batch(*_columns(rollout, advantage, returns), valid)
+        return _columns(rollout, advantage, returns)._replace(valid=valid)
     count = len(next(iter(rollout.memory.values()))) * rollout.reward.shape[1]
     return chunk_batch(rollout, advantage, returns, torch.arange(count, device=rollout.reward.device))
 
@@ -97,14 +102,16 @@ def chunk_batch(rollout: Rollout, advantage: Tensor, returns: Tensor, chosen: Te
     t = (chosen // N) * rollout.chunk_length + time.unsqueeze(-1)  # (L, B)
     inside = t < T
     index = t.clamp(max=T - 1) * N + chosen % N  # (L, B) of T * N
-    columns = [apply(lambda x: x.flatten(0, 1)[index], x) for x in _columns(rollout, advantage, returns)]
-    columns[-1] = columns[-1] & inside  # what fills up starts no episode
+    batch = _columns(rollout, advantage, returns).map(lambda column: column.flatten(0, 1)[index])
     valid = rollout.valid.flatten()[index] & inside
-    memory = {key: kept.flatten(0, 1)[chosen] for key, kept in rollout.memory.items()}
-    return Batch(*columns, None if valid.all() else valid, memory)
+    return batch._replace(
+        starts=batch.starts & inside,  # what fills up starts no episode
+        valid=None if valid.all() else valid,
+        memory={key: kept.flatten(0, 1)[chosen] for key, kept in rollout.memory.items()},
+    )
 
 
-def _columns(rollout: Rollout, advantage: Tensor, returns: Tensor) -> list[Any]:
-    """The columns of a Batch as (T, N, ...), `starts` last."""
+def _columns(rollout: Rollout, advantage: Tensor, returns: Tensor) -> Batch:
+    """The columns of a Batch as (T, N, ...)."""
     obs = at(rollout.obs, slice(0, len(rollout)))
-    return [obs, rollout.action, rollout.log_prob, rollout.value, advantage, returns, rollout.starts]
+    return Batch(obs, rollout.action, rollout.log_prob, rollout.value, advantage, returns, rollout.starts)

@@ -33,6 +33,6 @@ def leave_gradient(
     parts = []
     for part, share in batch.split(ppo.accumulate):
         loss = minibatch_loss(model, part, ppo)
-        scaler.scale(loss.total if share == 1.0 else loss.total * share).backward()  # type: ignore[no-untyped-call]
+        scaler.scale(loss.total if share == 1.0 else loss.total * share).backward()
         parts.append((loss, share))
     return weighted_mean(parts)

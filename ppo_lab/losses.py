@@ -57,7 +57,9 @@ def weighted_mean(parts: Sequence[tuple[Loss, float]]) -> Loss:
     """The loss of a minibatch from those of its parts and their shares of its rows; without a gradient."""
     if len(parts) == 1:
         return parts[0][0]
-    return Loss(*(sum(part[i].detach() * share for part, share in parts) for i in range(len(Loss._fields))))
+    shares = torch.tensor([share for _, share in parts], device=parts[0][0].total.device)
+    rows = torch.stack([torch.stack([*part]).detach() for part, _ in parts])  # (P, 6)
+    return Loss(*(rows * shares.unsqueeze(-1)).sum(0))
 
 
 def ppo_loss(

@@ -45,19 +45,23 @@ class Rollout:
         def room(rows: int, like: Tensor) -> Tensor:
             return torch.zeros(rows, *like.shape, dtype=like.dtype, device=device)  # images stay uint8
 
+        def number() -> Tensor:
+            return torch.zeros(T, N, device=device)
+
+        def flag() -> Tensor:
+            return torch.zeros(T, N, dtype=torch.bool, device=device)
+
         memory = {key: like for key, like in (model.initial_memory(N) or {}).items() if key in model.recurrent}
         L = min(chunk_length, T) if memory else 1
-        numbers = [torch.zeros(T, N, device=device) for _ in range(4)]
-        flags = [torch.zeros(T, N, dtype=torch.bool, device=device) for _ in range(5)]
         return cls(
-            apply(lambda like: room(T + 1, like), obs),
-            apply(lambda like: room(T, like), obs),
-            torch.zeros(T, N, *head.action_shape, dtype=head.action_dtype, device=device),
-            *numbers,
-            *flags,
+            obs=apply(lambda like: room(T + 1, like), obs),
+            final_obs=apply(lambda like: room(T, like), obs),
+            action=torch.zeros(T, N, *head.action_shape, dtype=head.action_dtype, device=device),
+            log_prob=number(), value=number(), next_value=number(), reward=number(),
+            terminated=flag(), done=flag(), valid=flag(), starts=flag(), episode_done=flag(),
             memory={key: room(-(-T // L), like) for key, like in memory.items()},
             chunk_length=L,
-        )
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.reward)

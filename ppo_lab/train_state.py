@@ -77,7 +77,7 @@ class TrainState:
         try:
             self.model.load_state_dict(saved["model"])
             state = {int(index): moments for index, moments in saved["optimizer"]["state"].items()}
-            own = [  # a fork may have others
+            own: list[dict[str, Any]] = [  # a fork may have others
                 {name: group[name] for name in ("eps", "weight_decay") if name in group}
                 for group in self.optimizer.param_groups
             ]

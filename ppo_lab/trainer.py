@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,8 +59,7 @@ class Trainer:
             torch.set_num_threads(config.run.threads)
         self.config = config
         device = pick_device(config.run.device)
-        factory = None if envs is None or hasattr(envs, "step") else cast(EnvFactory, envs)
-        self.envs = cast(Envs, envs) if envs is not None and factory is None else make_envs(config, device, factory)
+        self.envs = envs if envs is not None and not callable(envs) else make_envs(config, device, envs)
         try:
             self.state = initial_state(config, self.envs)
             ppo, state = config.ppo, self.state

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
 Tree = Tensor | dict[str, Tensor]
-T = TypeVar("T", Tensor, dict[str, Tensor], Tree)
+T = TypeVar("T", bound=Tree)
 
 
-def apply(function: Callable[..., Tensor], tree: T, *others: T) -> T:
+def apply(function: Callable[..., Any], tree: T, *others: T) -> T:
     """function(tensor, *other tensors) for a tensor, or key by key for dictionaries with the same keys."""
     if isinstance(tree, dict):
-        return {key: function(tensor, *(other[key] for other in others)) for key, tensor in tree.items()}
-    return function(tree, *others)
+        found: Any = {key: function(leaf, *(_leaf(each, key) for each in others)) for key, leaf in tree.items()}
+    else:
+        found = function(tree, *others)
+    return cast(T, found)
+
+
+def _leaf(tree: Tree, key: str) -> Tensor:
+    assert isinstance(tree, dict)
+    return tree[key]
 
 
 def leaves(tree: Tree | None) -> list[Tensor]:
@@ -28,10 +35,10 @@ def leaves(tree: Tree | None) -> list[Tensor]:
 def assign(target: Tree, index: int, source: Tree) -> None:
     """target[index] = source, in place."""
     if isinstance(target, dict):
-        assert isinstance(source, dict)
         for key, tensor in target.items():
-            tensor[index] = source[key]
+            tensor[index] = _leaf(source, key)
     else:
+        assert isinstance(source, Tensor)
         target[index] = source
 
 
