@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # for type checkers and editors; the same names as below
     from ppo_lab.export import Policy as Policy
     from ppo_lab.export import load_policy as load_policy
     from ppo_lab.losses import ppo_loss as ppo_loss
+    from ppo_lab.networks import register_body as register_body
     from ppo_lab.replaying import replay as replay
     from ppo_lab.rollout import collect as collect
     from ppo_lab.runs import list_runs as list_runs
@@ -45,7 +46,7 @@ _HOMES = {  # public name -> its module, grouped like a table of contents
     # train
     "Trainer": "trainer", "Update": "trainer",
     # the algorithm, piece by piece
-    "ActorCritic": "actor_critic", "collect": "rollout", "gae": "advantages", "ppo_loss": "losses",
+    "ActorCritic": "actor_critic", "register_body": "networks", "collect": "rollout", "gae": "advantages", "ppo_loss": "losses",
     "minibatches": "batches", "explained_variance": "advantages",
     # use and judge what was learned
     "Policy": "export", "load_policy": "export",

@@ -14,7 +14,7 @@ import torch
 
 from ppo_lab.config import SECTIONS, Config
 from ppo_lab.config_file import flat, override
-from ppo_lab.envs import Envs, why_not_deterministic
+from ppo_lab.envs import EnvFactory, Envs, why_not_deterministic
 from ppo_lab.errors import EnvError, RunError
 from ppo_lab.runs.checkpoint import load_checkpoint
 from ppo_lab.runs.files import disk
@@ -181,15 +181,15 @@ def differences(old: Config, new: Config) -> dict[str, list[Any]]:
     return result
 
 
-def why_inexact(config: Config, envs: Envs, made_here: bool) -> str | None:
+def why_inexact(config: Config, envs: Envs, given: Envs | EnvFactory | None) -> str | None:
     """Why a resumed run would not go on bit for bit in these environments, and tell the person; None if it would.
 
-    made_here: they are the ones of config.env, which can be tried out beside the run.
+    given: what the trainer was handed; those of config.env and of a factory can be tried out beside the run.
     """
     if config.run.root is None:
         return None  # nobody will resume it
-    if made_here:
-        reason = why_not_deterministic(config)
+    if given is None or callable(given):
+        reason = why_not_deterministic(config, given)
     else:
         reason = None if hasattr(envs, "state_dict") else f"{type(envs).__name__} cannot tell its state"
     if reason is not None:

@@ -65,7 +65,7 @@ class Trainer:
             ppo, state = config.ppo, self.state
             self.rollout = Rollout.empty(ppo.num_steps, self.envs.num_envs, state.obs, state.model, ppo.chunk_length)
             # why a resume would not go on bit for bit; None: it will
-            self.inexact = continuing.why_inexact(config, self.envs, made_here=envs is None)
+            self.inexact = continuing.why_inexact(config, self.envs, envs)
             self.run = run or (Run.create(config) if config.run.root is not None else None)
         except BaseException:
             self.envs.close()  # leave no worker behind
@@ -116,7 +116,8 @@ class Trainer:
         ppo = self._begin_update()
 
         collect(self.envs, state.model, state, rollout)
-        self._count_experience()
+        state.global_step += int(rollout.valid.sum())  # it happened, whatever becomes of the update
+        state.episodes.update(rollout.reward, rollout.episode_done, rollout.valid)
         yield RolloutCollected(rollout)
 
         reward = rewards_to_learn(rollout, ppo, state.reward_scaler)
@@ -151,12 +152,6 @@ class Trainer:
         steps = self.envs.num_envs * ppo.num_steps
         set_learning_rates(state.optimizer, ppo, settings.learning_rate, state.global_step, steps)
         return settings
-
-    def _count_experience(self) -> None:
-        """Count steps and finished episodes: they happened, whatever becomes of the update."""
-        rollout = self.rollout
-        self.state.global_step += int(rollout.valid.sum())
-        self.state.episodes.update(rollout.reward, rollout.episode_done, rollout.valid)
 
     def _advantages(self, reward: Tensor, ppo: PPOConfig) -> tuple[Tensor, Tensor]:
         """Advantage and returns (T, N) from the values that the rollout holds."""
