@@ -52,11 +52,14 @@ class BoxRange(nn.Module):
 
     def stretch(self, unit: Tensor) -> Tensor:
         """(*batch, A) in [0, 1] -> (*batch, *shape) in the Box; 0 and 1 give low and high to the bit."""
-        return self.clip(torch.lerp(self.low, self.high, unit))
+        low, high = self.low, self.high  # a module's buffers are slow to look up
+        return self._shaped(torch.clamp(torch.lerp(low, high, unit), low, high))
 
     def clip(self, action: Tensor) -> Tensor:
         """(*batch, A) -> (*batch, *shape), nearest in the Box."""
-        action = torch.clamp(action, self.low, self.high)
+        return self._shaped(torch.clamp(action, self.low, self.high))
+
+    def _shaped(self, action: Tensor) -> Tensor:
         return action if len(self.shape) == 1 else action.reshape(*action.shape[:-1], *self.shape)
 
 
@@ -98,9 +101,8 @@ class GaussianHead(nn.Module):
     def forward(self, features: Tensor, mask: Tensor | None = None, noise: Noise | None = None) -> DiagonalGaussian:
         """(*batch, features) -> distribution over (*batch, A). Samples of (N, F) hold to gSDE's `noise`."""
         mean = self.mean(features)
-        if isinstance(self.log_std, nn.Linear):
-            return DiagonalGaussian(mean, self.log_std(features).clamp(*self.log_std_bounds))
-        log_std = self.log_std.clamp(*self.log_std_bounds)
+        source = self.log_std
+        log_std = (source(features) if isinstance(source, nn.Linear) else source).clamp(*self.log_std_bounds)
         if not self.noise_size:
             return DiagonalGaussian(mean, log_std)
         features, sigma = features.detach(), log_std.exp()  # (F, A)

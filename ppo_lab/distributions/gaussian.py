@@ -46,6 +46,7 @@ class DiagonalGaussian:
         self.mean = mean  # (*batch, A)
         self.log_std = log_std  # (A,), or (*batch, A) where it depends on the state
         self.std = log_std.exp()
+        self.sum_log_std = log_std.sum(-1)  # () or (*batch)
         self.held = held  # where samples take their noise from; None: white
 
     def sample(self, generator: Generator | None = None) -> Tensor:
@@ -62,11 +63,11 @@ class DiagonalGaussian:
     def log_prob(self, action: Tensor) -> Tensor:
         """sum_a of -((x - mean) / std)^2 / 2 - log std - log(2 pi) / 2, (*batch)."""
         squares = ((action - self.mean) / self.std).square().sum(-1)  # (*batch)
-        return -0.5 * squares - self.log_std.sum(-1) - 0.5 * math.log(2 * math.pi) * self.mean.shape[-1]
+        return -0.5 * squares - self.sum_log_std - 0.5 * math.log(2 * math.pi) * self.mean.shape[-1]
 
     def entropy(self) -> Tensor:
         """sum_a of log std + log(2 pi e) / 2, (*batch)."""
-        entropy = self.log_std.sum(-1) + 0.5 * math.log(2 * math.pi * math.e) * self.mean.shape[-1]
+        entropy = self.sum_log_std + 0.5 * math.log(2 * math.pi * math.e) * self.mean.shape[-1]
         return entropy.expand(self.mean.shape[:-1])
 
     def kl(self, other: DiagonalGaussian) -> Tensor:

@@ -11,7 +11,7 @@ from ppo_lab.config import ModelConfig
 from ppo_lab.distributions import make_head
 from ppo_lab.errors import ConfigError, EnvError
 
-BOXES = [(-1, 1), (0, 3), (300, 500), ([-2, -8], [2, 1])]
+BOXES = [(-1, 1), (0, 3), (300, 500), ([-2, -8], [2, 1]), (-1.7, 0.9)]  # the last: low + (high - low) < high in float32
 
 
 def rng(seed=0):

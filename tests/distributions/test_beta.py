@@ -93,6 +93,18 @@ def test_everything_is_finite_wherever_it_is_pushed(push):
         assert all(p.grad.isfinite().all() for p in head.parameters())
 
 
+def test_samples_keep_their_distance_from_the_edges():
+    pressed, free = torch.full((20_000, 1), 1e4), torch.zeros(20_000, 1)
+    assert Beta(free, pressed, 0.0).sample(rng()).min().item() == pytest.approx(EDGE, rel=1e-6)
+    assert Beta(pressed, free, 0.0).sample(rng()).max().item() == pytest.approx(1 - EDGE, abs=1e-7)
+
+
+def test_no_policy_is_surer_than_float32_can_tell():
+    head = make_head(spaces.Box(-2, 2, (2,)), 4, BETA)
+    head.concentration.bias.data.fill_(1e6)
+    assert head(torch.ones(1, 4)).std.min() > 3e-3
+
+
 def test_kl_agrees_with_torch_and_is_zero_against_itself():
     p, q = betas(0), betas(1)
     oracle = torch.distributions.kl_divergence(

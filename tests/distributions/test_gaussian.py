@@ -85,11 +85,12 @@ def test_loss_and_gradient_are_finite_wherever_the_std_is_pushed(distribution, s
     assert all(p.grad.isfinite().all() for p in head.parameters() if p.grad is not None)
 
 
-def test_bounds_of_the_log_std_are_the_settings():
-    head = make_head(BOX, 4, ModelConfig(log_std_min=-1.0, log_std_max=0.5))
+@pytest.mark.parametrize("std", ["free", "state"])
+def test_bounds_of_the_log_std_are_the_settings(std):
+    head = make_head(BOX, 4, ModelConfig(std=std, log_std_min=-1.0, log_std_max=0.5))
     for pushed, kept in ((-3.0, -1.0), (2.0, 0.5), (0.25, 0.25)):
-        head.log_std.data.fill_(pushed)
-        assert torch.equal(head(torch.zeros(1, 4)).log_std, torch.full((2,), kept))
+        (head.log_std.bias if std == "state" else head.log_std).data.fill_(pushed)
+        assert torch.equal(head(torch.zeros(1, 4)).log_std.expand(1, 2), torch.full((1, 2), kept))
 
 
 def test_a_std_of_the_state_differs_between_states_and_begins_as_set():
