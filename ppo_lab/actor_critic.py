@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ppo_lab.config import ModelConfig
 from ppo_lab.distributions import Distribution, make_head
-from ppo_lab.errors import ConfigError
+from ppo_lab.errors import ConfigError, EnvError
 from ppo_lab.flat_spaces import MASK_KEY, leaf_spaces
 from ppo_lab.networks import make_body, make_input, width
 from ppo_lab.networks.cores import Core, make_core, run
@@ -39,7 +39,7 @@ class ActorCritic(nn.Module):
         self.actor_head = make_head(action_space, width(self.actor_core or self.actor_body), config)
         self.critic_head = ValueHead(width(self.critic_core or self.critic_body), config.normalize_value)
         self.shared, self.critic_key = config.shared, "actor" if config.shared else "critic"
-        self.masked = MASK_KEY in leaf_spaces(observation_space)
+        self.masked = self._takes_mask(leaf_spaces(observation_space))
         self.normalizes = any(isinstance(module, ObsNormalizer) for module in self.features.modules())
         self.sde_interval = config.sde_interval
         self.autocast_dtype = DTYPES[config.precision]
@@ -166,6 +166,12 @@ class ActorCritic(nn.Module):
         if memory is None:
             raise ConfigError("this model has a memory: hand over the one of initial_memory() or of the last step")
         return memory
+
+    def _takes_mask(self, keys: dict[str, Space]) -> bool:
+        size = self.actor_head.mask_size
+        if MASK_KEY in keys and keys[MASK_KEY].shape != (size,):
+            raise EnvError(f"{MASK_KEY!r} of the observation has shape {keys[MASK_KEY].shape}; the actions take ({size},)")
+        return MASK_KEY in keys
 
     def _mask(self, obs: Tree) -> Tensor | None:
         """The legal actions (*batch, K) bool that come with an observation."""

@@ -17,12 +17,13 @@ def make_optimizer(model: ActorCritic, ppo: PPOConfig) -> torch.optim.Optimizer:
     Weight decay is for weight matrices: biases, log std and other vectors are spared, in groups of their own.
     """
     groups = []
+    spared = {id(p) for name, p in model.named_parameters() if p.dim() < 2 or "log_std" in name}  # gSDE's is a matrix
     for role, parameters in zip(("actor", "critic"), model.parameter_groups(), strict=True):
         if not ppo.weight_decay:
             groups.append({"params": parameters, "lr": 0.0, "role": role, "weight_decay": 0.0})
             continue
-        for matrices, decay in ((True, ppo.weight_decay), (False, 0.0)):
-            some = [parameter for parameter in parameters if (parameter.dim() > 1) == matrices]
+        for spare, decay in ((False, ppo.weight_decay), (True, 0.0)):
+            some = [parameter for parameter in parameters if (id(parameter) in spared) == spare]
             groups.append({"params": some, "lr": 0.0, "role": role, "weight_decay": decay})
     # fused: one kernel for all parameters, and a step that `found_inf` can call off without a look from the host
     if ppo.optimizer == "sgd":

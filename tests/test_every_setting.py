@@ -21,6 +21,9 @@ BASE = {
     "run": {"root": None},
 }
 PENDULUM = {"env.id": "Pendulum-v1", "env.kwargs": {"max_episode_steps": 10}}
+CATCH = {"env.id": "ppo_lab/Catch-v0"}
+ENTITIES = {"env": {"id": "ppo_lab/Catch-v0", "kwargs": {"observation": "entities"}}, "model.body": "entities"}
+DICT = {"env": {"id": "ppo_lab/Spaces-v0", "kwargs": {"observation": "dict"}}}
 LINEAR_CLIP = {"ppo.clip_coef_schedule": "linear", "ppo.clip_coef": 0.01}
 LINEAR_ENT = {"ppo.ent_coef_schedule": "linear", "ppo.ent_coef": 0.1}
 LINEAR_LR = {"ppo.learning_rate_schedule": "linear"}
@@ -31,6 +34,37 @@ CHANGES_TRAINING = {
     "env.kwargs": ({}, {"max_episode_steps": 5}),
     "env.num_envs": ({}, 3),
     "env.vector": ({"env.id": "CartPole-v1"}, True),
+    "env.wrappers": ({"env.id": "CartPole-v1"}, [{"TimeLimit": {"max_episode_steps": 5}}]),
+    "env.frame_stack": ({}, 2),
+    "env.time_aware": ({}, True),
+    "env.mask_from_info": ({"env.id": "Taxi-v4"}, True),
+    "model.body": (CATCH, "cnn_small"),
+    "model.channels": ({**CATCH, "model.body": "cnn_small"}, "first"),
+    "model.attention_layers": (ENTITIES, 1),
+    "model.attention_heads": (ENTITIES, 2),
+    "model.attention_size": (ENTITIES, 16),
+    "model.core": ({}, "gru"),
+    "model.core_size": ({"model.core": "lstm"}, 16),
+    "model.core_layers": ({"model.core": "gru"}, 2),
+    "model.window": ({"model.core": "window"}, 2),
+    "model.privileged": (DICT, ["privileged"]),
+    "model.distribution": (PENDULUM, "squashed"),
+    "model.bound": (PENDULUM, "clip"),
+    "model.std": (PENDULUM, "state"),
+    "model.log_std_min": ({**PENDULUM, "model.log_std_init": 0.0, "model.std": "state"}, 0.0),
+    "model.log_std_max": ({**PENDULUM, "model.log_std_init": 0.0, "model.std": "state"}, 0.0),
+    "model.sde_interval": ({**PENDULUM, "model.std": "gsde"}, 1),
+    "model.normalize_value": ({}, True),
+    "model.precision": ({}, "bfloat16"),
+    "ppo.chunk_length": ({"model.core": "gru"}, 4),
+    "ppo.optimizer": ({}, "sgd"),
+    "ppo.weight_decay": ({"ppo.optimizer": "adamw"}, 0.5),
+    "ppo.desired_kl": ({"ppo.learning_rate_schedule": "adaptive"}, 1e-6),
+    "ppo.dual_clip": ({"ppo.update_epochs": 8, "ppo.learning_rate": 0.1, "ppo.max_grad_norm": 1e9}, 1.001),
+    "ppo.target_entropy": ({}, 5.0),
+    "ppo.recompute_advantage": ({}, True),
+    "ppo.reward_scale": ({}, 0.1),
+    "ppo.reward_bound": ({}, 0.5),
     "model.hidden_sizes": ({}, [8, 8]),
     "model.activation": ({}, "relu"),
     "model.shared": ({}, True),
@@ -78,7 +112,7 @@ CHANGES_TRAINING = {
 }
 # what the others do is tested below, one by one
 HAS_ITS_OWN_TEST = {
-    "env.workers", "env.allow_import", "model.body",
+    "env.workers", "env.allow_import", "env.life_loss", "ppo.accumulate",
     "run.name", "run.root", "run.device", "run.threads", "run.tensorboard",
     # in tests/runs/test_resume.py
     "run.checkpoint_every", "run.keep_last", "run.keep_every", "run.best_by", "run.eval_every", "run.eval_episodes",
