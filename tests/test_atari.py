@@ -92,6 +92,28 @@ def envs_seed(run_seed: int) -> int:
     return atari.episode_seed(run_seed, 0, 0)
 
 
+def test_a_lost_life_beside_a_game_that_ends(monkeypatch):
+    """ale_py's `final_obs` is right where a game ended and an older picture where only a life was lost."""
+    envs = made(life_loss=True)
+    envs.reset(1)
+    raw = envs._envs
+    obs, old = np.full((2, 4, 84, 84), 7, np.uint8), np.full((2, 4, 84, 84), 9, np.uint8)
+    infos = {"frame_number": np.array([900, 950]), "episode_frame_number": np.array([5, 950 - envs._begun[1]])}
+    both, neither = np.array([True, True]), np.array([False, False])
+    monkeypatch.setattr(raw, "step", lambda _: (obs, np.zeros(2, np.int32), both, neither, {**infos, "final_obs": old}))
+    step = envs.step(torch.zeros(2))
+    assert envs.episode_done.tolist() == [True, False]
+    assert [int(one.unique()) for one in step.final_obs] == [9, 7]
+    assert [int(one.unique()) for one in step.obs] == [7, 7]
+    monkeypatch.setattr(raw, "step", lambda _: (obs, np.zeros(2, np.int32), neither, neither, {**infos, **ANEW}))
+    with pytest.raises(EnvError, match="game 0 began anew without having ended"):
+        envs.step(torch.zeros(2))
+    envs.close()
+
+
+ANEW = {"frame_number": np.array([990, 954])}
+
+
 def test_three_lives_are_one_game():
     """A3: five lives of Breakout are five endings for learning and one finished game with one return."""
     envs = made(life_loss=True, num_envs=1)

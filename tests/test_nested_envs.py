@@ -117,6 +117,9 @@ def test_replay_goes_through_a_checkpoint(tmp_path: Path):
     saved = {"model": {}, "optimizer": {}, "envs": envs.state_dict()}
     path = save_checkpoint(tmp_path, 5, saved)
     other.load_state_dict(load_checkpoint(path)["envs"])
+    again = other.state_dict()  # a run can be cut off twice, also where environments write into their actions
+    assert [flat(rows) for rows in again["actions"]] == [flat(rows) for rows in saved["envs"]["actions"]]
+    assert again["episode"].tolist() == saved["envs"]["episode"].tolist()
     assert flat(history(envs, 9, None, 5)) == flat(history(other, 9, None, 5))
     broken = envs.state_dict()
     broken["obs"]["self/gear"] += 1
