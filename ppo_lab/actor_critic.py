@@ -170,7 +170,9 @@ class ActorCritic(nn.Module):
     def _takes_mask(self, keys: dict[str, Space]) -> bool:
         size = self.actor_head.mask_size
         if MASK_KEY in keys and keys[MASK_KEY].shape != (size,):
-            raise EnvError(f"{MASK_KEY!r} of the observation has shape {keys[MASK_KEY].shape}; the actions take ({size},)")
+            raise EnvError(
+                f"{MASK_KEY!r} of the observation has shape {keys[MASK_KEY].shape}; the actions take ({size},)"
+            )
         return MASK_KEY in keys
 
     def _mask(self, obs: Tree) -> Tensor | None:

@@ -143,8 +143,16 @@ def test_it_changes_what_is_learned(key):
 
 
 def test_only_the_known_bodies_can_be_asked_for():
-    with pytest.raises(ConfigError, match=r"model.body: .*'mlp'"):
-        override(Config(), {"model.body": "cnn"})
+    with pytest.raises(ConfigError, match=r"model.body: no body 'mlq'; did you mean 'mlp'\?; known: mlp, cnn"):
+        Trainer(override(override(Config(), BASE), {"model.body": "mlq"}))
+
+
+def test_a_minibatch_in_parts_is_the_minibatch():
+    for update, again in zip(
+        *(Trainer(override(override(Config(), BASE), {"ppo.accumulate": n})) for n in (1, 3)), strict=False
+    ):
+        for key in ("loss/policy", "loss/value", "update/grad_norm"):
+            assert update.metrics[key] == pytest.approx(again.metrics[key], rel=1e-3, abs=1e-5)
 
 
 def test_workers_step_in_other_processes():
