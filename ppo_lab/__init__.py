@@ -46,8 +46,8 @@ _HOMES = {  # public name -> its module, grouped like a table of contents
     # train
     "Trainer": "trainer", "Update": "trainer",
     # the algorithm, piece by piece
-    "ActorCritic": "actor_critic", "register_body": "networks", "collect": "rollout", "gae": "advantages", "ppo_loss": "losses",
-    "minibatches": "batches", "explained_variance": "advantages",
+    "ActorCritic": "actor_critic", "register_body": "networks", "collect": "rollout", "gae": "advantages",
+    "ppo_loss": "losses", "minibatches": "batches", "explained_variance": "advantages",
     # use and judge what was learned
     "Policy": "export", "load_policy": "export",
     "evaluate": "evaluation", "Evaluation": "evaluation", "statistics": "evaluation",

@@ -148,11 +148,10 @@ def test_only_the_known_bodies_can_be_asked_for():
 
 
 def test_a_minibatch_in_parts_is_the_minibatch():
-    for update, again in zip(
-        *(Trainer(override(override(Config(), BASE), {"ppo.accumulate": n})) for n in (1, 3)), strict=False
-    ):
+    whole, parts = (Trainer(override(override(Config(), BASE), {"ppo.accumulate": n})) for n in (1, 3))
+    for one, other in zip(whole, parts, strict=True):
         for key in ("loss/policy", "loss/value", "update/grad_norm"):
-            assert update.metrics[key] == pytest.approx(again.metrics[key], rel=1e-3, abs=1e-5)
+            assert one.metrics[key] == pytest.approx(other.metrics[key], rel=1e-3, abs=1e-5)
 
 
 def test_workers_step_in_other_processes():
