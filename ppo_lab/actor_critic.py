@@ -122,18 +122,21 @@ class ActorCritic(nn.Module):
         """The policy's action as the environment takes it: mapped into the Box, counted from Discrete.start."""
         return self.actor_head.to_env(action)
 
-    def refresh_statistics(self, obs: Tree, valid: Tensor) -> None:
+    def refresh_statistics(self, obs: Tree, valid: Tensor | None = None) -> None:
         """Take what the policy saw in a finished update into the normaliser, for the next rollout.
 
-        obs: (T or more, N, *obs), of which the first T rows count where valid (T, N).
+        obs: (M, *obs); with valid (T, N) bool it is (T or more, N, *obs), and those rows count.
         """
         if self.normalizes:
-            self.features.refresh(apply(lambda rows: rows[: len(valid)][valid], obs))
+            seen = obs if valid is None else apply(lambda rows: rows[: len(valid)][valid], obs)
+            self.features.refresh(seen)
 
     def describe(self) -> str:
         """The pieces with the number of their parameters, in one line."""
         pieces = {"actor": (self.actor_body, self.actor_core, self.actor_head)}
-        pieces["critic"] = (self.critic_head,) if self.shared else (self.critic_body, self.critic_core, self.critic_head)
+        pieces["critic"] = (
+            (self.critic_head,) if self.shared else (self.critic_body, self.critic_core, self.critic_head)
+        )
         counts = {name: sum(count_parameters(p) for p in parts if p is not None) for name, parts in pieces.items()}
         shared = ", body shared" if self.shared else ""
         return f"{sum(counts.values()):,} parameters (actor {counts['actor']:,}, critic {counts['critic']:,}{shared})"
