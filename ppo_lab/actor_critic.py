@@ -14,7 +14,7 @@ from ppo_lab.config import ModelConfig
 from ppo_lab.distributions import Distribution, make_head
 from ppo_lab.errors import ConfigError, EnvError
 from ppo_lab.flat_spaces import MASK_KEY, leaf_spaces
-from ppo_lab.networks import count_parameters, make_body, make_input, width
+from ppo_lab.networks import make_body, make_input, width
 from ppo_lab.networks.cores import Core, make_core, run
 from ppo_lab.networks.normalization import ObsNormalizer
 from ppo_lab.networks.value_head import ValueHead
@@ -133,13 +133,9 @@ class ActorCritic(nn.Module):
 
     def describe(self) -> str:
         """The pieces with the number of their parameters, in one line."""
-        pieces = {"actor": (self.actor_body, self.actor_core, self.actor_head)}
-        pieces["critic"] = (
-            (self.critic_head,) if self.shared else (self.critic_body, self.critic_core, self.critic_head)
-        )
-        counts = {name: sum(count_parameters(p) for p in parts if p is not None) for name, parts in pieces.items()}
+        actor, critic = (sum(parameter.numel() for parameter in group) for group in self.parameter_groups())
         shared = ", body shared" if self.shared else ""
-        return f"{sum(counts.values()):,} parameters (actor {counts['actor']:,}, critic {counts['critic']:,}{shared})"
+        return f"{actor + critic:,} parameters (actor {actor:,}, critic {critic:,}{shared})"
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Parameters of the actor (with a shared body) and of the critic, each once, in a fixed order."""
