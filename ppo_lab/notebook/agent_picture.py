@@ -8,12 +8,14 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from ppo_lab.notebook.plots.canvas import BLUE, TEXT, VERMILLION, number
+from ppo_lab.notebook.plots.intention import Intention, Number, count, numbers_of
 
 SCENE = (400, 300)  # pixels: what the frame of the environment is fitted into
 PANEL = 296  # pixels: width of what stands beside it
@@ -29,19 +31,10 @@ FAINT = (*ImageColor.getrgb(TEXT), 70)
 
 
 class Thought(NamedTuple):
-    """What a policy made of one observation. Actions are in the environment's units.
-
-    A discrete action has `probabilities`; a continuous one has `mean`, `std`, `low` and `high`, bounds may be infinite.
-    """
+    """What a policy made of one observation."""
 
     value: float  # V(s)
-    action: np.ndarray  # (A,) as taken; (1,) int for a discrete one
-    probabilities: np.ndarray | None = None  # (n,)
-    first: int = 0  # the number of the first discrete action
-    mean: np.ndarray | None = None  # (A,)
-    std: np.ndarray | None = None  # (A,)
-    low: np.ndarray | None = None  # (A,)
-    high: np.ndarray | None = None  # (A,)
+    parts: tuple[Intention, ...]  # what it would do; `taken` as the environment got it
 
 
 def scene_of(frame: Image.Image, size: tuple[int, int] = SCENE) -> Image.Image:
@@ -53,8 +46,13 @@ def scene_of(frame: Image.Image, size: tuple[int, int] = SCENE) -> Image.Image:
     return frame.resize(fitted, Image.Resampling.BILINEAR)
 
 
-def scene_of_state(observations: np.ndarray, components: int, size: tuple[int, int] = SCENE) -> Image.Image:
-    """In place of a frame: how the observation went. observations: (steps, shown) of `components` in all."""
+def scene_of_state(
+    observations: np.ndarray, components: int, size: tuple[int, int] = SCENE, names: Sequence[str] = ()
+) -> Image.Image:
+    """In place of a frame: how the observation went.
+
+    observations: (steps, shown) of `components` in all. names: of those shown; none: obs[0], obs[1], ...
+    """
     image, draw = _empty(size)
     shown = observations[:, :MOST_COMPONENTS]
     some = f", {shown.shape[1]} of {components} numbers" if components > shown.shape[1] else ""
@@ -62,7 +60,7 @@ def scene_of_state(observations: np.ndarray, components: int, size: tuple[int, i
     height = min(60, (size[1] - 22) // max(1, shown.shape[1]))
     for i in range(shown.shape[1]):
         top = 22 + i * height
-        draw.text((0, top + height // 2), f"obs[{i}]", TEXT, _font(12), anchor="lm")
+        _name(draw, (0, top + height // 2), names[i] if names else f"obs[{i}]", LABEL - 4)
         _line(image, (LABEL, top + 3), (size[0] - LABEL - 62, height - 6), shown[:, i])
         draw.text((size[0], top + height // 2), number(float(shown[-1, i]), 3), TEXT, _font(12), anchor="rm")
     return image
@@ -84,12 +82,16 @@ def compose(
     draw.text((left, 18), note, TEXT, _font(11))
     _title(draw, 40, "What it expects", f"V(s) = {number(thought.value, 3)}", left)
     _line(image, (left, 60), SPARK, np.asarray(values), ends=True)
-    if thought.probabilities is not None:
-        _title(draw, 120, "What it would do", "probability; dot: taken", left)
-        _probabilities(image, draw, left, 140, thought)
+    shown = numbers_of(thought.parts, MOST_DIMS)
+    _title(draw, 120, "What it would do", _legend(shown), left)
+    if _alone(thought):
+        _probabilities(image, draw, left, 140, shown[0])
     else:
-        _title(draw, 120, "What it would do", "mean ± std; dot: taken", left)
-        _intervals(image, draw, left, 140, thought)
+        for row, one in enumerate(shown):
+            (_strip if one.probabilities is not None else _interval)(image, draw, left, 140 + row * WIDE_ROW, one)
+        if count(thought.parts) > len(shown):
+            place = (left + 12, 140 + MOST_DIMS * WIDE_ROW + ROW // 2)
+            draw.text(place, f"and {count(thought.parts) - len(shown)} more numbers", TEXT, _font(12), anchor="lm")
     return image
 
 
@@ -107,18 +109,28 @@ def placeholder(text: str) -> bytes:
     return to_png(image)
 
 
+def _alone(thought: Thought) -> bool:
+    """The action is one choice, and each of its probabilities has room for a bar of its own."""
+    return count(thought.parts) == 1 and thought.parts[0].probabilities is not None
+
+
+def _legend(shown: Sequence[Number]) -> str:
+    kinds = {one.probabilities is not None: None for one in shown}
+    return ", ".join("probability" if chances else "mean ± std" for chances in kinds) + "; dot: taken"
+
+
 def _actions_height(thought: Thought) -> int:
-    if thought.probabilities is not None:
-        rows, more = min(len(thought.probabilities), MOST_ACTIONS), len(thought.probabilities) > MOST_ACTIONS
-        return 12 + ROW * (rows + more)
-    rows, more = min(len(thought.action), MOST_DIMS), len(thought.action) > MOST_DIMS
-    return 12 + WIDE_ROW * rows + ROW * more
+    if _alone(thought):
+        size = thought.parts[0].sizes[0]
+        return 12 + ROW * (min(size, MOST_ACTIONS) + (size > MOST_ACTIONS))
+    size = count(thought.parts)
+    return 12 + WIDE_ROW * min(size, MOST_DIMS) + ROW * (size > MOST_DIMS)
 
 
-def _probabilities(image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, thought: Thought) -> None:
+def _probabilities(image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, one: Number) -> None:
     """A bar for each action; beyond MOST_ACTIONS the most likely ones, and the one taken."""
-    assert thought.probabilities is not None
-    chances, taken = thought.probabilities, int(thought.action[0]) - thought.first
+    assert one.probabilities is not None
+    chances, taken = one.probabilities, int(one.taken) - one.first
     shown = np.arange(len(chances))
     if len(chances) > MOST_ACTIONS:
         shown = np.argsort(-chances, kind="stable")[:MOST_ACTIONS]
@@ -126,7 +138,7 @@ def _probabilities(image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top
             shown[-1] = taken
     for row, action in enumerate(shown.tolist()):
         middle, chance = top + row * ROW + ROW // 2, float(chances[action])
-        draw.text((left + 12, middle), f"action {action + thought.first}", TEXT, _font(12), anchor="lm")
+        draw.text((left + 12, middle), f"action {action + one.first}", TEXT, _font(12), anchor="lm")
         begin = left + LABEL + 4
         draw.rectangle((begin, middle - 5, begin + BAR, middle + 5), fill=FAINT)
         if round(chance * BAR):
@@ -139,39 +151,53 @@ def _probabilities(image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top
         draw.text((left + 12, top + MOST_ACTIONS * ROW + ROW // 2), rest, TEXT, _font(12), anchor="lm")
 
 
-def _intervals(image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, thought: Thought) -> None:
-    """Mean +- std between the bounds, for each number of the action."""
-    assert thought.mean is not None
-    assert thought.std is not None
+def _strip(image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, one: Number) -> None:
+    """The probabilities of one choice of several, side by side in one bar; the dot is on the one taken."""
+    assert one.probabilities is not None
+    begin, middle, taken = left + LABEL + 4, top + 9, int(one.taken) - one.first
+    _name(draw, (left + 12, middle), one.name, LABEL - 12)
+    edges = begin + np.concatenate([[0.0], one.probabilities.cumsum()]) * BAR  # (n + 1,)
+    free = begin  # the next number may stand from here
+    for i, (a, b) in enumerate(pairwise(edges.round().astype(int).tolist())):
+        if a == b:
+            continue
+        draw.rectangle((a, middle - 5, b - 1, middle + 5), fill=FAINT if i % 2 else BLUE)
+        text, center = str(i + one.first), (a + b) // 2
+        half = draw.textlength(text, _font(10)) / 2
+        if center - half >= free and center + half <= begin + BAR:
+            draw.text((center, middle + 6), text, TEXT, _font(10), anchor="ma")
+            free = center + half + 4
+    _dot(image, round((edges[taken] + edges[taken + 1]) / 2), middle)
+    draw.text((left + PANEL, middle), str(int(one.taken)), TEXT, _font(12), anchor="rm")
+
+
+def _interval(image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, one: Number) -> None:
+    """Mean +- std between the bounds, of one number of the action."""
+    assert one.mean is not None
+    assert one.std is not None
     begin, end = left + LABEL + 4, left + LABEL + 4 + BAR
-    for i in range(min(len(thought.action), MOST_DIMS)):
-        middle, (low, high) = top + i * WIDE_ROW + 9, _range(thought, i)
-        mean, std, taken = (float(part[i]) for part in (thought.mean, thought.std, thought.action))
-        ends = np.clip([mean - std, mean + std, mean, taken], low, high)
-        a, b, at, dot = (begin + (ends - low) / (high - low) * BAR).tolist()
-        draw.text((left + 12, middle), f"action {i}", TEXT, _font(12), anchor="lm")
-        draw.line((begin, middle, end, middle), fill=FAINT, width=1)
-        for edge in (begin, end):
-            draw.line((edge, middle - 4, edge, middle + 4), fill=TEXT, width=1)
-        draw.rectangle((a, middle - 4, b, middle + 4), fill=BLUE)
-        draw.line((at, middle - 7, at, middle + 7), fill=TEXT, width=2)
-        _dot(image, round(dot), middle)
-        draw.text((begin, middle + 6), number(low), TEXT, _font(10), anchor="ma")
-        draw.text((end, middle + 6), number(high), TEXT, _font(10), anchor="ma")
-        draw.text((left + PANEL, middle), number(taken), TEXT, _font(12), anchor="rm")
-    if len(thought.action) > MOST_DIMS:
-        place = (left + 12, top + MOST_DIMS * WIDE_ROW + ROW // 2)
-        draw.text(place, f"and {len(thought.action) - MOST_DIMS} more numbers", TEXT, _font(12), anchor="lm")
+    middle, (low, high) = top + 9, _range(one)
+    mean, std, taken = float(one.mean), float(one.std), float(one.taken)
+    ends = np.clip([mean - std, mean + std, mean, taken], low, high)
+    a, b, at, dot = (begin + (ends - low) / (high - low) * BAR).tolist()
+    _name(draw, (left + 12, middle), one.name, LABEL - 12)
+    draw.line((begin, middle, end, middle), fill=FAINT, width=1)
+    for edge in (begin, end):
+        draw.line((edge, middle - 4, edge, middle + 4), fill=TEXT, width=1)
+    draw.rectangle((a, middle - 4, b, middle + 4), fill=BLUE)
+    draw.line((at, middle - 7, at, middle + 7), fill=TEXT, width=2)
+    _dot(image, round(dot), middle)
+    draw.text((begin, middle + 6), number(low), TEXT, _font(10), anchor="ma")
+    draw.text((end, middle + 6), number(high), TEXT, _font(10), anchor="ma")
+    draw.text((left + PANEL, middle), number(taken), TEXT, _font(12), anchor="rm")
 
 
-def _range(thought: Thought, i: int) -> tuple[float, float]:
-    """The bounds of one number of the action; where there are none, the power of two that holds what is drawn."""
-    assert thought.mean is not None
-    assert thought.std is not None
-    assert thought.low is not None
-    assert thought.high is not None
-    reach = max(abs(float(thought.mean[i])) + 2 * float(thought.std[i]), abs(float(thought.action[i])), 1e-3)
-    low, high, wide = float(thought.low[i]), float(thought.high[i]), 2.0 ** np.ceil(np.log2(reach))
+def _range(one: Number) -> tuple[float, float]:
+    """The bounds of a number; where there are none, the power of two that holds what is drawn."""
+    assert one.mean is not None
+    assert one.std is not None
+    reach = max(abs(float(one.mean)) + 2 * float(one.std), abs(float(one.taken)), 1e-3)
+    low, high, wide = one.low, one.high, 2.0 ** np.ceil(np.log2(reach))
     low = low if np.isfinite(low) else min(-wide, high - 1.0)
     high = high if np.isfinite(high) else max(wide, low + 1.0)
     return low, max(high, low + 1e-6)
@@ -200,6 +226,15 @@ def _line(
         draw = ImageDraw.Draw(image)
         draw.text((corner[0] + width + 50, corner[1]), number(high, 3), TEXT, _font(10), anchor="ra")
         draw.text((corner[0] + width + 50, corner[1] + height), number(low, 3), TEXT, _font(10), anchor="rd")
+
+
+def _name(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int) -> None:
+    """A name left of its row, its middle cut out where it is wider than there is room."""
+    shown, keep = text, len(text)
+    while keep > 2 and draw.textlength(shown, _font(12)) > width:
+        keep -= 1
+        shown = f"{text[: keep // 2]}…{text[len(text) - (keep - keep // 2) :]}"
+    draw.text(place, shown, TEXT, _font(12), anchor="lm")
 
 
 def _title(draw: ImageDraw.ImageDraw, top: int, title: str, detail: str, left: int = 0) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from ppo_lab.evaluation.evaluate import Acting
 from ppo_lab.notebook.agent_picture import EDGE, PANEL, SCENE, Thought, compose
 from ppo_lab.notebook.film import Film, Mp4, check_file, write_png
 from ppo_lab.notebook.player import Course, Player
-from ppo_lab.notebook.plots.canvas import TEXT, number, style, to_png
+from ppo_lab.notebook.plots.canvas import TEXT, number, short, style, to_png
 from ppo_lab.notebook.static import as_bundle
 
 WIDTH = 300  # pixels, about
@@ -71,7 +71,9 @@ def show_episode(
         raise ConfigError(f"max_steps: at least 1, got {max_steps}")
     path = check_file(file) if file is not None else None
     with ExitStack() as undo:
-        player = Player(settings, seed, torch.device(getattr(policy, "device", "cpu")))
+        player = Player(
+            env if isinstance(env, Config) else settings, seed, torch.device(getattr(policy, "device", "cpu"))
+        )
         undo.callback(player.close)
         video = None
         if path is not None and path.suffix.lower() == ".mp4":
@@ -80,7 +82,7 @@ def show_episode(
         course = camera.shoot_episode(policy, deterministic, max_steps)
         if video is not None and not camera.shot:
             raise ConfigError(f"file: {settings.id} cannot be drawn ({player.no_picture}): .mp4 needs thoughts=True")
-    png = camera.film.png() if camera.shot else _state_plot(course)
+    png = camera.film.png() if camera.shot else _state_plot(course, player.names)
     if path is not None and video is None:
         write_png(path, png)
     how = f"cut off after {max_steps} steps"
@@ -147,15 +149,15 @@ def _settings(env: str | EnvConfig | Config) -> EnvConfig:
     return env
 
 
-def _state_plot(course: Course) -> bytes:
+def _state_plot(course: Course, names: Sequence[str]) -> bytes:
     """Observation and reward over the steps of an episode, as static PNG."""
     figure = Figure(figsize=(8.0, 2.6), facecolor="none")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
     figure.subplots_adjust(left=0.08, right=0.98, top=0.88, bottom=0.18, wspace=0.25)
     values: Any = np.stack(course.observations)  # (steps, components)
-    for component in range(values.shape[1]):
-        left.plot(values[:, component], linewidth=1.2, label=f"obs[{component}]")
+    for component, name in enumerate(names):
+        left.plot(values[:, component], linewidth=1.2, label=short(name))
     right.plot(course.rewards, linewidth=1.2)
     left.legend(fontsize=7, frameon=False, labelcolor=TEXT, ncols=2)
     for ax, title, unit in ((left, "What it saw", "observation"), (right, "What it got", "reward")):

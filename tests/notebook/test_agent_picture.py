@@ -18,6 +18,7 @@ from ppo_lab.notebook.agent_picture import (
     to_png,
 )
 from ppo_lab.notebook.plots.canvas import BLUE, VERMILLION
+from ppo_lab.notebook.plots.intention import Intention, numbers_of
 
 SMALL = Image.new("RGB", (40, 30), "white")
 LEFT = SMALL.width + agent_picture.GAP  # of the column of thoughts
@@ -45,14 +46,14 @@ def marked(pixels, rows, height=ROW):
 
 
 def discrete(chances, taken=0, first=0):
-    return Thought(1.0, np.array([taken + first]), np.asarray(chances), first=first)
+    return Thought(1.0, (Intention(np.array([taken + first]), np.asarray(chances)[None], [first], [len(chances)]),))
 
 
 def continuous(mean, std, taken, low=-1.0, high=1.0):
     parts = (np.atleast_1d(np.asarray(part, dtype=float)) for part in (taken, mean, std))
     action, mean, std = parts
     ends = np.full(len(action), low), np.full(len(action), high)
-    return Thought(1.0, action, mean=mean, std=std, low=ends[0], high=ends[1])
+    return Thought(1.0, (Intention(action, mean=mean, std=std, low=ends[0], high=ends[1]),))
 
 
 @pytest.mark.parametrize("size", [(600, 400), (500, 500), (1000, 100), (100, 1000), (400, 300)])
@@ -134,7 +135,7 @@ def test_an_interval_ends_at_the_bounds():
 def test_without_bounds_the_axis_holds_what_is_drawn(low, high, taken):
     taken = float(np.clip(taken, low, high))
     thought = continuous(mean=min(max(0.3, low), high), std=2.0, taken=taken, low=low, high=high)
-    begin, end = agent_picture._range(thought, 0)
+    begin, end = agent_picture._range(numbers_of(thought.parts, 1)[0])
     assert np.isfinite([begin, end]).all()
     assert begin < end
     assert begin <= taken <= end

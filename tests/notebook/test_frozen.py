@@ -10,6 +10,7 @@ from ppo_lab.errors import LabError
 from ppo_lab.events import AdvantagesEstimated, MinibatchStepped, RolloutCollected, Update
 from ppo_lab.losses import clipped_surrogate
 from ppo_lab.notebook.frozen import freeze
+from ppo_lab.trees import leaves
 from tests.notebook.fakes import trainer as small_trainer
 
 KINDS = {
@@ -49,7 +50,10 @@ def until(events, kind):
 
 def whole(frozen):
     """Every number in it."""
-    return [getattr(frozen.rollout, field.name).clone() for field in fields(frozen.rollout)] + [frozen.reward.clone()]
+    parts = [getattr(frozen.rollout, field.name) for field in fields(frozen.rollout)]
+    return [tensor.clone() for part in parts if not isinstance(part, int) for tensor in leaves(part)] + [
+        frozen.reward.clone()
+    ]
 
 
 def test_advantages_are_the_trainers_bit_for_bit(trainer):

@@ -213,12 +213,13 @@ def test_a_thought_is_what_the_policy_does(env_id, deterministic):
     action, _ = ours.act(obs, None, starts, deterministic=deterministic, generator=rngs[0])
     same, _, thought = think(ours.model, obs, None, starts, deterministic, rngs[1])
     assert torch.equal(action, same)
-    np.testing.assert_array_equal(thought.action, action.numpy().reshape(-1))
+    (part,) = thought.parts
+    np.testing.assert_array_equal(part.taken, action.numpy().reshape(-1))
     assert thought.value == float(ours.value(obs)[0])
-    if thought.probabilities is not None:
-        assert thought.probabilities.sum() == pytest.approx(1.0, abs=1e-6)
+    if part.probabilities is not None:
+        assert part.probabilities.sum() == pytest.approx(1.0, abs=1e-6)
         if deterministic:
-            assert thought.probabilities.argmax() == thought.action[0]
+            assert part.probabilities[0].argmax() == part.taken[0]
 
 
 def test_a_continuous_thought_is_in_the_units_of_the_environment():
@@ -228,10 +229,11 @@ def test_a_continuous_thought_is_in_the_units_of_the_environment():
         ours.model.actor_head.log_std.fill_(-3.0)  # narrow: no action leaves the Box
     actions = [ours.act(obs, None, starts, deterministic=False, generator=rng)[0].item() for _ in range(4000)]
     _, _, thought = think(ours.model, obs, None, starts, True, rng)
-    assert thought.mean[0] == pytest.approx(np.mean(actions), abs=0.01)
-    assert thought.std[0] == pytest.approx(np.std(actions), rel=0.05)
-    assert thought.mean[0] == pytest.approx(thought.action[0], abs=1e-6)
-    assert (thought.low[0], thought.high[0]) == (-2.0, 2.0)
+    (part,) = thought.parts
+    assert part.mean[0] == pytest.approx(np.mean(actions), abs=0.01)
+    assert part.std[0] == pytest.approx(np.std(actions), rel=0.05)
+    assert part.mean[0] == pytest.approx(part.taken[0], abs=1e-6)
+    assert (part.low[0], part.high[0]) == (-2.0, 2.0)
 
 
 def test_who_has_no_thoughts_is_told_so():

@@ -13,6 +13,7 @@ from ppo_lab.notebook.plots import inside_figure, to_png
 from ppo_lab.notebook.plots.canvas import BLUE, OCHRE, TEXT, VERMILLION
 from ppo_lab.notebook.plots.course import MOST_ACTIONS, MOST_STEPS
 from ppo_lab.notebook.plots.inside import no_gradient
+from ppo_lab.notebook.plots.intention import Intention
 from tests.notebook.plots import layout
 
 
@@ -32,19 +33,28 @@ def last(S=300, T=40, n=3, A=0, spread=0.1, **fields):
         "advantage": advantage,
         "value": (returns + rng.normal(0, 15, S)).astype(np.float32),
         "returns": returns,
-        "action": mean + rng.normal(0, 0.4, mean.shape) if A else rng.integers(0, n, T),
         "done": np.arange(T) % 17 == 16,
-        "probabilities": None if A else odds / odds.sum(-1, keepdims=True),
-        "mean": mean if A else None,
-        "std": np.full(mean.shape, 0.4) if A else None,
         **fields,
     }
+    if A:
+        taken, ends = mean + rng.normal(0, 0.4, mean.shape), np.full(A, 1.0)
+        mean, std = known.pop("mean", mean), known.pop("std", np.full(mean.shape, 0.4))
+        part = Intention(taken, mean=mean, std=std, low=-ends, high=ends)
+    else:
+        part = choices(known.pop("probabilities", odds / odds.sum(-1, keepdims=True))[:, None], [0], [n])
+    known.setdefault("parts", (part,))
     with np.errstate(all="ignore"):
         known.setdefault("clipped", np.abs(known["ratio"] - 1) > known["clip_coef"])
         wide = np.asarray(known["advantage"], dtype=float)
         normalized = (wide - wide.mean()) / (wide.std() or 1.0) if S else wide
     never = known["normalize_advantage"] == "never"
     return LastUpdate(**{"normalized": known["advantage"] if never else normalized, **known})
+
+
+def choices(probabilities, first, sizes, key=""):
+    """What a policy chose that finds them equally likely; probabilities (T, k, n)."""
+    taken = np.random.default_rng(0).integers(0, sizes, (len(probabilities), len(sizes))) + first
+    return Intention(taken, probabilities, first, sizes, key=key)
 
 
 def broken(size):
