@@ -139,19 +139,11 @@ def _course(model: ActorCritic, rollout: Rollout) -> tuple[Intention, ...]:
     distribution = model.distribution(batch.obs, batch.memory, batch.starts)
     parts = intentions(model.actor_head, distribution, batch.action, drawn=True)
 
-    def in_time(array: np.ndarray | None) -> np.ndarray | None:
+    def in_time(rows: np.ndarray) -> np.ndarray:
         """(L, chunks, *x) -> (T, *x), without what fills up the last chunk."""
-        return None if array is None else array.swapaxes(0, 1).reshape(-1, *array.shape[2:])[:T]
+        return rows.swapaxes(0, 1).reshape(-1, *rows.shape[2:])[:T]
 
-    return tuple(
-        part._replace(
-            taken=part.taken.swapaxes(0, 1).reshape(-1, part.taken.shape[-1])[:T],
-            probabilities=in_time(part.probabilities),
-            mean=in_time(part.mean),
-            std=in_time(part.std),
-        )
-        for part in parts
-    )
+    return tuple(part.map(in_time) for part in parts)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -19,12 +19,10 @@ from ppo_lab.errors import ConfigError
 from ppo_lab.evaluation.evaluate import Acting
 from ppo_lab.notebook.agent_picture import MOST_COMPONENTS, Thought, scene_of, scene_of_state
 from ppo_lab.notebook.intentions import intentions
-from ppo_lab.notebook.plots.intention import Intention
 from ppo_lab.notebook.stage import Sight, make_stage
 from ppo_lab.trees import Tree, apply
 
 MOST_POINTS = 400  # of an observation's course that a scene shows
-ROWS = ("taken", "probabilities", "mean", "std")  # of an Intention: what has a row for each observation
 
 # pygame is one global: closing an environment shuts it down for all others, also for one that another thread draws
 _drawing = threading.RLock()
@@ -171,10 +169,4 @@ def think(
     distribution, memory = model.step(obs, memory, starts)
     chosen = distribution.mode() if deterministic else distribution.sample(generator)  # (1, *action)
     parts = intentions(model.actor_head, distribution, chosen)
-    return model.to_env(chosen), memory, Thought(value, tuple(_first_row(part) for part in parts))
-
-
-def _first_row(part: Intention) -> Intention:
-    """Of a batch of one: without the batch."""
-    rows = {name: None if array is None else array[0] for name, array in part._asdict().items() if name in ROWS}
-    return part._replace(**rows)
+    return model.to_env(chosen), memory, Thought(value, tuple(part.map(lambda rows: rows[0]) for part in parts))

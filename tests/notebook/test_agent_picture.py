@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from ppo_lab.notebook import agent_picture
+from ppo_lab.notebook import action_picture, agent_picture
+from ppo_lab.notebook.action_picture import BAR, LABEL, ROW, WIDE_ROW
 from ppo_lab.notebook.agent_picture import (
-    BAR,
-    LABEL,
-    ROW,
     SCENE,
-    WIDE_ROW,
     Thought,
     compose,
     scene_of,
@@ -83,7 +80,7 @@ def test_lines_and_letters_fade_without_a_fringe():
     pixels = picture(discrete([0.4, 0.6]), values=np.random.default_rng(0).normal(size=100))
     edges = pixels[(pixels[..., 3] > 0) & (pixels[..., 3] < 255)]
     assert len(edges) > 500
-    inks = np.array([ImageColor.getrgb(ink) for ink in (agent_picture.TEXT, BLUE, VERMILLION)])
+    inks = np.array([ImageColor.getrgb(ink) for ink in (action_picture.TEXT, BLUE, VERMILLION)])
     assert (edges[:, :3] >= inks.min(axis=0) - 3).all()
     assert (edges[:, :3] <= inks.max(axis=0) + 3).all()
     assert edges[:, :3].sum(axis=1).min() >= inks.sum(axis=1).min() - 6
@@ -135,7 +132,7 @@ def test_an_interval_ends_at_the_bounds():
 def test_without_bounds_the_axis_holds_what_is_drawn(low, high, taken):
     taken = float(np.clip(taken, low, high))
     thought = continuous(mean=min(max(0.3, low), high), std=2.0, taken=taken, low=low, high=high)
-    begin, end = agent_picture._range(numbers_of(thought.parts, 1)[0])
+    begin, end = action_picture._range(numbers_of(thought.parts, 1)[0])
     assert np.isfinite([begin, end]).all()
     assert begin < end
     assert begin <= taken <= end

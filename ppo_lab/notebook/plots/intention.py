@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,13 @@ class Intention(NamedTuple):
     low: np.ndarray | None = None  # (k,)
     high: np.ndarray | None = None  # (k,)
     key: str = ""  # of a Dict; "" where the action is one space
+
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> Intention:
+        """function(rows) of every array that has rows for the batch."""
+        chances, mean, std = (
+            None if rows is None else function(rows) for rows in (self.probabilities, self.mean, self.std)
+        )
+        return self._replace(taken=function(self.taken), probabilities=chances, mean=mean, std=std)
 
 
 class Number(NamedTuple):
