@@ -65,16 +65,15 @@ def _summary(last: LastUpdate, rows: int) -> str:
     every = numbers_of(last.parts, count(last.parts))
     sure = np.array([_mean(one.probabilities.max(-1)) for one in every if one.probabilities is not None])
     std = np.array([_mean(one.std) for one in every if one.std is not None])
-    words = []
     if len(every) == len(sure) == 1:
-        words = [f"its likeliest action has {percent(sure[0])} on average"]
+        words = f"its likeliest action has {percent(sure[0])} on average"
     elif len(sure):
-        words = [f"the likeliest choices have {percent(_mean(sure))} on average"]
-    if len(std):
-        words += [f"{'numbers' if words else 'actions'} (dots) around the policy's mean, std {number(_mean(std))}"]
+        words = f"the likeliest choices have {percent(_mean(sure))} on average"
+    else:
+        words = f"actions (dots) around the policy's mean, std {number(_mean(std))}"
     which = "" if rows == len(every) else "; the first " if len(last.parts) == 1 else "; "
     kind = "numbers" if len(sure) else "dimensions"
-    return ", ".join(words) + (which and f"{which}{rows} of {len(every)} {kind}")
+    return words + (which and f"{which}{rows} of {len(every)} {kind}")
 
 
 def _choice(row: Number, ax: Axes, first: int, rows: int) -> None:
