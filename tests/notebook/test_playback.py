@@ -526,7 +526,7 @@ def test_a_mask_in_info_is_obeyed():
 
 
 def test_without_pictures_it_shows_the_one_that_the_agent_sees():
-    ours, config = made("picture")
+    _, config = made("picture")
     player = Player(config, seed=1)
     frame = np.asarray(player.frame())
     assert player.no_picture is None

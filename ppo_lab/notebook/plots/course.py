@@ -80,7 +80,7 @@ def _choice(row: Number, ax: Axes, first: int, rows: int) -> None:
     """Probabilities of choices, on top of each other."""
     assert row.probabilities is not None
     known = np.nan_to_num(np.asarray(row.probabilities, dtype=float))
-    most = MOST_ACTIONS // rows if rows > 1 else MOST_ACTIONS
+    most = MOST_ACTIONS if rows == 1 else MOST_ACTIONS // rows - 1  # names that find room beside it
     probabilities, names = _likeliest(known, row.first, most)  # (T, n)
     edges = np.arange(first, len(probabilities) + 1) - 0.5
     tops = probabilities[first:].cumsum(-1)  # (t, n)
