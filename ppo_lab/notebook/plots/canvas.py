@@ -96,10 +96,10 @@ def setting(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else number(value)
 
 
-def short(name: str) -> str:
+def short(name: str, longest: int = LONGEST_NAME) -> str:
     """The name, or its beginning and its end, which is where names of runs differ. A $ would begin a formula."""
-    half = LONGEST_NAME // 2
-    return (name if len(name) <= LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}").replace("$", r"\$")
+    half = longest // 2
+    return (name if len(name) <= longest else f"{name[: half - 1]}…{name[-half:]}").replace("$", r"\$")
 
 
 def blank(ax: Axes) -> None:
