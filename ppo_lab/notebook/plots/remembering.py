@@ -56,7 +56,12 @@ def told_apart(memory: Any, cue: Any) -> np.ndarray:
     return np.array(share)
 
 
-def recall_figure(right: Mapping[str, tuple[Any, Any]], chance: float, xlabel: str = "delay (steps)") -> Figure:
+def recall_figure(
+    right: Mapping[str, tuple[Any, Any]],
+    chance: float,
+    xlabel: str = "delay (steps)",
+    title: str = "How often the answer is right",
+) -> Figure:
     """Share of right answers over how long there was to remember: name -> (delay, share), (delays,) each."""
     figure, (ax,) = panels(1, 1, height=2.6)
     for (name, (delay, share)), color, dashes in zip(right.items(), COLORS, DASHES, strict=False):
@@ -65,7 +70,7 @@ def recall_figure(right: Mapping[str, tuple[Any, Any]], chance: float, xlabel: s
     ax.set_ylim(0.0, 1.06)
     ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, frameon=False, labelcolor=TEXT)
-    label(ax, "How often the answer is right", xlabel, "share of episodes")
+    label(ax, title, xlabel, "share of episodes")
     return figure
 
 

@@ -18,9 +18,9 @@ def views_figure(frame: Any, pixels: Any, entities: Any, present: Any, vector: A
     """One moment of Catch: as people see it, and as the three kinds of observation show it.
 
     frame: (H, W, 3) uint8. pixels: (h, w). entities: (n, 5), x, y and the kind one-hot; present: (n,) bool.
-    vector: (k,).
+    vector: (k,), x of the paddle, x and y of the ball, x of the decoys.
     """
-    figure, (people, grid, scatter, bars) = panels(1, 4, height=2.4)
+    figure, (people, grid, scatter, bars) = panels(1, 4, height=2.6)
     people.imshow(np.asarray(frame))
     _picture(grid, np.asarray(pixels, dtype=float), "Greys_r")
     entities, present = np.asarray(entities, dtype=float), np.asarray(present, dtype=bool)
@@ -34,11 +34,13 @@ def views_figure(frame: Any, pixels: Any, entities: Any, present: Any, vector: A
     vector = np.asarray(vector, dtype=float)
     bars.bar(np.arange(len(vector)), vector, color=np.where(vector < 0, VERMILLION, BLUE), linewidth=0)
     bars.axhline(0.0, color=TEXT, linewidth=0.8)
+    names = ["paddle x", "ball x", "ball y", *(f"decoy {i}" for i in range(1, len(vector) - 2))]
+    bars.set_xticks(range(len(vector)), names[: len(vector)], rotation=60)
     people.set_axis_off()
     label(people, "for people", "")
     label(grid, f"pixels: {np.asarray(pixels).size} numbers", "")
     label(scatter, f"a set: {int(present.sum())} of {len(present)} there", "x", "y")
-    label(bars, f"a vector: {len(vector)} numbers", "number")
+    label(bars, f"a vector: {len(vector)} numbers", "")
     return figure
 
 
@@ -62,7 +64,7 @@ def features_figure(image: Any, layers: Mapping[str, Any], most: int = 8) -> Fig
 def attention_figure(weights: Any, names: Sequence[str]) -> Figure:
     """Who looks at whom, a panel a head: weights (heads, n, n), rows look at columns."""
     weights = np.asarray(weights, dtype=float)
-    figure, axes = panels(1, len(weights), height=2.3, sharey=True)
+    figure, axes = panels(1, len(weights), height=2.7, sharey=True)
     for head, (matrix, ax) in enumerate(zip(weights, axes, strict=True)):
         ax.imshow(matrix, vmin=0.0, vmax=1.0, cmap="Blues")
         for row, column in np.ndindex(matrix.shape):

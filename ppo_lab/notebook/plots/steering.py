@@ -21,6 +21,7 @@ from ppo_lab.notebook.plots.canvas import (
     numbers,
     panels,
     percent,
+    steps_axis,
 )
 
 NEAR = 0.005  # of the width of the Box: this close to a bound counts as at it
@@ -44,7 +45,8 @@ def densities_figure(densities: Mapping[str, tuple[Any, Any]], low: float, high:
             ax.axvline(bound, color=TEXT, linewidth=1.0, linestyle=":")
         ax.set_ylim(0.0, 1.15 * float(np.quantile(density, 0.995)) or 1.0)
         numbers(ax.yaxis)
-        label(ax, f"{name}\narea {whole:.3f}, outside {percent(max(whole - inside, 0.0))}", "action")
+        ax.set_xlim(low - (high - low), high + (high - low))
+        label(ax, f"{name}\narea {whole:.2f}, outside {percent(max(whole - inside, 0.0))}", "action")
     axes[0].set_ylabel("density", color=TEXT, fontsize=8)
     return figure
 
@@ -63,8 +65,8 @@ def bounds_figure(drawn: Mapping[str, Any], taken: Mapping[str, Any], low: float
             above.axvline(bound, color=TEXT, linewidth=1.0, linestyle=":")
         at_bound = (gets < low + NEAR * (high - low)) | (gets > high - NEAR * (high - low))
         below.hist(gets, bins=np.linspace(low, high, 41).tolist(), color=OCHRE, alpha=0.85, linewidth=0)
-        label(above, f"{name}: std {number(float(draws.std()))}", "drawn")
-        label(below, f"{percent(float(at_bound.mean()))} at a bound", "what the environment gets")
+        label(above, f"{name}: std {number(float(draws.std()))}", "drawn (dotted: the bounds)")
+        label(below, f"{percent(float(at_bound.mean()))} within 0.5 % of a bound", "what the environment gets")
         for ax in (above, below):
             ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     top[0].set_ylabel("draws", color=TEXT, fontsize=8)
@@ -74,16 +76,16 @@ def bounds_figure(drawn: Mapping[str, Any], taken: Mapping[str, Any], low: float
 
 
 def explore_figure(action: Mapping[str, Any], place: Mapping[str, Any], goal: float) -> Figure:
-    """How exploring looks, a column a way: name -> (steps,) actions of one agent; (steps, N) where all of them are."""
+    """How exploring looks, a column a way: name -> actions and places of N agents, (steps, N) each."""
     figure, axes = panels(2, len(action), height=3.9, sharey="row")
     top, bottom = axes[: len(action)], axes[len(action) :]
     for (name, actions), above, below in zip(action.items(), top, bottom, strict=True):
         actions, places = np.asarray(actions, dtype=float), np.asarray(place[name], dtype=float)
-        above.plot(actions, color=BLUE, linewidth=0.8)
+        above.plot(actions[:, 0], color=BLUE, linewidth=0.8)
         below.plot(places, color=OCHRE, linewidth=0.7, alpha=0.7)
         below.axhline(goal, color=TEXT, linewidth=1.0, linestyle=":")
         span = float(np.median(np.ptp(places, axis=0)))
-        label(above, f"{name}: std {number(float(actions.std()))}", "step")
+        label(above, f"{name}: std {number(float(actions.std()))} over all cars", "step")
         label(below, f"half of the {places.shape[1]} cars roam over {number(span)} or more", "step")
     top[0].set_ylabel("action of one car", color=TEXT, fontsize=8)
     bottom[0].set_ylabel("place (dotted: the goal)", color=TEXT, fontsize=8)
@@ -108,12 +110,15 @@ def width_figure(std: Mapping[str, Any], angle: Any, speed: Any) -> Figure:
     return figure
 
 
-def entropy_figure(entropy: Mapping[str, tuple[Any, Any]], most: float) -> Figure:
-    """Entropy while training, name -> (env steps, nats), (updates,) each; most: what no policy in the Box exceeds."""
+def entropy_figure(above: Mapping[str, tuple[Any, Any]]) -> Figure:
+    """Entropy while training, name -> (env steps, nats above that of the uniform distribution), (updates,) each."""
     figure, (ax,) = panels(1, 1, height=2.6)
-    for (name, (step, nats)), color, dashes in zip(entropy.items(), COLORS, DASHES, strict=False):
+    ends = [0.0]
+    for (name, (step, nats)), color, dashes in zip(above.items(), COLORS, DASHES, strict=False):
         ax.plot(step, nats, color=color, linestyle=dashes, linewidth=1.8, label=name)
-    ax.axhline(most, color=TEXT, linewidth=1.0, linestyle=":", label="uniform over the Box")
+        ends.append(float(np.asarray(step)[-1]))
+    ax.axhline(0.0, color=TEXT, linewidth=1.0, linestyle=":", label="uniform over the Box")
+    steps_axis(ax, np.array([max(ends)]), None)
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, frameon=False, labelcolor=TEXT)
-    label(ax, "How undecided the policy is", "env steps", "entropy (nats)")
+    label(ax, "Nothing that stays in the Box is above the dotted line", "env steps", "entropy above uniform (nats)")
     return figure
