@@ -1,4 +1,4 @@
-"""Measurements of ppo_lab. A child process of versus_sb3.py and learning.py; see `measurement`."""
+"""Measurements of ppo_lab. A child process of versus_sb3.py and recurrent.py; see `measurement`."""
 
 from __future__ import annotations
 
@@ -6,24 +6,39 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from measurement import Clock, answer
-from settings import GOAL, ROWS, SPEED_OURS, WINDOW
+from settings import GOAL, RECURRENT_OURS, ROWS, SPEED_OURS, WINDOW
 
-from ppo_lab import Config, Trainer, evaluate, override
+from ppo_lab import Config, Trainer, override
+from ppo_lab.networks import count_parameters
 
 
 def speed(env: str, records: bool, seed: int, warm_up: int, updates: int) -> dict[str, Any]:
     """Seconds for `updates` updates after `warm_up` others. records: write metrics.jsonl and TensorBoard's files."""
+    return _timed(SPEED_OURS | {"env.id": env}, records, seed, warm_up, updates)
+
+
+def recurrent(env: str, core: str, chunk_length: int, seed: int, warm_up: int, updates: int) -> dict[str, Any]:
+    """The same with a memory, and how many parameters that has. chunk_length: steps gradients go back through it."""
+    settings = RECURRENT_OURS | {"env.id": env, "model.core": core, "ppo.chunk_length": chunk_length}
+    return _timed(settings, False, seed, warm_up, updates)
+
+
+def _timed(settings: dict[str, Any], records: bool, seed: int, warm_up: int, updates: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        settings = {"env.id": env, "ppo.total_timesteps": (warm_up + updates) * ROWS, **_run(seed, records, folder)}
-        trainer = Trainer(override(Config(), SPEED_OURS | settings))
+        budget = {"ppo.total_timesteps": (warm_up + updates) * ROWS, **_run(seed, records, folder)}
+        trainer = Trainer(override(Config(), settings | budget))
         clock = Clock()
         for update in trainer:
             if update.update == warm_up:
                 clock = Clock()
         trainer.close()  # what still waits to be written is part of it
-        return {"steps": updates * ROWS, **clock.read()}
+        numbers = clock.read()
+        told = {
+            "parameters": count_parameters(trainer.state.model),
+            "return_mean": update.metrics["episode/return_mean"],
+        }
+        return {"steps": updates * ROWS, **told, **numbers}
 
 
 def goal(config: dict[str, Any], records: bool, seed: int) -> dict[str, Any]:
@@ -44,25 +59,6 @@ def goal(config: dict[str, Any], records: bool, seed: int) -> dict[str, Any]:
         return {"reached": reached, "steps": update.global_step, "return_mean": mean, **numbers}
 
 
-def learn(config: dict[str, Any], seed: int, threshold: float, judged_on: str, episodes: int) -> dict[str, Any]:
-    """Train to the end of its budget, then play `episodes` fresh episodes with the most likely actions.
-
-    reached_at: env steps after which the last 100 episodes of training had a mean return of `threshold`; or null.
-    """
-    trainer = Trainer(override(Config(), config | _run(seed, False, "")))
-    clock = Clock()
-    reached_at = None
-    for update in trainer:
-        if reached_at is None and _has_reached(update.metrics, threshold):
-            reached_at = update.global_step
-    numbers = clock.read()
-    trainer.close()
-    returns = evaluate(trainer.policy(), judged_on, episodes, seed=10_000 + seed).returns
-    judged = {"evaluation_mean": float(np.mean(returns)), "evaluation_min": float(np.min(returns))}
-    last = update.metrics["episode/return_mean"]
-    return {"seed": seed, "steps": update.global_step, "reached_at": reached_at, "last": last, **judged, **numbers}
-
-
 def _run(seed: int, records: bool, folder: str) -> dict[str, Any]:
     return {"run.seed": seed, "run.root": folder if records else None, "run.device": "cpu", "run.threads": 1}
 
@@ -72,4 +68,4 @@ def _has_reached(metrics: Mapping[str, float], threshold: float) -> bool:
 
 
 if __name__ == "__main__":
-    answer({"speed": speed, "goal": goal, "learn": learn})
+    answer({"speed": speed, "recurrent": recurrent, "goal": goal})

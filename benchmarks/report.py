@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
+from learned import learning_part
 from settings import GOAL, RESULTS, ROOT
+from tables import cpu, machine_line, markdown, of, ratio, shown, speed_rows, spread, wall
 
-Measurement = dict[str, Any]
+PARTS = ("versus_sb3", "recurrent", "learning", "saving")
 
 SPEED_NAMES = {
     "sb3": "Stable-Baselines3, `CartPole-v1` in its DummyVecEnv",
@@ -17,6 +17,13 @@ SPEED_NAMES = {
     "ours_same_env_records": "ppo_lab, the same `CartPole-v1`, with records",
     "ours_batched": "ppo_lab, its batched `ppo_lab/CartPole-v1`",
     "ours_batched_records": "ppo_lab, its batched `ppo_lab/CartPole-v1`, with records",
+}
+RECURRENT_NAMES = {
+    "sb3": "sb3-contrib RecurrentPPO, `CartPole-v1` in DummyVecEnv",
+    "ours_lstm": "ppo_lab LSTM, the same `CartPole-v1`, chunks of 16",
+    "ours_lstm_far": "ppo_lab LSTM, the same `CartPole-v1`, chunks of 128",
+    "ours_lstm_batched": "ppo_lab LSTM, its batched `ppo_lab/CartPole-v1`, chunks of 16",
+    "ours_gru": "ppo_lab GRU, the same `CartPole-v1`, chunks of 16",
 }
 GOAL_NAMES = {
     "sb3": "Stable-Baselines3, settings of RL Zoo",
@@ -65,19 +72,23 @@ quarter of the seconds.
 Load average before {before}, after {after} (1: one process computing, as here).
 """
 
-LEARNING = """\
-## What the presets learn
+RECURRENT = """\
+## A memory, side by side with sb3-contrib
 
-    python benchmarks/learning.py
+    python benchmarks/recurrent.py
 
-Every seed trains to the end of its budget and is then judged on 100 fresh episodes with the most likely
-actions. IQM is the interquartile mean over seeds of their means, with its 95 % bootstrap interval. "Reached"
-counts the seeds whose last 100 episodes of training had the threshold as their mean at some time; "steps to it"
-says when (median, latest). Seconds are of training, {processes} seeds at a time, median (lowest to highest).
+sb3-contrib's RecurrentPPO with its own defaults: 8 environments x 128 steps, 10 epochs, minibatches of 128 rows,
+actor and critic with an LSTM of 256 units each and two 64-unit tanh layers after it. ppo_lab has the same LSTMs with
+the two layers before them, so that its LSTMs read 64 features where the others read CartPole's 4 numbers:
+{ours:,} parameters against {theirs:,}. Its minibatches have 128 rows too, made of chunks: gradients go back through
+at most 16 steps (8 chunks a minibatch), or 128 (1 chunk) as in sb3-contrib. {steps} steps after {warm_up} update
+of warm-up, measured as above. "Return" is of the last 100 episodes at the end, the mean over {repeats} repeats: the
+better a policy, the longer its episodes, on which sb3-contrib is slower. The aim: 5 times the steps per second.
 
 {table}
 
 {machine}
+Load average before {before}, after {after} (1: one process computing, as here).
 """
 
 SAVING = """\
@@ -90,86 +101,48 @@ A run of the preset `{preset}` with its default settings spends {share:.2%} of i
 """
 
 
-class Ratio(NamedTuple):
-    """How one contender does against another in one quantity."""
-
-    of_medians: float
-    lowest_pair: float  # pairs are measurements of one repeat
-    highest_pair: float
-
-
-def ratio(ours: Sequence[Measurement], theirs: Sequence[Measurement], value: Callable[[Measurement], float]) -> Ratio:
-    """ours / theirs of a quantity, for measurements of the same seeds in any order."""
-    other = {one["seed"]: value(one) for one in theirs}
-    pairs = [value(one) / other[one["seed"]] for one in ours]
-    return Ratio(median(map(value, ours)) / median(other.values()), min(pairs), max(pairs))
-
-
 def speed_table(results: dict[str, Any]) -> str:
     """Steps per second of every contender."""
-    rows = []
-    sb3 = _of(results["speed"], "sb3")
-    for name, title in SPEED_NAMES.items():
-        runs = _of(results["speed"], name)
-        shown = _spread([_rate(run) for run in runs], ",.0f")
-        against = [_ratio(ratio(runs, sb3, _rate)), f"{ratio(sb3, runs, _cpu).of_medians:.2f}"]
-        rows.append([title, shown, *(against if name != "sb3" else ["1", "1"])])
-    return _markdown(["", "steps per second", "against SB3", "CPU time"], rows)
+    return markdown(["", "steps per second", "against SB3", "CPU time"], speed_rows(SPEED_NAMES, results["speed"]))
+
+
+def recurrent_table(results: dict[str, Any]) -> str:
+    """Steps per second of every contender with a memory."""
+    rows = speed_rows(RECURRENT_NAMES, results["speed"])
+    for row, name in zip(rows, RECURRENT_NAMES, strict=True):
+        runs = of(results["speed"], name)
+        row.append(f"{sum(run['return_mean'] for run in runs) / len(runs):.0f}")
+    return markdown(["", "steps per second", "against sb3-contrib", "CPU time", "return"], rows)
 
 
 def goal_table(results: dict[str, Any]) -> str:
     """Seconds to the goal of every contender."""
     rows = []
-    sb3 = _of(results["goal"], "sb3")
+    sb3 = of(results["goal"], "sb3")
     for name, title in GOAL_NAMES.items():
-        runs = _of(results["goal"], name)
+        runs = of(results["goal"], name)
         reached = f"{sum(run['reached'] for run in runs)} of {len(runs)}"
-        seconds = _spread([_seconds(run) for run in runs], ".2f")
-        steps = _spread([run["steps"] for run in runs], ",.0f")
-        against = [_ratio(ratio(runs, sb3, _seconds)), f"{ratio(runs, sb3, _cpu).of_medians:.2f}"]
+        seconds = spread([wall(run) for run in runs], ".2f")
+        steps = spread([run["steps"] for run in runs], ",.0f")
+        against = [shown(ratio(runs, sb3, wall)), f"{ratio(runs, sb3, cpu).of_medians:.2f}"]
         rows.append([title, reached, seconds, *(against if name != "sb3" else ["1", "1"]), steps])
-    return _markdown(["", "reached", "seconds", "against SB3", "CPU time", "env steps"], rows)
+    return markdown(["", "reached", "seconds", "against SB3", "CPU time", "env steps"], rows)
 
 
-def learning_table(results: dict[str, Any]) -> str:
-    """What every preset learned."""
-    rows = []
-    for preset, entry in results.items():
-        runs, low_high, task = entry["runs"], entry["summary"]["interval"], entry["made_with"]["task"]
-        at = sorted(run["reached_at"] for run in runs if run["reached_at"] is not None)
-        interval = "" if None in low_high else f" ({low_high[0]:.1f} to {low_high[1]:.1f})"
-        row = [preset, f"`{task['judged_on']}`", f"{max(run['steps'] for run in runs):,}", f"{len(runs)}"]
-        row += [f"{entry['summary']['iqm']:.1f}{interval}", f"{min(run['evaluation_mean'] for run in runs):.1f}"]
-        row += [f"{task['threshold']:g}", f"{len(at)} of {len(runs)}", f"{median(at):,.0f}, {at[-1]:,}" if at else "-"]
-        rows.append([*row, _spread([_seconds(run) for run in runs], ".0f")])
-    heads = ["preset", "judged on", "steps", "seeds", "IQM (95 % interval)", "worst seed", "threshold", "reached"]
-    return _markdown([*heads, "steps to it", "seconds"], rows)
-
-
-def readme(versus: dict[str, Any] | None, learning: dict[str, Any] | None, saving: dict[str, Any] | None = None) -> str:
+def readme(
+    versus: dict[str, Any] | None,
+    recurrent: dict[str, Any] | None,
+    learning: dict[str, Any] | None,
+    saving: dict[str, Any] | None = None,
+) -> str:
     """The whole page; a part without results is left out."""
     parts = [INTRODUCTION]
     if versus:
-        sb3 = _of(versus["speed"], "sb3")
-        filled = VERSUS.format(
-            repeats=len(sb3),
-            steps=f"{sb3[0]['steps']:,}",
-            warm_up=versus["settings"]["speed"]["warm_up_updates"],
-            budget=f"{versus['settings']['goal']['sb3']['n_timesteps']:,}",
-            goal=GOAL,
-            speed=speed_table(versus),
-            table=goal_table(versus),
-            machine=_machine(versus),
-            **versus["load"],
-        )
-        parts.append(filled)
+        parts.append(_versus_part(versus))
+    if recurrent:
+        parts.append(_recurrent_part(recurrent))
     if learning:
-        machines = dict.fromkeys(_machine(entry["made_with"]) for entry in learning.values())
-        at_a_time = sorted({run["processes"] for entry in learning.values() for run in entry["runs"]})
-        filled = LEARNING.format(
-            processes=" or ".join(map(str, at_a_time)), table=learning_table(learning), machine="\n".join(machines)
-        )
-        parts.append(filled)
+        parts.append(learning_part(learning))
     if saving:
         checkpoints = saving["runs"][0]["checkpoints"]
         parts.append(SAVING.format(**{**saving, "runs": len(saving["runs"])}, checkpoints=checkpoints))
@@ -178,50 +151,39 @@ def readme(versus: dict[str, Any] | None, learning: dict[str, Any] | None, savin
 
 def write_readme() -> None:
     """Write benchmarks/README.md from results/*.json."""
-    found = {}
-    for name in ("versus_sb3", "learning", "saving"):
-        path = RESULTS / f"{name}.json"
-        found[name] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    (ROOT / "benchmarks" / "README.md").write_text(readme(*found.values()), encoding="utf-8")
+    (ROOT / "benchmarks" / "README.md").write_text(readme(*read_results()), encoding="utf-8")
 
 
-def _of(measurements: Sequence[Measurement], contender: str) -> list[Measurement]:
-    return [one for one in measurements if one["contender"] == contender]
+def read_results() -> list[dict[str, Any] | None]:
+    """What was measured so far, in the order `readme` takes it; None for what was not."""
+    paths = [RESULTS / f"{name}.json" for name in PARTS]
+    return [json.loads(path.read_text(encoding="utf-8")) if path.exists() else None for path in paths]
 
 
-def _rate(run: Measurement) -> float:
-    return float(run["steps"] / run["seconds"])
-
-
-def _seconds(run: Measurement) -> float:
-    return float(run["seconds"])
-
-
-def _cpu(run: Measurement) -> float:
-    return float(run["cpu_seconds"])
-
-
-def _spread(values: Sequence[float], form: str) -> str:
-    return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
-
-
-def _ratio(one: Ratio) -> str:
-    return f"**{one.of_medians:.2f}** ({one.lowest_pair:.2f} to {one.highest_pair:.2f})"
-
-
-def _machine(results: dict[str, Any]) -> str:
-    machine, versions = results["machine"], results["versions"]
-    return (
-        f"Measured on {machine['cpu']}, {machine['cores']} cores, {machine['system']}, with "
-        + ", ".join(f"{name} {version}" for name, version in versions.items())
-        + "."
+def _versus_part(versus: dict[str, Any]) -> str:
+    sb3 = of(versus["speed"], "sb3")
+    return VERSUS.format(
+        repeats=len(sb3),
+        steps=f"{sb3[0]['steps']:,}",
+        warm_up=versus["settings"]["speed"]["warm_up_updates"],
+        budget=f"{versus['settings']['goal']['sb3']['n_timesteps']:,}",
+        goal=GOAL,
+        speed=speed_table(versus),
+        table=goal_table(versus),
+        machine=machine_line(versus),
+        **versus["load"],
     )
 
 
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text as a Markdown table whose columns line up in plain text too."""
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    lines = [heads, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+def _recurrent_part(recurrent: dict[str, Any]) -> str:
+    sb3, ours = of(recurrent["speed"], "sb3"), of(recurrent["speed"], "ours_lstm")
+    return RECURRENT.format(
+        repeats=len(sb3),
+        steps=f"{sb3[0]['steps']:,}",
+        warm_up=recurrent["settings"]["warm_up_updates"],
+        theirs=sb3[0]["parameters"],
+        ours=ours[0]["parameters"],
+        table=recurrent_table(recurrent),
+        machine=machine_line(recurrent),
+        **recurrent["load"],
     )

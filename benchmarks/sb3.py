@@ -1,4 +1,6 @@
-"""Measurements of Stable-Baselines3's PPO. A child process of versus_sb3.py; see `measurement`.
+"""Measurements of Stable-Baselines3's PPO and sb3-contrib's RecurrentPPO.
+
+A child process of versus_sb3.py and recurrent.py; see `measurement`.
 
 Used as its documentation does: `make_vec_env` (DummyVecEnv, Monitor), `learn` with a callback, no logging at all.
 """
@@ -9,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from measurement import Clock, answer
-from settings import GOAL, GOAL_SB3, GOAL_SB3_ENVS, GOAL_SB3_STEPS, ROWS, SPEED_SB3, WINDOW
+from settings import GOAL, GOAL_SB3, GOAL_SB3_ENVS, GOAL_SB3_STEPS, RECURRENT_SB3, ROWS, SPEED_SB3, WINDOW
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -69,6 +71,23 @@ def speed(seed: int, warm_up: int, updates: int) -> dict[str, Any]:
     return {"steps": updates * ROWS, **callback.clock.read()}
 
 
+def recurrent(seed: int, warm_up: int, updates: int) -> dict[str, Any]:
+    """The same with a memory, and how many parameters that has."""
+    from sb3_contrib import RecurrentPPO  # here: the measurements of PPO load what they need and no more
+
+    envs = make_vec_env("CartPole-v1", 8, seed=seed)
+    model = RecurrentPPO("MlpLstmPolicy", envs, seed=seed, device="cpu", **RECURRENT_SB3)
+    callback = AfterWarmUp(warm_up)
+    model.learn((warm_up + updates) * ROWS, callback)
+    numbers = callback.clock.read()
+    returns = [episode["r"] for episode in model.ep_info_buffer or ()]
+    told = {
+        "parameters": sum(parameter.numel() for parameter in model.policy.parameters()),
+        "return_mean": sum(returns) / len(returns),
+    }
+    return {"steps": updates * ROWS, **told, **numbers}
+
+
 def goal(seed: int) -> dict[str, Any]:
     """Seconds and env steps until the last 100 episodes have a mean return of 475, or to the end of the budget."""
     settings = {name: _from_zoo(value) for name, value in GOAL_SB3.items()}
@@ -88,4 +107,4 @@ def _linear(start: float) -> Callable[[float], float]:
 
 
 if __name__ == "__main__":
-    answer({"speed": speed, "goal": goal})
+    answer({"speed": speed, "recurrent": recurrent, "goal": goal})

@@ -45,6 +45,39 @@ SPEED_OURS: dict[str, Any] = {
     "model.shared": False,
 }
 
+# The same with a memory: sb3-contrib's RecurrentPPO with its own defaults, MlpLstmPolicy: an LSTM of 256 units each for
+# actor and critic, tanh layers 64-64 after each. Ours has the layers before the LSTM. No default is left out here.
+RECURRENT_WARM_UP = 1
+RECURRENT_UPDATES = 20
+RECURRENT_SB3: dict[str, Any] = {
+    "n_steps": 128,
+    "n_epochs": 10,
+    "batch_size": 128,
+    "learning_rate": 3e-4,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "clip_range": 0.2,
+    "ent_coef": 0.0,
+    "vf_coef": 0.5,
+    "max_grad_norm": 0.5,
+    "policy_kwargs": {
+        "net_arch": {"pi": [64, 64], "vf": [64, 64]},
+        "lstm_hidden_size": 256,
+        "n_lstm_layers": 1,
+        "enable_critic_lstm": True,
+        "shared_lstm": False,
+    },
+}
+RECURRENT_OURS: dict[str, Any] = {
+    **SPEED_OURS,
+    "ppo.update_epochs": 10,
+    "ppo.num_minibatches": 8,  # of 128
+    "ppo.chunk_length": 16,
+    "model.core": "lstm",
+    "model.core_size": 256,
+    "model.core_layers": 1,
+}
+
 # Seconds to the goal: each side's best known settings. Ours: the preset `cartpole` of config.yaml.
 GOAL = 475.0  # mean return of the last 100 episodes of training
 WINDOW = 100
@@ -62,6 +95,13 @@ GOAL_SB3: dict[str, Any] = {
 }
 GOAL_SB3_ENVS = 8
 GOAL_SB3_STEPS = 100_000
+
+
+def preset_names() -> list[str]:
+    """The presets of config.yaml, in its order."""
+    from ppo_lab.yaml_text import parse_yaml
+
+    return list(parse_yaml((ROOT / "config.yaml").read_text(encoding="utf-8"))["presets"])
 
 
 def preset_settings(preset: str) -> dict[str, Any]:

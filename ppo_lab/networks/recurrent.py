@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ppo_lab.networks.sequences import Run, Segments, cut, fresh, index, round_up
+from ppo_lab.networks.sequences import Run, Segments, Spliced, cost, cut, fresh, index, round_up, splice
 
 GATES = {"gru": 3, "lstm": 4}
+SHUT = 1e4  # far above what inputs and memory may say to a gate
 
 
 class Recurrent(nn.Module):
@@ -70,10 +71,16 @@ class Recurrent(nn.Module):
             x, memory = x.to(memory.dtype), fresh(memory, starts[0])
             if not starts[1:].any():
                 return self._whole(x, memory)[0]
+            if self.kind == "gru" or x.device.type != "cpu" or x.dtype != torch.float32:
+                return self._packed(x, memory, cut(starts))[0]
             # oneDNN has an LSTM for floats that is far ahead of the packed one, but knows no packing
-            padded = self.kind == "lstm" and x.device.type == "cpu" and x.dtype == torch.float32
-            segments = cut(starts)
-            return self._padded(x, memory, segments) if padded else self._packed(x, memory, segments)[0]
+            spliced, segments = splice(starts), cut(starts)
+            groups = segments.groups()
+            apart = sum(cost(round_up(int(segments.length[g.start])), round_up(g.stop - g.start)) for g in groups)
+            # NaN times 0 is NaN: rows that are not finite must not reach the episodes after them
+            if cost(*spliced.source.shape) <= apart and (x.sum() + memory.sum()).isfinite():
+                return self._spliced(x, memory, spliced)
+            return self._padded(x, memory, segments, groups)
 
     def sequence(self, x: Tensor, memory: Tensor, starts: Tensor, ends: Tensor | None) -> Run:
         """The same with the memory after the last row and after the rows in `ends` (L, B) bool."""
@@ -107,11 +114,31 @@ class Recurrent(nn.Module):
         features = out.data.index_select(0, index(source, x.device))
         return features.unflatten(0, x.shape[:2]), self._from_library(state)
 
-    def _padded(self, x: Tensor, memory: Tensor, segments: Segments) -> Tensor:
+    def _spliced(self, x: Tensor, memory: Tensor, spliced: Spliced) -> Tensor:
+        """An LSTM's columns as they are, with rows that clear the memory between episodes -> features (L, B, H).
+
+        Such a row is 0 and has a flag, an input of its own that shuts the gates i, f and o: sigmoid(-SHUT) is exactly
+        0, so c' = 0 * c + 0 * g = 0 and h' = 0 * tanh(0) = 0, and no gradient crosses it either.
+        """
+        clears = spliced.source == x.shape[0] * x.shape[1]  # (M, B)
+        rows = torch.cat([x.flatten(0, 1), x.new_zeros(1, x.shape[-1])])
+        rows = rows.index_select(0, index(spliced.source.reshape(-1), x.device)).unflatten(0, clears.shape)
+        flag = torch.from_numpy(clears).to(x.dtype).unsqueeze(-1)  # (M, B, 1)
+        shut = x.new_tensor([-SHUT, -SHUT, 0.0, -SHUT]).repeat_interleave(self.num_features).unsqueeze(-1)  # i, f, g, o
+        for before, (inputs, *others) in zip(memory.unbind(1), self.rnn.all_weights, strict=True):
+            h, c = (state.unsqueeze(0).contiguous() for state in before.chunk(2, -1))
+            weights = [torch.cat([inputs, shut], 1), *others]
+            rows = torch.lstm(torch.cat([rows, flag], -1), (h, c), weights, True, 1, 0.0, self.training, False, False)[
+                0
+            ]
+        features = rows.flatten(0, 1).index_select(0, index(spliced.place.reshape(-1), x.device))
+        return features.unflatten(0, x.shape[:2])
+
+    def _padded(self, x: Tensor, memory: Tensor, segments: Segments, groups: list[slice]) -> Tensor:
         """Group by group, shorter columns filled up with rows that count for nothing -> features (L, B, H)."""
         flat, outs, offset = x.flatten(0, 1), [], 0
         source = np.empty(len(flat), dtype=np.int64)
-        for group in segments.groups():
+        for group in groups:
             steps, width = round_up(int(segments.length[group.start])), group.stop - group.start
             rows, real = segments.rows(group, steps)
             filled = np.pad(rows, ((0, 0), (0, round_up(width) - width)), mode="edge")  # (steps, columns)

@@ -2,13 +2,14 @@
 
 A chunk (L, B) is cut at its episode starts into segments. A segment needs nothing from the one before it, so all of
 them go through the network side by side, as columns: packed (`torch.nn.utils.rnn.PackedSequence`, no row is wasted) or
-padded in groups of similar length. A row is known by its place t * B + b in the chunk flattened time first.
+padded in groups of similar length. Or its columns stay whole and a row that clears the memory is spliced in before
+each start. A row is known by its place t * B + b in the chunk flattened time first.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -96,8 +97,32 @@ class Segments:
         return self.first[columns] + np.minimum(step, length - 1) * self.shape[1], step < length
 
     def groups(self) -> list[slice]:
-        """Columns of similar length together, so that padding them costs least (see STEP and CALL)."""
+        """Columns of similar length together, so that padding them costs least (see `cost`)."""
         return _split(self.length, 0)
+
+
+class Spliced(NamedTuple):
+    """A chunk with a row before each start in its middle, for a network that a row can tell to forget."""
+
+    source: Indices  # (M, B) place of each row in the chunk; L * B for those that clear, and behind the end of a column
+    place: Indices  # (L, B) where each row of the chunk went, m * B + b
+
+
+def splice(starts: Tensor) -> Spliced:
+    """A chunk made longer by as many rows as the column with most starts in its middle has: starts (L, B) bool."""
+    L, B = starts.shape
+    middle = starts.numpy().copy()
+    middle[0] = False  # the memory before row 0 is cleared by itself
+    before = middle.cumsum(0)  # (L, B) rows spliced in up to there
+    place = (np.arange(L)[:, None] + before) * B + np.arange(B)
+    source = np.full((L + int(before[-1].max()), B), L * B)
+    source.reshape(-1)[place] = np.arange(L * B).reshape(L, B)
+    return Spliced(source, place)
+
+
+def cost(steps: int | Indices, columns: int | Indices) -> Any:
+    """What a call with so many steps of so many columns costs, in rows (see STEP and CALL)."""
+    return steps * (columns + STEP) + CALL
 
 
 def cut(starts: Tensor, ends: Tensor | None = None) -> Segments:
@@ -142,10 +167,10 @@ def round_up(size: int) -> int:
 def _split(length: Indices, offset: int) -> list[slice]:
     """Cut the columns in two where that pays most, and each part again."""
     count = len(length)
-    whole = length[0] * (count + STEP) + CALL
+    whole = cost(length[0], count)
     if count > 1:
         left = np.arange(1, count)
-        parts = length[0] * (left + STEP) + length[1:] * (count - left + STEP) + 2 * CALL
+        parts = cost(length[0], left) + cost(length[1:], count - left)
         best = int(parts.argmin())
         if parts[best] < whole:
             at = best + 1

@@ -8,6 +8,7 @@ import torch
 
 from ppo_lab.config import ModelConfig
 from ppo_lab.networks.cores import CORES, make_core, run
+from ppo_lab.networks.sequences import cut, splice
 from tests.oracles import gru as oracle
 
 T, B, F = 21, 5, 3
@@ -170,6 +171,40 @@ def test_gradients_of_a_chunk_equal_those_of_its_steps(kind, layers):
     for features in both_routes(core, x, memory, starts):
         found = torch.autograd.grad((features * weight).sum(), list(core.parameters()))
         torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_an_lstm_that_is_told_to_forget_equals_one_whose_chunks_are_cut(layers, probability):
+    """Both ways of `Recurrent.features` on a CPU, whichever is cheaper: same features, same gradients."""
+    core = core_of("lstm", layers, torch.float32)
+    x, memory, starts, _ = chunk(core, seed=4, starts=probability)
+    starts[0], starts[8, 1] = False, True
+    x, memory = x.requires_grad_(), memory.requires_grad_()
+    segments = cut(starts)
+    told, separate = core._spliced(x, memory, splice(starts)), core._padded(x, memory, segments, segments.groups())
+    torch.testing.assert_close(told, separate, rtol=0, atol=1e-6)
+    weight = torch.randn_like(told)
+    of = [x, memory, *core.parameters()]
+    both = [torch.autograd.grad((features * weight).sum(), of, retain_graph=True) for features in (told, separate)]
+    for one, other in zip(*both, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    leaks = torch.autograd.grad(told[8:, 1].sum(), [x, memory], retain_graph=True)
+    assert not leaks[0][:8].any(), "not even a rounding error crosses a start"
+    assert not leaks[1].any()
+
+
+def test_an_lstm_takes_the_cheaper_way(monkeypatch):
+    core, taken = core_of("lstm", 1, torch.float32), []
+    for way in ("_spliced", "_padded"):
+        monkeypatch.setattr(core, way, lambda x, *_, way=way: taken.append(way) or x)
+    few, many = torch.zeros(16, 8, dtype=torch.bool), torch.zeros(64, 1, dtype=torch.bool)
+    few[5, 0] = few[9, 3] = True
+    many[::4] = True
+    core.features(torch.zeros(16, 8, F), core.initial(8), few)
+    core.features(torch.zeros(64, 1, F), core.initial(1), many)
+    core.features(torch.full((16, 8, F), torch.nan), core.initial(8), few)
+    assert taken == ["_spliced", "_padded", "_padded"]
 
 
 @pytest.mark.parametrize("garbage", [1e6, float("nan")])

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppo_lab.networks.sequences import cut, fresh, round_up
+from ppo_lab.networks.sequences import cut, fresh, round_up, splice
 
 
 def cut_rows(segments):
@@ -40,6 +40,22 @@ def test_columns_are_the_segments_between_starts(L, B, many, some, seed):
     assert (last[segments.at_ends] == np.flatnonzero(ends)).all()
     groups = segments.groups()
     assert [c for group in groups for c in range(group.start, group.stop)] == list(range(len(segments.length)))
+
+
+@given(st.integers(1, 12), st.integers(1, 6), st.floats(0, 1), st.integers(0, 10_000))
+def test_spliced_columns_keep_their_order_and_clear_right_before_each_start(L, B, many, seed):
+    starts = np.random.default_rng(seed).random((L, B)) < many
+    source, place = splice(torch.from_numpy(starts))
+    middle = starts.copy()
+    middle[0] = False
+    assert len(source) == L + middle.sum(0).max(), "not a row more than the fullest column needs"
+    assert (source.reshape(-1)[place] == np.arange(L * B).reshape(L, B)).all()
+    assert (place % B == np.arange(B)).all(), "a column of its own for each environment"
+    step = place // B
+    for b in range(B):
+        wanted = [row for t in range(L) for row in ([-1, t] if middle[t, b] else [t])]
+        assert [-1 if row == L * B else row // B for row in source[: step[-1, b] + 1, b]] == wanted
+        assert (source[step[-1, b] + 1 :, b] == L * B).all()
 
 
 def test_an_end_right_before_a_start_costs_no_extra_column():
