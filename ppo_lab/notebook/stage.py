@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-from gymnasium import Space, spaces
+from gymnasium import Space
 
 from ppo_lab.adapters.atari import is_atari
 from ppo_lab.adapters.ids import find_spec, make_single
@@ -16,6 +16,7 @@ from ppo_lab.config import Config, EnvConfig
 from ppo_lab.config_file import override
 from ppo_lab.envs import Envs, make_envs
 from ppo_lab.flat_spaces import MASK_KEY, leaf_spaces
+from ppo_lab.networks.observation import kind_of
 from ppo_lab.trees import Tree
 
 FPS = 30.0  # where an environment does not say
@@ -89,7 +90,9 @@ class Sight:
     def __init__(self, space: Space, most: int) -> None:
         """space: flat. most: numbers that are shown."""
         leaves = {key: leaf for key, leaf in leaf_spaces(space).items() if key.rpartition("/")[2] != MASK_KEY}
-        self._image = next((key for key, leaf in leaves.items() if _is_image(leaf)), None)
+        self._image = next(
+            (key for key, leaf in leaves.items() if kind_of(leaf) == "image" and len(leaf.shape or ()) <= 3), None
+        )
         self._plain = {key: leaf for key, leaf in leaves.items() if key != self._image} or leaves
         self._most = most
         self.names = [name for key, leaf in self._plain.items() for name in _names(key, leaf, most)][:most]
@@ -119,11 +122,6 @@ def _leaf(obs: Tree, key: str) -> np.ndarray:
     leaf = obs[key] if isinstance(obs, dict) else obs
     array: np.ndarray = leaf[0].cpu().numpy()
     return array
-
-
-def _is_image(leaf: Space) -> bool:
-    shape = leaf.shape or ()
-    return isinstance(leaf, spaces.Box) and (len(shape) == 3 or (len(shape) == 2 and leaf.dtype == np.uint8))
 
 
 def _names(key: str, leaf: Space, most: int) -> list[str]:
