@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from ppo_lab.notebook.plots.canvas import COLORS, DASHES, GREEN, TEXT, VERMILLION, label, panels, percent
+from ppo_lab.notebook.plots.canvas import COLORS, DASHES, GREEN, TEXT, VERMILLION, label, number, panels, percent
+
+MOST = 32.0  # ratios beyond it, or below its inverse, are drawn there
+SAME = 1e-4  # a ratio this close to 1 is 1: float32, another batch shape
 
 
 def principal(rows: Any) -> np.ndarray:
@@ -75,17 +78,23 @@ def recall_figure(
 
 
 def ratios_figure(ratio: Mapping[str, Any]) -> Figure:
-    """Ratios of a rollout before any gradient step, a row a way to compute them: name -> any shape. All should be 1."""
+    """Ratios of a rollout before any gradient step, a row a way to compute them: name -> any shape. All should be 1.
+
+    Both axes are logarithmic: twice and half as likely are equally far from 1.
+    """
     figure, axes = panels(len(ratio), 1, height=0.9 + 1.05 * len(ratio), sharex=True)
     values = {name: np.asarray(each, dtype=float).ravel() for name, each in ratio.items()}
-    reach = max(0.05, *(float(np.quantile(np.abs(each - 1.0), 0.999)) for each in values.values()))
-    edges = np.linspace(1.0 - reach, 1.0 + reach, 82).tolist()  # an odd number of bars: 1 is in the middle of one
+    reach = max(1.1, *(float(np.exp(np.abs(np.log(each.clip(1 / MOST, MOST))).max())) for each in values.values()))
+    edges = np.geomspace(1 / reach, reach, 82).tolist()  # an odd number of bars: 1 is in the middle of one
     for (name, each), ax in zip(values.items(), axes, strict=True):
-        wrong = float((np.abs(each - 1.0) > 1e-4).mean())
+        wrong = float((np.abs(each - 1.0) > SAME).mean())
         ax.hist(
             each.clip(edges[0], edges[-1]), bins=edges, color=VERMILLION if wrong else GREEN, alpha=0.8, linewidth=0
         )
+        ax.set_xscale("log")
         ax.set_yscale("log")
+        ax.set_ylim(bottom=0.5)
         label(ax, f"{name}: {percent(wrong)} of the ratios are not 1", "", "steps")
+    axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     axes[-1].set_xlabel("ratio", color=TEXT, fontsize=8)
     return figure

@@ -106,7 +106,7 @@ def width_figure(std: Mapping[str, Any], angle: Any, speed: Any) -> Figure:
     axes[0].set_ylabel("speed (rad/s)", color=TEXT, fontsize=8)
     bar = figure.colorbar(drawn, ax=axes, pad=0.01)
     bar.ax.tick_params(colors=TEXT, labelsize=8)
-    bar.outline.set_visible(False)  # type: ignore[operator]  # matplotlib's stubs: a Spine
+    bar.outline.set_visible(False)
     return figure
 
 
