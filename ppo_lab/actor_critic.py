@@ -122,13 +122,20 @@ class ActorCritic(nn.Module):
         """The policy's action as the environment takes it: mapped into the Box, counted from Discrete.start."""
         return self.actor_head.to_env(action)
 
-    def refresh_statistics(self, obs: Tree, valid: Tensor) -> None:
+    def refresh_statistics(self, obs: Tree, valid: Tensor | None = None) -> None:
         """Take what the policy saw in a finished update into the normaliser, for the next rollout.
 
-        obs: (T or more, N, *obs), of which the first T rows count where valid (T, N).
+        obs: (M, *obs); with valid (T, N) bool it is (T or more, N, *obs), and those rows count.
         """
         if self.normalizes:
-            self.features.refresh(apply(lambda rows: rows[: len(valid)][valid], obs))
+            seen = obs if valid is None else apply(lambda rows: rows[: len(valid)][valid], obs)
+            self.features.refresh(seen)
+
+    def describe(self) -> str:
+        """The pieces with the number of their parameters, in one line."""
+        actor, critic = (sum(parameter.numel() for parameter in group) for group in self.parameter_groups())
+        shared = ", body shared" if self.shared else ""
+        return f"{actor + critic:,} parameters (actor {actor:,}, critic {critic:,}{shared})"
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Parameters of the actor (with a shared body) and of the critic, each once, in a fixed order."""

@@ -54,13 +54,21 @@ def set_learning_rates(
         group["lr"] = warmup * (learning_rate if group["role"] == "actor" else critic)
 
 
-def gradient_step(optimizer: torch.optim.Optimizer, max_grad_norm: float, scaler: GradScaler) -> Tensor:
-    """One step down the gradients that are there, their global norm clipped; returns the norm before clipping, ().
+def gradient_step(
+    optimizer: torch.optim.Optimizer, total: Tensor | None, max_grad_norm: float, scaler: GradScaler | None = None
+) -> Tensor:
+    """One step down the gradient of `total`, its global norm clipped; returns the norm before clipping, ().
+
+    total: None takes the gradients that are there already (see `gradient.leave_gradient`).
 
     A norm that is not finite calls the step off, on the device: clipping would spread one NaN to every parameter.
     Who wants to know looks at the norm. scaler: float16 only, where gradients are scaled up so that small ones do not
     become 0; it undoes that here, and halves its factor after a step that was called off.
     """
+    scaler = scaler or GradScaler(enabled=False)
+    if total is not None:
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(total).backward()
     scaler.unscale_(optimizer)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)

@@ -14,7 +14,7 @@ from ppo_lab.distributions import check_mask
 from ppo_lab.envs import Envs, Obs
 from ppo_lab.errors import NonFiniteError
 from ppo_lab.flat_spaces import MASK_KEY
-from ppo_lab.trees import apply, assign, at, leaves
+from ppo_lab.trees import apply, at, copy, leaves, rows_of
 
 
 @dataclass
@@ -92,31 +92,42 @@ def collect(envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout)
     Raises NonFiniteError if an observation or a reward is NaN or infinite, EnvError if a mask leaves no legal action.
     """
     before = state.memory
-    assign(rollout.obs, 0, state.obs)
-    for t in range(len(rollout)):
-        if t % rollout.chunk_length == 0:
-            for key, kept in rollout.memory.items():
+    seen, led_to = rows_of(rollout.obs), rows_of(rollout.final_obs)
+    copy(seen[0], state.obs)
+    columns = (
+        rollout.action, rollout.log_prob, rollout.reward, rollout.terminated, rollout.done, rollout.valid,
+        rollout.starts, rollout.episode_done,
+    )  # fmt: skip
+    may_end_early = hasattr(envs, "episode_done")  # for learning, see `Envs`
+    # views of all rows at once: writing to one is half as dear as indexing first
+    for t, row in enumerate(zip(*(column.unbind() for column in columns), strict=True)):
+        row_action, log_prob, reward, terminated, done, valid, starts, episode_done = row
+        for key, kept in rollout.memory.items():
+            if t % rollout.chunk_length == 0:
                 kept[t // rollout.chunk_length] = state.memory[key]  # type: ignore[index]  # it has one, then
-        obs = at(rollout.obs, t)  # (N, *obs)
+        obs = seen[t]  # (N, *obs)
         if model.masked and not envs.next_step_autoreset:  # there a row that only resets may have nothing legal
             check_mask(obs[MASK_KEY], model.actor_head.mask_layout)  # type: ignore[index]  # a dictionary, then
         distribution, state.memory = model.step(obs, state.memory, state.starts)
         action = distribution.sample(state.action_rng)  # (N, *action)
         step = envs.step(model.to_env(action))
-        rollout.action[t] = action
-        rollout.log_prob[t] = distribution.log_prob(action)
-        rollout.reward[t] = step.reward
-        rollout.terminated[t] = step.terminated
-        rollout.done[t] = step.terminated | step.truncated
-        rollout.valid[t] = step.valid
-        rollout.starts[t] = state.starts
-        over = getattr(envs, "episode_done", None)
-        rollout.episode_done[t] = rollout.done[t] if over is None else over
-        assign(rollout.final_obs, t, step.final_obs)
-        assign(rollout.obs, t + 1, step.obs)
-        state.obs = at(rollout.obs, t + 1)
+        row_action.copy_(action)
+        log_prob.copy_(distribution.log_prob(action))
+        reward.copy_(step.reward)
+        terminated.copy_(step.terminated)
+        torch.logical_or(step.terminated, step.truncated, out=done)
+        valid.copy_(step.valid)
+        starts.copy_(state.starts)
+        if may_end_early:
+            over: Tensor | None = envs.episode_done  # type: ignore[attr-defined]
+            episode_done.copy_(done if over is None else over)
+        copy(led_to[t], step.final_obs)
+        copy(seen[t + 1], step.obs)
+        state.obs = seen[t + 1]
         # with next-step autoreset the row after an ending is no experience, and the one after that starts the episode
-        state.starts = ~rollout.valid[t] if envs.next_step_autoreset else rollout.done[t]
+        state.starts = ~valid if envs.next_step_autoreset else done
+    if not may_end_early:
+        rollout.episode_done.copy_(rollout.done)
     check_finite(rollout)
     after = estimate_values(model, rollout, before)
     if "critic" in rollout.memory:  # a critic with a memory of its own catches up with the actor's

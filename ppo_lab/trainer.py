@@ -135,7 +135,7 @@ class Trainer:
             if ppo.target_kl is not None and not loss.approx_kl <= 1.5 * ppo.target_kl:  # NaN stops too
                 break
             losses.append(loss)
-            grad_norms.append(gradient_step(state.optimizer, ppo.max_grad_norm, state.scaler))
+            grad_norms.append(gradient_step(state.optimizer, None, ppo.max_grad_norm, state.scaler))
             yield MinibatchStepped(epoch, batch, loss, grad_norms[-1])
 
         metrics |= loss_metrics(losses, grad_norms, scaled=state.scaler.is_enabled())

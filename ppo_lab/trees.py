@@ -32,14 +32,22 @@ def leaves(tree: Tree | None) -> list[Tensor]:
     return list(tree.values()) if isinstance(tree, dict) else [tree]
 
 
-def assign(target: Tree, index: int, source: Tree) -> None:
-    """target[index] = source, in place."""
+def rows_of(tree: T) -> list[T]:
+    """tree[0], tree[1], ... as views of the same memory."""
+    if isinstance(tree, dict):
+        views = {key: tensor.unbind() for key, tensor in tree.items()}
+        return [cast(T, dict(zip(views, row, strict=True))) for row in zip(*views.values(), strict=True)]
+    return cast(list[T], list(tree.unbind()))
+
+
+def copy(target: Tree, source: Tree) -> None:
+    """The numbers of `source` into the memory of `target`."""
     if isinstance(target, dict):
         for key, tensor in target.items():
-            tensor[index] = _leaf(source, key)
+            tensor.copy_(_leaf(source, key))
     else:
         assert isinstance(source, Tensor)
-        target[index] = source
+        target.copy_(source)
 
 
 def at(tree: T, index: Any) -> T:

@@ -86,3 +86,13 @@ def test_statistics_move_only_when_refreshed():
     assert not torch.equal(m.value(obs), before)
     assert torch.allclose(m.features(obs).mean(0), torch.zeros(4), atol=1e-5)
     assert torch.allclose(m.features(obs).std(0, correction=0), torch.ones(4), atol=1e-5)
+
+
+def test_it_says_how_many_parameters_it_has():
+    space, actions = spaces.Box(-1.0, 1.0, (4,), np.float32), spaces.Discrete(2)
+    body, gru = 4 * 8 + 8, 3 * (8 * 16 + 16 * 16 + 2 * 16)
+    plain = ActorCritic(ModelConfig(hidden_sizes=(8,)), space, actions)
+    assert plain.describe() == f"{2 * body + 18 + 9} parameters (actor {body + 18}, critic {body + 9})"
+    core = ActorCritic(ModelConfig(hidden_sizes=(8,), core="gru", core_size=16, shared=True), space, actions)
+    actor = body + gru + 34
+    assert core.describe() == f"{actor + 17:,} parameters (actor {actor:,}, critic 17, body shared)"

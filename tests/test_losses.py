@@ -111,3 +111,18 @@ def test_finite_at_extreme_ratios():
     loss.total.backward()
     assert all(math.isfinite(x.item()) for x in loss)
     assert log_prob.grad.isfinite().all()
+
+
+def test_dual_clip_bounds_the_loss_and_stops_the_gradient_far_outside():
+    """Ye et al. 2020: where A < 0 the objective is at least c A, so a ratio that has exploded has no gradient."""
+    for ratio, advantage, expected, moves in (
+        (50.0, -2.0, 3.0 * 2.0, False),  # -50 A without it
+        (2.0, -2.0, 2.0 * 2.0, True),  # inside the second clip: as ever
+        (50.0, 2.0, -1.2 * 2.0, False),  # A > 0 is none of its business
+        (0.5, -2.0, 0.8 * 2.0, False),
+    ):
+        r = torch.tensor([ratio], dtype=torch.float64, requires_grad=True)
+        loss = clipped_surrogate(r, torch.tensor([advantage], dtype=torch.float64), 0.2, dual_clip=3.0)
+        loss.backward()
+        assert loss.item() == pytest.approx(expected)
+        assert bool(r.grad.abs() > 0) == moves

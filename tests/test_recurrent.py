@@ -146,3 +146,29 @@ def test_evaluating_a_policy_with_memory_changes_nothing():
     before = trainer.fingerprint()
     evaluate(trainer.policy(), "ppo_lab/CartPole-v1", episodes=3)
     assert trainer.fingerprint() == before
+
+
+@pytest.mark.parametrize("core", ["none", "gru"])
+def test_advantages_are_recomputed_from_the_critic_as_it_is_before_every_pass(core):
+    """Each pass's returns are GAE on values of the critic of that moment; without the option those of the first."""
+    settings = {
+        **SMALL,
+        "model.core": core,
+        "ppo.update_epochs": 3,
+        "ppo.num_minibatches": 1,
+        "ppo.total_timesteps": 48,
+    }
+    for recompute in (False, True):
+        config = override(Config(), {**settings, "ppo.recompute_advantage": recompute})
+        trainer = Trainer(config)
+        expected, seen = [], []
+        for event in trainer.events():
+            if isinstance(event, AdvantagesEstimated | MinibatchStepped):  # the critic as the next pass finds it
+                fresh = copy.deepcopy(trainer.rollout)
+                estimate_values(trainer.state.model, fresh, fresh.first_memory())
+                expected.append(fresh.value.flatten().sort().values)
+            if isinstance(event, MinibatchStepped):
+                seen.append(event.batch.experience(event.batch.value).flatten().sort().values)
+        for i, values in enumerate(seen):
+            assert torch.allclose(values, expected[i if recompute else 0], atol=1e-5)
+        assert not torch.allclose(expected[0], expected[1], atol=1e-4)

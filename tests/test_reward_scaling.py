@@ -10,7 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppo_lab.reward_scaling import RewardScaler
+from ppo_lab.config import PPOConfig
+from ppo_lab.reward_scaling import RewardScaler, rewards_to_learn
+from ppo_lab.rollout import Rollout
 
 
 def run(reward, done, valid, gamma, cuts=()):
@@ -64,3 +66,36 @@ def test_clip():
     reward = torch.tensor([[0.0]] * 99 + [[100.0]])
     no = torch.zeros(100, 1, dtype=torch.bool)
     assert scaler(reward, no, ~no, 0.9, 2.0).max() == 2.0
+
+
+def learned(**ppo):
+    T, N = 6, 2
+    reward = torch.tensor([[-7.0, 0.5], [0.0, 3.0], [3.0, 0.25], [1.0, -1.0], [0.0, 0.0], [9.0, -0.5]])
+    flags, zeros = torch.zeros(T, N, dtype=torch.bool), torch.zeros(T, N)
+    rollout = Rollout(
+        torch.zeros(T + 1, N, 1), torch.zeros(T, N, 1), zeros.long(), zeros, zeros, zeros, reward,
+        flags, flags, ~flags, flags, flags,
+    )  # fmt: skip
+    seen = rewards_to_learn(rollout, PPOConfig(**ppo), RewardScaler(N, torch.device("cpu")))
+    assert torch.equal(rollout.reward, reward)  # what is logged stays raw
+    return reward, seen
+
+
+def test_rewards_are_scaled_then_bounded():
+    reward, seen = learned(reward_scale=0.5, reward_bound=1.0)
+    assert torch.equal(seen, (reward * 0.5).clamp(-1, 1))
+    reward, seen = learned()
+    assert torch.equal(seen, reward)
+
+
+def test_whole_rewards_bounded_by_1_are_their_signs():
+    reward, seen = learned(reward_bound=1.0)
+    whole = reward == reward.round()
+    assert torch.equal(seen[whole], reward[whole].sign())
+
+
+def test_normalising_sees_the_bounded_rewards():
+    reward, seen = learned(reward_bound=1.0, normalize_reward=True, gamma=0.5)
+    scaler = RewardScaler(2, torch.device("cpu"))
+    flags = torch.zeros(6, 2, dtype=torch.bool)
+    assert torch.equal(seen, scaler(reward.clamp(-1, 1), flags, ~flags, 0.5, 10.0))

@@ -7,41 +7,28 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image
 
-from ppo_lab.notebook.plots.canvas import BLUE, TEXT, VERMILLION, number
+from ppo_lab.notebook.action_picture import PANEL, actions_height, draw_actions
+from ppo_lab.notebook.ink import empty, font, line, name_of, title
+from ppo_lab.notebook.plots.canvas import TEXT, number
+from ppo_lab.notebook.plots.intention import Intention
 
 SCENE = (400, 300)  # pixels: what the frame of the environment is fitted into
-PANEL = 296  # pixels: width of what stands beside it
 GAP, EDGE = 20, 4
 SPARK = (PANEL - 50, 48)  # the value over the episode
-SHORTEST = 100  # steps that fill the width of a line; a longer episode is squeezed into it
 MOST_COMPONENTS = 8  # of an observation that stands in for a frame
-MOST_ACTIONS = 8
-MOST_DIMS = 6
-LABEL, BAR, ROW, WIDE_ROW = 66, 176, 18, 30  # of an action: width of its name, of its bar, height of its row
-FINE = 3  # lines and dots are drawn this many times as big and shrunk, for smooth edges
-FAINT = (*ImageColor.getrgb(TEXT), 70)
+NAMES = 66  # width of the names of its numbers
 
 
 class Thought(NamedTuple):
-    """What a policy made of one observation. Actions are in the environment's units.
-
-    A discrete action has `probabilities`; a continuous one has `mean`, `std`, `low` and `high`, bounds may be infinite.
-    """
+    """What a policy made of one observation."""
 
     value: float  # V(s)
-    action: np.ndarray  # (A,) as taken; (1,) int for a discrete one
-    probabilities: np.ndarray | None = None  # (n,)
-    first: int = 0  # the number of the first discrete action
-    mean: np.ndarray | None = None  # (A,)
-    std: np.ndarray | None = None  # (A,)
-    low: np.ndarray | None = None  # (A,)
-    high: np.ndarray | None = None  # (A,)
+    parts: tuple[Intention, ...]  # what it would do; `taken` as the environment got it
 
 
 def scene_of(frame: Image.Image, size: tuple[int, int] = SCENE) -> Image.Image:
@@ -53,18 +40,23 @@ def scene_of(frame: Image.Image, size: tuple[int, int] = SCENE) -> Image.Image:
     return frame.resize(fitted, Image.Resampling.BILINEAR)
 
 
-def scene_of_state(observations: np.ndarray, components: int, size: tuple[int, int] = SCENE) -> Image.Image:
-    """In place of a frame: how the observation went. observations: (steps, shown) of `components` in all."""
-    image, draw = _empty(size)
+def scene_of_state(
+    observations: np.ndarray, components: int, size: tuple[int, int] = SCENE, names: Sequence[str] = ()
+) -> Image.Image:
+    """In place of a frame: how the observation went.
+
+    observations: (steps, shown) of `components` in all. names: of those shown; none: obs[0], obs[1], ...
+    """
+    image, draw = empty(size)
     shown = observations[:, :MOST_COMPONENTS]
     some = f", {shown.shape[1]} of {components} numbers" if components > shown.shape[1] else ""
-    _title(draw, 0, "What it sees", f"each on its own scale{some}")
+    title(draw, 0, "What it sees", f"each on its own scale{some}")
     height = min(60, (size[1] - 22) // max(1, shown.shape[1]))
     for i in range(shown.shape[1]):
         top = 22 + i * height
-        draw.text((0, top + height // 2), f"obs[{i}]", TEXT, _font(12), anchor="lm")
-        _line(image, (LABEL, top + 3), (size[0] - LABEL - 62, height - 6), shown[:, i])
-        draw.text((size[0], top + height // 2), number(float(shown[-1, i]), 3), TEXT, _font(12), anchor="rm")
+        name_of(draw, (0, top + height // 2), names[i] if names else f"obs[{i}]", NAMES - 4)
+        line(image, (NAMES, top + 3), (size[0] - NAMES - 62, height - 6), shown[:, i])
+        draw.text((size[0], top + height // 2), number(float(shown[-1, i]), 3), TEXT, font(12), anchor="rm")
     return image
 
 
@@ -76,20 +68,15 @@ def compose(
     values: V(s) at every step of the episode so far. step: the number of the step about to be taken, from 0; total: the
     raw rewards so far, summed. note: a line of text, such as which policy this is.
     """
-    height = max(scene.height, 128 + _actions_height(thought))
-    image, draw = _empty((scene.width + GAP + PANEL + EDGE, height))
+    height = max(scene.height, 128 + actions_height(thought.parts))
+    image, draw = empty((scene.width + GAP + PANEL + EDGE, height))
     image.paste(scene, (0, 0))
     left = scene.width + GAP
-    draw.text((left, 0), f"step {step:,}, return so far {number(total, 4)}", TEXT, _font(13))
-    draw.text((left, 18), note, TEXT, _font(11))
-    _title(draw, 40, "What it expects", f"V(s) = {number(thought.value, 3)}", left)
-    _line(image, (left, 60), SPARK, np.asarray(values), ends=True)
-    if thought.probabilities is not None:
-        _title(draw, 120, "What it would do", "probability; dot: taken", left)
-        _probabilities(image, draw, left, 140, thought)
-    else:
-        _title(draw, 120, "What it would do", "mean ± std; dot: taken", left)
-        _intervals(image, draw, left, 140, thought)
+    draw.text((left, 0), f"step {step:,}, return so far {number(total, 4)}", TEXT, font(13))
+    draw.text((left, 18), note, TEXT, font(11))
+    title(draw, 40, "What it expects", f"V(s) = {number(thought.value, 3)}", left)
+    line(image, (left, 60), SPARK, np.asarray(values), ends=True)
+    draw_actions(image, draw, left, 120, thought.parts)
     return image
 
 
@@ -102,128 +89,6 @@ def to_png(image: Image.Image) -> bytes:
 
 def placeholder(text: str) -> bytes:
     """A picture for as long as there is none."""
-    image, draw = _empty((SCENE[0] + GAP + PANEL + EDGE, SCENE[1]))
-    draw.text((SCENE[0] // 2, SCENE[1] // 2), text, TEXT, _font(13), anchor="mm")
+    image, draw = empty((SCENE[0] + GAP + PANEL + EDGE, SCENE[1]))
+    draw.text((SCENE[0] // 2, SCENE[1] // 2), text, TEXT, font(13), anchor="mm")
     return to_png(image)
-
-
-def _actions_height(thought: Thought) -> int:
-    if thought.probabilities is not None:
-        rows, more = min(len(thought.probabilities), MOST_ACTIONS), len(thought.probabilities) > MOST_ACTIONS
-        return 12 + ROW * (rows + more)
-    rows, more = min(len(thought.action), MOST_DIMS), len(thought.action) > MOST_DIMS
-    return 12 + WIDE_ROW * rows + ROW * more
-
-
-def _probabilities(image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, thought: Thought) -> None:
-    """A bar for each action; beyond MOST_ACTIONS the most likely ones, and the one taken."""
-    assert thought.probabilities is not None
-    chances, taken = thought.probabilities, int(thought.action[0]) - thought.first
-    shown = np.arange(len(chances))
-    if len(chances) > MOST_ACTIONS:
-        shown = np.argsort(-chances, kind="stable")[:MOST_ACTIONS]
-        if taken not in shown:
-            shown[-1] = taken
-    for row, action in enumerate(shown.tolist()):
-        middle, chance = top + row * ROW + ROW // 2, float(chances[action])
-        draw.text((left + 12, middle), f"action {action + thought.first}", TEXT, _font(12), anchor="lm")
-        begin = left + LABEL + 4
-        draw.rectangle((begin, middle - 5, begin + BAR, middle + 5), fill=FAINT)
-        if round(chance * BAR):
-            draw.rectangle((begin, middle - 5, begin + round(chance * BAR), middle + 5), fill=BLUE)
-        draw.text((left + PANEL, middle), f"{chance:.0%}", TEXT, _font(12), anchor="rm")
-        if action == taken:
-            _dot(image, left + 4, middle)
-    if len(chances) > len(shown):
-        rest = f"and {len(chances) - len(shown)} more: {max(0.0, 1.0 - float(chances[shown].sum())):.0%}"
-        draw.text((left + 12, top + MOST_ACTIONS * ROW + ROW // 2), rest, TEXT, _font(12), anchor="lm")
-
-
-def _intervals(image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, thought: Thought) -> None:
-    """Mean +- std between the bounds, for each number of the action."""
-    assert thought.mean is not None
-    assert thought.std is not None
-    begin, end = left + LABEL + 4, left + LABEL + 4 + BAR
-    for i in range(min(len(thought.action), MOST_DIMS)):
-        middle, (low, high) = top + i * WIDE_ROW + 9, _range(thought, i)
-        mean, std, taken = (float(part[i]) for part in (thought.mean, thought.std, thought.action))
-        ends = np.clip([mean - std, mean + std, mean, taken], low, high)
-        a, b, at, dot = (begin + (ends - low) / (high - low) * BAR).tolist()
-        draw.text((left + 12, middle), f"action {i}", TEXT, _font(12), anchor="lm")
-        draw.line((begin, middle, end, middle), fill=FAINT, width=1)
-        for edge in (begin, end):
-            draw.line((edge, middle - 4, edge, middle + 4), fill=TEXT, width=1)
-        draw.rectangle((a, middle - 4, b, middle + 4), fill=BLUE)
-        draw.line((at, middle - 7, at, middle + 7), fill=TEXT, width=2)
-        _dot(image, round(dot), middle)
-        draw.text((begin, middle + 6), number(low), TEXT, _font(10), anchor="ma")
-        draw.text((end, middle + 6), number(high), TEXT, _font(10), anchor="ma")
-        draw.text((left + PANEL, middle), number(taken), TEXT, _font(12), anchor="rm")
-    if len(thought.action) > MOST_DIMS:
-        place = (left + 12, top + MOST_DIMS * WIDE_ROW + ROW // 2)
-        draw.text(place, f"and {len(thought.action) - MOST_DIMS} more numbers", TEXT, _font(12), anchor="lm")
-
-
-def _range(thought: Thought, i: int) -> tuple[float, float]:
-    """The bounds of one number of the action; where there are none, the power of two that holds what is drawn."""
-    assert thought.mean is not None
-    assert thought.std is not None
-    assert thought.low is not None
-    assert thought.high is not None
-    reach = max(abs(float(thought.mean[i])) + 2 * float(thought.std[i]), abs(float(thought.action[i])), 1e-3)
-    low, high, wide = float(thought.low[i]), float(thought.high[i]), 2.0 ** np.ceil(np.log2(reach))
-    low = low if np.isfinite(low) else min(-wide, high - 1.0)
-    high = high if np.isfinite(high) else max(wide, low + 1.0)
-    return low, max(high, low + 1e-6)
-
-
-def _line(
-    image: Image.Image, corner: tuple[int, int], size: tuple[int, int], values: np.ndarray, ends: bool = False
-) -> None:
-    """A smooth line over the steps of an episode, with its last point; ends: and its largest and smallest value."""
-    width, height = size
-    steps = np.arange(len(values))
-    if len(values) > width // 2:
-        steps = np.linspace(0, len(values) - 1, width // 2).round().astype(int)
-    shown = np.asarray(values, dtype=float)[steps]
-    low, high = (float(np.min(shown)), float(np.max(shown))) if len(shown) else (0.0, 0.0)
-    span = high - low
-    x = 4 + steps / max(len(values) - 1, SHORTEST) * (width - 9)
-    y = 4 + (high - shown) / span * (height - 9) if span > 1e-6 * max(1.0, abs(high)) else np.full(len(x), height / 2)
-    mask = Image.new("L", (width * FINE, height * FINE))
-    points = np.stack([x, y], axis=1).reshape(-1) * FINE
-    ImageDraw.Draw(mask).line(points.tolist(), fill=255, width=5)
-    image.paste(BLUE, corner, mask.reduce(FINE))
-    if len(x):
-        _dot(image, corner[0] + round(float(x[-1])), corner[1] + round(float(y[-1])), BLUE)
-    if ends and span > 0.0:
-        draw = ImageDraw.Draw(image)
-        draw.text((corner[0] + width + 50, corner[1]), number(high, 3), TEXT, _font(10), anchor="ra")
-        draw.text((corner[0] + width + 50, corner[1] + height), number(low, 3), TEXT, _font(10), anchor="rd")
-
-
-def _title(draw: ImageDraw.ImageDraw, top: int, title: str, detail: str, left: int = 0) -> None:
-    draw.text((left, top), title, TEXT, _font(13))
-    draw.text((left + 8 + draw.textlength(title, _font(13)), top + 2), detail, TEXT, _font(11))
-
-
-def _dot(image: Image.Image, x: int, y: int, color: str = VERMILLION) -> None:
-    mask = _disc()
-    image.paste(color, (x - mask.width // 2, y - mask.height // 2), mask)
-
-
-def _empty(size: tuple[int, int]) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    image = Image.new("RGBA", size)
-    return image, ImageDraw.Draw(image)
-
-
-@lru_cache
-def _disc() -> Image.Image:
-    mask = Image.new("L", (9 * FINE, 9 * FINE))
-    ImageDraw.Draw(mask).ellipse((FINE, FINE, 8 * FINE - 1, 8 * FINE - 1), fill=255)
-    return mask.reduce(FINE)
-
-
-@lru_cache
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from matplotlib.figure import Figure
 
+from ppo_lab.distributions import BetaHead, GaussianHead, JointHead, SquashedHead
 from ppo_lab.notebook.health import Finding, examine
 from ppo_lab.notebook.plots.canvas import Columns
 from ppo_lab.notebook.plots.dials import dials_figure
@@ -18,6 +20,7 @@ from ppo_lab.schedules import settings_at
 
 if TYPE_CHECKING:
     from ppo_lab.notebook.session import Session
+    from ppo_lab.trainer import Trainer
 
 JOURNAL = ("env step", "update", "setting", "from", "to", "by")
 CELL = "padding: 2px 12px 2px 0; text-align: left"
@@ -34,9 +37,11 @@ def learning(session: Session, figure: Figure | None = None, others: Mapping[str
 
 def dials(session: Session, figure: Figure | None = None) -> Figure:
     """The diagnostics of every update."""
-    trainer, target_kl = session.trainer, session.trainer.config.ppo.target_kl
+    trainer, ppo = session.trainer, session.trainer.config.ppo
     norm = last_set(session, "max_grad_norm")
-    return dials_figure(session.history, trainer.state.total_timesteps, num_actions(session), target_kl, norm, figure)
+    goal = ppo.desired_kl if ppo.learning_rate_schedule == "adaptive" else None
+    total, choices = trainer.state.total_timesteps, entropy_scale(trainer).num_actions
+    return dials_figure(session.history, total, choices, ppo.target_kl, norm, figure, goal)
 
 
 def inside(session: Session, figure: Figure | None = None) -> Figure | None:
@@ -47,11 +52,10 @@ def inside(session: Session, figure: Figure | None = None) -> Figure | None:
 
 def health(session: Session) -> list[Finding]:
     """What looks wrong."""
-    trainer, state = session.trainer, session.trainer.state
+    trainer, state, rollout = session.trainer, session.trainer.state, session.trainer.rollout
     ppo = settings_at(trainer.config.ppo, state.live, state.global_step, state.total_timesteps)
-    choices = num_actions(session)
-    dimensions = math.prod(trainer.envs.action_space.shape or ()) if choices is None else None
-    return examine(session.history, ppo, choices, action_dims=dimensions)
+    chunks = sum(rollout.reward.shape[1] for _ in rollout.chunks()) if rollout.memory else None
+    return examine(session.history, ppo, *entropy_scale(trainer), chunks=chunks)
 
 
 def journal_rows(session: Session) -> list[tuple[str, ...]]:
@@ -88,7 +92,25 @@ def last_set(session: Session, key: str) -> Any:
     return live[key].value if key in live else getattr(session.trainer.config.ppo, key)
 
 
-def num_actions(session: Session) -> int | None:
-    """Of a discrete action space; None for others."""
-    number: Any = getattr(session.trainer.envs.action_space, "n", None)  # of a MultiBinary space it can be a shape
-    return int(number) if hasattr(number, "__index__") else None
+class EntropyScale(NamedTuple):
+    """What the entropy of a policy is measured against; see `health.examine`."""
+
+    num_actions: int | None = None
+    action_dims: int | None = None
+    entropy_shift: float = 0.0
+
+
+def entropy_scale(trainer: Trainer) -> EntropyScale:
+    """Of choices: how many different actions there are. Of a Box: its dimensions, and how far it is from -1..1.
+
+    Masks leave now more and now less to choose from, and choices beside numbers have no common measure: no scale.
+    """
+    model, head = trainer.state.model, trainer.state.model.actor_head
+    if model.masked or isinstance(head, JointHead):
+        known = not model.masked and isinstance(head, JointHead) and head.action_dtype == torch.int64
+        return EntropyScale(math.prod(head.mask_layout)) if known else EntropyScale(action_dims=0)
+    if not isinstance(head, GaussianHead | SquashedHead | BetaHead):
+        return EntropyScale(math.prod(head.mask_layout))
+    box, own_units = head.box, not isinstance(head, GaussianHead) or not head.rescale
+    shift = float(((box.high - box.low) / 2).log().sum()) if own_units and box.bounded else 0.0
+    return EntropyScale(None, box.size, shift)

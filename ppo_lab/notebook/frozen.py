@@ -5,20 +5,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ppo_lab.actor_critic import ActorCritic
+from ppo_lab.actor_critic import ActorCritic, Memory
 from ppo_lab.advantages import gae, normalized
 from ppo_lab.config import PPOConfig
 from ppo_lab.errors import LabError
 from ppo_lab.events import Event, RolloutCollected
 from ppo_lab.losses import clipped_surrogate
+from ppo_lab.reward_scaling import rewards_to_learn
 from ppo_lab.rollout import Rollout
-from ppo_lab.schedules import settings_at
+from ppo_lab.schedules import in_force, settings_at
+from ppo_lab.trees import apply, at
 
 if TYPE_CHECKING:
     from ppo_lab.trainer import Trainer
@@ -40,7 +42,7 @@ class FrozenRollout:
     """Copies of all that an update learns from. Nothing here changes, whatever the trainer does next."""
 
     rollout: Rollout
-    reward: Tensor  # (T, N) as the critic learns it: scaled where normalize_reward is on
+    reward: Tensor  # (T, N) as the critic learns it: scaled, bounded, normalised where the settings say so
     ppo: PPOConfig  # in force in this update
     statistics: dict[str, Tensor]  # the model's buffers, through which it saw the observations
 
@@ -58,14 +60,18 @@ class FrozenRollout:
     def ratio(self, model: ActorCritic) -> Tensor:
         """How likely `model` finds every recorded action, over how likely it was: (T, N), 1 where nothing changed.
 
-        Step by step, in batches of N as when it was collected: so it is 1 exactly and not but for rounding.
+        Step by step, in batches of N as when it was collected: so it is 1 exactly and not but for rounding. What a
+        recurrent model remembers is taken from the rollout at the beginning of every chunk, as the update takes it.
         """
         rollout, seen = self.rollout, copy.deepcopy(model)
         for name, buffer in seen.named_buffers():
             buffer.copy_(self.statistics[name])  # another normalisation would move the ratio for another reason
         log_prob = torch.empty_like(rollout.log_prob)  # (T, N)
+        memory: Memory = None
         for t in range(len(rollout)):
-            distribution, _ = seen.step(rollout.obs[t], None, rollout.starts[t])
+            if t % rollout.chunk_length == 0:
+                memory = at(rollout.memory, t // rollout.chunk_length) or None
+            distribution, memory = seen.step(at(rollout.obs, t), memory, rollout.starts[t])
             log_prob[t] = distribution.log_prob(rollout.action[t])
         return (log_prob - rollout.log_prob).exp()
 
@@ -101,15 +107,17 @@ def freeze(trainer: Trainer, event: Event) -> FrozenRollout:
         raise LabError(f"freeze at RolloutCollected, the first event of an update; this one is {type(event).__name__}")
     state, rollout = trainer.state, copied(event.rollout)
     before = state.global_step - int(rollout.valid.sum())
-    ppo = settings_at(trainer.config.ppo, state.live, before, state.total_timesteps)
-    reward = rollout.reward
-    if ppo.normalize_reward:  # a copy of the scaler takes this rollout in, as the trainer's own is about to
-        scaler = copy.deepcopy(state.reward_scaler)
-        reward = scaler(reward, rollout.done, rollout.valid, ppo.gamma, ppo.reward_clip)
+    ppo = in_force(settings_at(trainer.config.ppo, state.live, before, state.total_timesteps), state.adapted)
+    # a copy of the scaler takes this rollout in, as the trainer's own is about to
+    reward = rewards_to_learn(rollout, ppo, copy.deepcopy(state.reward_scaler))
     statistics = {name: buffer.detach().clone() for name, buffer in state.model.named_buffers()}
     return FrozenRollout(rollout, reward, ppo, statistics)
 
 
 def copied(rollout: Rollout) -> Rollout:
     """The same numbers in memory of their own."""
-    return Rollout(**{field.name: getattr(rollout, field.name).detach().clone() for field in fields(rollout)})
+    return Rollout(**{field.name: _own(getattr(rollout, field.name)) for field in fields(rollout)})
+
+
+def _own(value: Any) -> Any:
+    return value if isinstance(value, int) else apply(lambda tensor: tensor.detach().clone(), value)

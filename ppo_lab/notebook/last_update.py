@@ -12,9 +12,14 @@ import torch
 from torch import Tensor
 
 from ppo_lab.advantages import normalized
+from ppo_lab.batches import chunk_batch
+from ppo_lab.notebook.intentions import intentions
+from ppo_lab.notebook.plots.intention import Intention
+from ppo_lab.rollout import Rollout
 from ppo_lab.schedules import settings_at
 
 if TYPE_CHECKING:
+    from ppo_lab.actor_critic import ActorCritic
     from ppo_lab.trainer import Trainer
 
 MOST_SAMPLES = 4096  # more than a picture has room for; taken evenly over the rollout
@@ -38,11 +43,39 @@ class LastUpdate:
     normalized: np.ndarray  # (S,) minus the mean, over the std of the rollout; as `advantage` if "never"
     value: np.ndarray  # (S,) what the critic expected before the update
     returns: np.ndarray  # (S,) what it was taught
-    action: np.ndarray  # (T, *action) of environment 0, as the policy drew it
     done: np.ndarray  # (T,) bool, of environment 0: an episode ended with this step
-    probabilities: np.ndarray | None  # (T, n) of its actions, by the policy after the update; None: continuous
-    mean: np.ndarray | None  # (T, A) of a continuous action; None: discrete
-    std: np.ndarray | None  # (T, A)
+    # over the T steps of environment 0: what the policy after the update would do, and what was drawn, before a
+    # Gaussian's numbers were clipped to the Box; one for each key of the action space
+    parts: tuple[Intention, ...]
+
+    @property
+    def action(self) -> np.ndarray | None:
+        """(T,) of a Discrete action, (T, k) of others, as `parts` have it; None for a Dict of actions."""
+        part = self._lone
+        if part is None:
+            return None
+        return part.taken[:, 0] if self.probabilities is not None else part.taken
+
+    @property
+    def probabilities(self) -> np.ndarray | None:
+        """(T, n) of a Discrete action, by the policy after the update; None for others."""
+        part = self._lone
+        known = None if part is None else part.probabilities
+        return known[:, 0] if known is not None and known.shape[1] == 1 else None
+
+    @property
+    def mean(self) -> np.ndarray | None:
+        """(T, A) of a Box action, in its units; None for others."""
+        return None if self._lone is None else self._lone.mean
+
+    @property
+    def std(self) -> np.ndarray | None:
+        """(T, A) of a Box action, in its units; None for others."""
+        return None if self._lone is None else self._lone.std
+
+    @property
+    def _lone(self) -> Intention | None:
+        return self.parts[0] if len(self.parts) == 1 else None
 
 
 @torch.no_grad()
@@ -56,17 +89,20 @@ def look_inside(trainer: Trainer, advantage: Tensor, returns: Tensor, statistics
     model = copy.deepcopy(state.model)
     for name, buffer in model.named_buffers():
         buffer.copy_(statistics[name])
-    T = len(rollout)
     before = state.global_step - int(rollout.valid.sum())
     ppo = settings_at(trainer.config.ppo, state.live, before, state.total_timesteps)
-    rows = rollout.valid.flatten().nonzero().squeeze(-1)  # (M,)
-    rows = rows[torch.linspace(0, len(rows) - 1, min(len(rows), MOST_SAMPLES)).round().long()]  # (S,)
-    obs, action, starts = (part.flatten(0, 1)[rows] for part in (rollout.obs[:T], rollout.action, rollout.starts))
-    log_prob, _, _ = model.evaluate(obs.unsqueeze(0), action.unsqueeze(0), None, starts.unsqueeze(0))  # (1, S)
-    ratio = (log_prob.squeeze(0) - rollout.log_prob.flatten()[rows]).exp()
-    used = advantage if ppo.normalize_advantage == "never" else _over_all(advantage, rollout.valid)
-    distribution, _ = model.step(rollout.obs[:T, 0], None, rollout.starts[:, 0])  # over the T steps of one environment
-    log_probs, mean, std = (getattr(distribution, name, None) for name in ("log_probs", "mean", "std"))
+    used = advantage if ppo.normalize_advantage == "never" else normalized(advantage, rollout.valid)
+    # a critic that is asked again between the passes writes its newer values into the rollout
+    value = returns - advantage if ppo.recompute_advantage else rollout.value
+    rows = torch.arange(advantage.numel(), device=advantage.device).view_as(advantage)  # (T, N)
+    batch = chunk_batch(rollout, rows, rows, _some_chunks(rollout))  # (L, B), with the numbers of its rows
+    distribution = model.distribution(batch.obs, batch.memory, batch.starts)
+    ratio = batch.experience((distribution.log_prob(batch.action) - batch.log_prob).exp()).flatten()  # (S,)
+    index = batch.experience(batch.returns).flatten()  # (S,) of T * N
+
+    def samples(column: Tensor) -> np.ndarray:
+        return _array(column.flatten()[index])
+
     return LastUpdate(
         update=state.update,
         global_step=state.global_step,
@@ -74,20 +110,40 @@ def look_inside(trainer: Trainer, advantage: Tensor, returns: Tensor, statistics
         normalize_advantage=ppo.normalize_advantage,
         ratio=_array(ratio),
         clipped=_array((ratio - 1.0).abs() > ppo.clip_coef),
-        advantage=_array(advantage.flatten()[rows]),
-        normalized=_array(used.flatten()[rows]),
-        value=_array(rollout.value.flatten()[rows]),
-        returns=_array(returns.flatten()[rows]),
-        action=_array(rollout.action[:, 0]),
+        advantage=samples(advantage),
+        normalized=samples(used),
+        value=samples(value),
+        returns=samples(returns),
         done=_array(rollout.done[:, 0]),
-        probabilities=None if log_probs is None else _array(log_probs.exp()),
-        mean=None if mean is None else _array(mean),
-        std=None if std is None or mean is None else _array(std.expand_as(mean)),
+        parts=_course(model, rollout),
     )
 
 
-def _over_all(advantage: Tensor, valid: Tensor) -> Tensor:
-    return advantage.masked_scatter(valid, normalized(advantage[valid]))
+def _some_chunks(rollout: Rollout) -> Tensor:
+    """Numbers of chunks for about MOST_SAMPLES rows, evenly over those with experience, (B,); of rows without memory.
+
+    Whole chunks, because what a recurrent policy does at a row depends on those before it.
+    """
+    L, valid = rollout.chunk_length, rollout.valid
+    known = valid if L == 1 else torch.stack([valid[rows].any(0) for _, rows in rollout.chunks()])  # (chunks, N)
+    chunks = known.flatten().nonzero().squeeze(-1)
+    most = min(len(chunks), max(1, MOST_SAMPLES // L))
+    return chunks[torch.linspace(0, len(chunks) - 1, most, device=chunks.device).round().long()]
+
+
+def _course(model: ActorCritic, rollout: Rollout) -> tuple[Intention, ...]:
+    """What the model would do at the T steps of environment 0."""
+    T, N = rollout.reward.shape
+    chunks = torch.arange(-(-T // rollout.chunk_length), device=rollout.reward.device) * N
+    batch = chunk_batch(rollout, rollout.value, rollout.value, chunks)  # (L, chunks)
+    distribution = model.distribution(batch.obs, batch.memory, batch.starts)
+    parts = intentions(model.actor_head, distribution, batch.action, drawn=True)
+
+    def in_time(rows: np.ndarray) -> np.ndarray:
+        """(L, chunks, *x) -> (T, *x), without what fills up the last chunk."""
+        return rows.swapaxes(0, 1).reshape(-1, *rows.shape[2:])[:T]
+
+    return tuple(part.map(in_time) for part in parts)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

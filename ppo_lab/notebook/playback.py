@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -20,10 +20,11 @@ from PIL import Image
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.errors import ConfigError
 from ppo_lab.evaluation.evaluate import Acting
-from ppo_lab.notebook.agent_picture import EDGE, PANEL, SCENE, Thought, compose
+from ppo_lab.notebook.action_picture import PANEL
+from ppo_lab.notebook.agent_picture import EDGE, SCENE, Thought, compose
 from ppo_lab.notebook.film import Film, Mp4, check_file, write_png
 from ppo_lab.notebook.player import Course, Player
-from ppo_lab.notebook.plots.canvas import TEXT, number, style, to_png
+from ppo_lab.notebook.plots.canvas import TEXT, number, short, style, to_png
 from ppo_lab.notebook.static import as_bundle
 
 WIDTH = 300  # pixels, about
@@ -66,28 +67,28 @@ def show_episode(
     file: keep it as a file too: .png as the notebook shows it, .mp4 (needs imageio-ffmpeg) with every frame in full.
     Raises ConfigError or EnvError if the environment cannot be made, or the file cannot be written.
     """
-    settings = _settings(env)
+    config = _config(env)
     if max_steps < 1:
         raise ConfigError(f"max_steps: at least 1, got {max_steps}")
     path = check_file(file) if file is not None else None
     with ExitStack() as undo:
-        player = Player(settings, seed, torch.device(getattr(policy, "device", "cpu")))
+        player = Player(config, seed, torch.device(getattr(policy, "device", "cpu")))
         undo.callback(player.close)
         video = None
         if path is not None and path.suffix.lower() == ".mp4":
             video = undo.enter_context(Mp4(path, player.fps))
-        camera = Camera(player, thoughts, video, note=f"{settings.id}, seed {seed}")
+        camera = Camera(player, thoughts, video, note=f"{config.env.id}, seed {seed}")
         course = camera.shoot_episode(policy, deterministic, max_steps)
         if video is not None and not camera.shot:
-            raise ConfigError(f"file: {settings.id} cannot be drawn ({player.no_picture}): .mp4 needs thoughts=True")
-    png = camera.film.png() if camera.shot else _state_plot(course)
+            raise ConfigError(f"file: {config.env.id} cannot be drawn ({player.no_picture}): .mp4 needs thoughts=True")
+    png = camera.film.png() if camera.shot else _state_plot(course, player.names)
     if path is not None and video is None:
         write_png(path, png)
     how = f"cut off after {max_steps} steps"
     if course.terminated or course.truncated:
         how = "ended" if course.terminated else "cut off by the environment"
     length = len(course.rewards)
-    caption = f"{settings.id}, seed {seed}: return {number(course.total, digits=4)} in {length} steps, {how}"
+    caption = f"{config.env.id}, seed {seed}: return {number(course.total, digits=4)} in {length} steps, {how}"
     if camera.failed:
         caption += f" (cannot be drawn: {player.no_picture})"
     return Episode(png, caption, course.total, length, course.terminated)
@@ -137,25 +138,23 @@ class Camera:
             self.film.add(step, frame)
 
 
-def _settings(env: str | EnvConfig | Config) -> EnvConfig:
+def _config(env: str | EnvConfig | Config) -> Config:
     if isinstance(env, str):
-        return EnvConfig(id=env)
-    if isinstance(env, Config):
-        return env.env
-    if not isinstance(env, EnvConfig):
+        return Config(env=EnvConfig(id=env))
+    if not isinstance(env, EnvConfig | Config):
         raise ConfigError(f"env: an environment id, EnvConfig or Config, got {type(env).__name__}")
-    return env
+    return env if isinstance(env, Config) else Config(env=env)
 
 
-def _state_plot(course: Course) -> bytes:
+def _state_plot(course: Course, names: Sequence[str]) -> bytes:
     """Observation and reward over the steps of an episode, as static PNG."""
     figure = Figure(figsize=(8.0, 2.6), facecolor="none")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
     figure.subplots_adjust(left=0.08, right=0.98, top=0.88, bottom=0.18, wspace=0.25)
     values: Any = np.stack(course.observations)  # (steps, components)
-    for component in range(values.shape[1]):
-        left.plot(values[:, component], linewidth=1.2, label=f"obs[{component}]")
+    for component, name in enumerate(names):
+        left.plot(values[:, component], linewidth=1.2, label=short(name))
     right.plot(course.rewards, linewidth=1.2)
     left.legend(fontsize=7, frameon=False, labelcolor=TEXT, ncols=2)
     for ax, title, unit in ((left, "What it saw", "observation"), (right, "What it got", "reward")):

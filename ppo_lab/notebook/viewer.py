@@ -97,7 +97,7 @@ class AgentView:
         try:
             while not stop.is_set():  # anew when a fork, whose environment may be another one, takes over
                 trainer = session.trainer
-                player = Player(trainer.config.env, _seed(trainer))
+                player = Player(trainer.config, _seed(trainer))
                 try:
                     _check(trainer, player)
                     self._play(session, trainer, player, stop)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any, NamedTuple
 
-from ppo_lab.schedules import LiveChange, settings_at
+from ppo_lab.schedules import LiveChange, in_force, settings_at
 from ppo_lab.trainer import Trainer
 
 
@@ -15,6 +15,7 @@ class Before(NamedTuple):
     key: str
     live: LiveChange | None  # the change that ruled until then; None: the config
     pending: Any  # what had been asked for and was not taken yet; None: nothing
+    adapted: float | None  # where it had moved by itself; None: it does not
 
 
 class Wishes:
@@ -36,7 +37,9 @@ class Wishes:
         with self._lock:
             trainer.set(source=source, **changes)
             live = trainer.state.live
-            before = [Before(key, live.get(key), self._asked.get(key, (None,))[0]) for key in changes]
+            before = [
+                Before(key, live.get(key), self._asked.get(key, (None,))[0], _adapted(trainer, key)) for key in changes
+            ]
             if undoable:
                 self._before.append(before)
             self._asked.update({key: (value, trainer.state.update) for key, value in changes.items()})
@@ -73,11 +76,21 @@ class Wishes:
 
 
 def _value_now(trainer: Trainer, was: Before) -> Any:
-    """What the setting would be now without the change: a schedule has gone on meanwhile."""
+    """What the setting would be now without the change: a schedule has gone on meanwhile, what adapts has not."""
     if was.pending is not None:
         return was.pending
+    if was.adapted is not None:
+        return was.adapted
     state, ppo = trainer.state, trainer.config.ppo
     live = {key: change for key, change in state.live.items() if key != was.key}
     if was.live is not None:
         live[was.key] = was.live
     return getattr(settings_at(ppo, live, state.global_step, state.total_timesteps), was.key)
+
+
+def _adapted(trainer: Trainer, key: str) -> float | None:
+    """Where a setting that adapts itself has gone; None for others, and where it stands at its start."""
+    state, ppo = trainer.state, trainer.config.ppo
+    start = settings_at(ppo, state.live, state.global_step, state.total_timesteps)
+    now = in_force(start, state.adapted)
+    return None if getattr(now, key, None) == getattr(start, key, None) else float(getattr(now, key))

@@ -25,7 +25,7 @@ from torch import Tensor
 from ppo_lab.errors import RunError
 from ppo_lab.runs.files import TEMPORARY, sync, temporary_for, write_all
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "MANIFEST.json"
 FILES = ("model.safetensors", "optimizer.safetensors", "state.safetensors", "state.json")
 

@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from ppo_lab.notebook import agent_picture
+from ppo_lab.notebook import action_picture, agent_picture
+from ppo_lab.notebook.action_picture import BAR, LABEL, ROW, WIDE_ROW
 from ppo_lab.notebook.agent_picture import (
-    BAR,
-    LABEL,
-    ROW,
     SCENE,
-    WIDE_ROW,
     Thought,
     compose,
     scene_of,
@@ -18,6 +15,7 @@ from ppo_lab.notebook.agent_picture import (
     to_png,
 )
 from ppo_lab.notebook.plots.canvas import BLUE, VERMILLION
+from ppo_lab.notebook.plots.intention import Intention, numbers_of
 
 SMALL = Image.new("RGB", (40, 30), "white")
 LEFT = SMALL.width + agent_picture.GAP  # of the column of thoughts
@@ -45,14 +43,14 @@ def marked(pixels, rows, height=ROW):
 
 
 def discrete(chances, taken=0, first=0):
-    return Thought(1.0, np.array([taken + first]), np.asarray(chances), first=first)
+    return Thought(1.0, (Intention(np.array([taken + first]), np.asarray(chances)[None], [first], [len(chances)]),))
 
 
 def continuous(mean, std, taken, low=-1.0, high=1.0):
     parts = (np.atleast_1d(np.asarray(part, dtype=float)) for part in (taken, mean, std))
     action, mean, std = parts
     ends = np.full(len(action), low), np.full(len(action), high)
-    return Thought(1.0, action, mean=mean, std=std, low=ends[0], high=ends[1])
+    return Thought(1.0, (Intention(action, mean=mean, std=std, low=ends[0], high=ends[1]),))
 
 
 @pytest.mark.parametrize("size", [(600, 400), (500, 500), (1000, 100), (100, 1000), (400, 300)])
@@ -82,7 +80,7 @@ def test_lines_and_letters_fade_without_a_fringe():
     pixels = picture(discrete([0.4, 0.6]), values=np.random.default_rng(0).normal(size=100))
     edges = pixels[(pixels[..., 3] > 0) & (pixels[..., 3] < 255)]
     assert len(edges) > 500
-    inks = np.array([ImageColor.getrgb(ink) for ink in (agent_picture.TEXT, BLUE, VERMILLION)])
+    inks = np.array([ImageColor.getrgb(ink) for ink in (action_picture.TEXT, BLUE, VERMILLION)])
     assert (edges[:, :3] >= inks.min(axis=0) - 3).all()
     assert (edges[:, :3] <= inks.max(axis=0) + 3).all()
     assert edges[:, :3].sum(axis=1).min() >= inks.sum(axis=1).min() - 6
@@ -134,7 +132,7 @@ def test_an_interval_ends_at_the_bounds():
 def test_without_bounds_the_axis_holds_what_is_drawn(low, high, taken):
     taken = float(np.clip(taken, low, high))
     thought = continuous(mean=min(max(0.3, low), high), std=2.0, taken=taken, low=low, high=high)
-    begin, end = agent_picture._range(thought, 0)
+    begin, end = action_picture._range(numbers_of(thought.parts, 1)[0])
     assert np.isfinite([begin, end]).all()
     assert begin < end
     assert begin <= taken <= end
@@ -189,3 +187,59 @@ def test_a_state_of_one_step_can_be_drawn():
 def test_placeholder_and_frames_are_png():
     assert agent_picture.placeholder("wait").startswith(b"\x89PNG")
     assert to_png(SMALL).startswith(b"\x89PNG")
+
+
+def choice(sizes, chances, taken, key="", first=0):
+    padded = np.zeros((len(sizes), max(sizes)))
+    for row, some in zip(padded, chances, strict=True):
+        row[: len(some)] = some
+    return Intention(np.asarray(taken) + first, padded, [first] * len(sizes), sizes, key=key)
+
+
+def spans(pixels, row):
+    """First and last column of blue in a row of several, from the beginning of its bar."""
+    columns = where(pixels[[ACTIONS + row * WIDE_ROW + 9 - 4]], BLUE)[1] - (LEFT + LABEL + 4)
+    return (columns.min(), columns.max()) if len(columns) else None
+
+
+def test_several_choices_are_strips_with_the_taken_one_marked():
+    thought = Thought(0.0, (choice([2, 3], [[0.25, 0.75], [0.0, 0.5, 0.5]], [1, 2]),))
+    pixels = picture(thought)
+    assert spans(pixels, 0) == pytest.approx((0, 0.25 * BAR), abs=2)  # every other choice is blue
+    assert spans(pixels, 1) == pytest.approx((0.5 * BAR, BAR), abs=2)
+    assert marked(pixels, 2, WIDE_ROW) == [0, 1]
+    for row, middle in enumerate((0.625, 0.75)):
+        top = ACTIONS + row * WIDE_ROW
+        columns = where(pixels[top : top + WIDE_ROW], VERMILLION)[1]
+        assert columns.mean() == pytest.approx(LEFT + LABEL + 4 + middle * BAR, abs=1)
+
+
+def test_a_hybrid_action_has_strips_and_intervals():
+    turn = Intention(
+        np.zeros(1), mean=np.array([0.2]), std=np.array([0.4]), low=-np.ones(1), high=np.ones(1), key="turn"
+    )
+    thought = Thought(0.0, (choice([4], [[0.25] * 4], [3], "pick"), turn))
+    pixels = picture(thought)
+    assert marked(pixels, 2, WIDE_ROW) == [0, 1]
+    assert spans(pixels, 1) == pytest.approx((0.4 * BAR, 0.8 * BAR), abs=2)
+    assert (pixels != picture(Thought(0.0, (choice([4], [[0.25] * 4], [3], "other"), turn)))).any()
+
+
+def test_of_many_choices_six_are_drawn_and_any_name_fits():
+    bits = choice([2] * 40, [[0.5, 0.5]] * 40, [0] * 40, "a/name/that/is/much/too/long/for/its/place")
+    pixels = picture(Thought(0.0, (bits,)))
+    assert marked(pixels, 7, WIDE_ROW) == [0, 1, 2, 3, 4, 5]
+    name = pixels[ACTIONS : ACTIONS + 6 * WIDE_ROW, LEFT : LEFT + LABEL + 4, 3]
+    assert name.any()
+    assert not name[:, -3:].any()
+
+
+def test_a_strip_of_a_hundred_choices_can_be_read():
+    chances = np.random.default_rng(0).dirichlet(np.ones(100))
+    pixels = picture(Thought(0.0, (choice([100, 2], [chances, [1.0, 0.0]], [57, 0], first=-3),)))
+    assert marked(pixels, 2, WIDE_ROW) == [0, 1]
+
+
+def test_numbers_of_a_state_can_have_names():
+    course = np.zeros((3, 2))
+    assert (np.asarray(scene_of_state(course, 2, names=["x", "y"])) != np.asarray(scene_of_state(course, 2))).any()

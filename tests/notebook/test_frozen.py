@@ -10,6 +10,7 @@ from ppo_lab.errors import LabError
 from ppo_lab.events import AdvantagesEstimated, MinibatchStepped, RolloutCollected, Update
 from ppo_lab.losses import clipped_surrogate
 from ppo_lab.notebook.frozen import freeze
+from ppo_lab.trees import leaves
 from tests.notebook.fakes import trainer as small_trainer
 
 KINDS = {
@@ -20,6 +21,23 @@ KINDS = {
     "a live schedule": {"ppo.clip_coef_schedule": "linear", "ppo.clip_coef_end": 0.05},
     "one minibatch": {"ppo.normalize_advantage": "never", "ppo.num_minibatches": 1},
     "cut off often": {"env.kwargs": {"max_episode_steps": 5}},
+    "rewards bounded, a rate that adapts": {
+        "ppo.reward_scale": 3.0, "ppo.reward_bound": 2.0, "ppo.learning_rate_schedule": "adaptive"
+    },
+    "gru": {"model.core": "gru", "model.core_size": 8, "ppo.chunk_length": 5, "env.kwargs": {"max_episode_steps": 7}},
+    "lstm, shared": {"model.core": "lstm", "model.core_size": 8, "model.shared": True},
+    "window, values normalised": {
+        "model.core": "window", "model.core_size": 8, "model.window": 3, "model.normalize_value": True,
+        "model.normalize_obs": True, "ppo.recompute_advantage": True,
+    },
+    "dict, masks, hybrid": {
+        "env.id": "ppo_lab/Spaces-v0", "env.kwargs": {"observation": "dict", "action": "hybrid", "masked": True},
+        "model.std": "gsde", "model.distribution": "squashed",
+    },
+    "all of it": {
+        "env.id": "ppo_lab/Spaces-v0", "env.kwargs": {"action": "hybrid", "masked": True}, "model.std": "gsde",
+        "model.core": "gru", "model.core_size": 8, "ppo.chunk_length": 4, "env.frame_stack": 2, "env.time_aware": True,
+    },
 }  # fmt: skip
 
 
@@ -49,7 +67,10 @@ def until(events, kind):
 
 def whole(frozen):
     """Every number in it."""
-    return [getattr(frozen.rollout, field.name).clone() for field in fields(frozen.rollout)] + [frozen.reward.clone()]
+    parts = [getattr(frozen.rollout, field.name) for field in fields(frozen.rollout)]
+    return [tensor.clone() for part in parts if not isinstance(part, int) for tensor in leaves(part)] + [
+        frozen.reward.clone()
+    ]
 
 
 def test_advantages_are_the_trainers_bit_for_bit(trainer):
@@ -104,6 +125,24 @@ def test_every_ratio_is_one_before_the_first_step_and_not_after_it(trainer):
     assert (frozen.ratio(trainer.state.model) == 1.0).all()
     next(events)
     assert (frozen.ratio(trainer.state.model) != 1.0).float().mean() > 0.5
+
+
+@pytest.mark.parametrize("core", ["gru", "window"])
+def test_a_recurrent_ratio_is_the_one_in_the_loss(core):
+    settings = {"model.core": core, "model.core_size": 8, "ppo.chunk_length": 5, "ppo.learning_rate": 0.03}
+    made = small_trainer(**settings, **{"ppo.num_minibatches": 1, "ppo.update_epochs": 4})
+    events = made.events()
+    frozen = freeze(made, next(events))
+    next(events)
+    before = torch.ones(1)
+    for event in events:
+        if isinstance(event, Update):
+            break
+        kl, outside = (before - 1 - before.log()).mean(), ((before - 1).abs() > 0.2).float().mean()
+        assert event.loss.approx_kl.item() == pytest.approx(kl.item(), rel=1e-3, abs=1e-6)
+        assert event.loss.clip_fraction.item() == pytest.approx(outside.item())
+        before = frozen.ratio(made.state.model)
+    assert before.max() > 1.02
 
 
 def test_ratios_are_likelier_now_over_likelier_then():

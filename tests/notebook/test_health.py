@@ -11,10 +11,14 @@ import pytest
 
 from ppo_lab.config import SECTIONS, PPOConfig
 from ppo_lab.config_file import load_config
+from ppo_lab.notebook.contents import dials, entropy_scale, health
 from ppo_lab.notebook.health import OUTCOMES, RULES, Finding, as_html, as_markdown, examine
 from ppo_lab.notebook.health.signals import running_median, since
 from ppo_lab.notebook.history import History
+from ppo_lab.notebook.session import Session
 from ppo_lab.trainer import Trainer
+from tests.notebook.fakes import Silent
+from tests.notebook.fakes import trainer as small_trainer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 U = 60  # updates
@@ -100,6 +104,13 @@ CASES = [
      {"loss__value": after(40, 49.0, 5.0), "update__explained_variance": -0.01}, {}),
     ("gradients-clipped", "warning", {"update__grad_norm": 505.0}, {"update__grad_norm": 495.0}, {}),
     ("gradients-clipped", "note", {"update__grad_norm": 51.0}, {"update__grad_norm": 49.0}, {}),
+    ("steps-called-off", "warning", {"update__skipped_steps": 12.5}, {"update__skipped_steps": 11.5}, {}),
+    ("learning-rate-zero", "warning", {"update__learning_rate": 1e-6}, {"update__learning_rate": 1.1e-6},
+     {"learning_rate_schedule": "adaptive"}),
+    ("policy-leaps", "warning", {"update__approx_kl": 0.21}, {"update__approx_kl": 0.19},
+     {"learning_rate_schedule": "adaptive", "desired_kl": 0.05}),
+    ("policy-leaps", "note", {"update__approx_kl": 0.11}, {"update__approx_kl": 0.09},
+     {"learning_rate_schedule": "adaptive", "desired_kl": 0.05}),
     ("no-episode", "warning", dict.fromkeys(("episode__return_mean", "episode__return_std", "episode__count"), np.nan),
      {}, {}),
     ("never-better", "warning", {"episode__return_mean": 20.0 + 20.0 * RAMP}, {"episode__return_mean": 20 + 40 * RAMP},
@@ -285,6 +296,103 @@ def test_an_entropy_without_known_dimensions_says_nothing():
     between = columns(loss__entropy=2.125, episode__return_mean=FLAT)  # one dimension of std 2.03, or two of 0.7
     assert "entropy-stuck" not in found(between, num_actions=None)
     assert "entropy-stuck" in found(between, num_actions=None, action_dims=1)
+
+
+# ---- what the entropy is measured against -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [0.1, 2.0, 200.0])
+def test_the_entropy_of_a_box_in_its_own_units_is_shifted_back(width):
+    """A squashed or a Beta policy that is as wide as its Box, whatever that is, neither collapses nor is stuck."""
+    uniform = 2 * np.log(width)
+    run = columns(loss__entropy=uniform, episode__return_mean=FLAT)
+    shift = 2 * np.log(width / 2)
+    assert not found(run, num_actions=None, action_dims=2, entropy_shift=shift).keys() & {
+        "entropy-collapsed",
+        "entropy-stuck",
+    }
+    narrow = columns(loss__entropy=gaussian(0.04, 2) + shift, episode__return_mean=FLAT)
+    assert found(narrow, num_actions=None, action_dims=2, entropy_shift=shift)["entropy-collapsed"] == "warning"
+
+
+def test_an_entropy_without_a_scale_says_nothing():
+    for entropy in (0.001, gaussian(0.01), gaussian(3.0, 2)):
+        run = columns(loss__entropy=after(3, entropy, gaussian(1.0)), episode__return_mean=FLAT)
+        assert not found(run, num_actions=None, action_dims=0).keys() & {"entropy-collapsed", "entropy-stuck"}
+
+
+SPACES = {"env.id": "ppo_lab/Spaces-v0"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, (2, None, 0.0)),
+        ({"env.id": "Pendulum-v1"}, (None, 1, 0.0)),
+        ({"env.id": "Pendulum-v1", "model.distribution": "beta"}, (None, 1, np.log(2))),
+        ({"env.id": "Pendulum-v1", "model.bound": "clip"}, (None, 1, np.log(2))),
+        ({**SPACES, "env.kwargs": {"action": "box_asymmetric"}, "model.distribution": "squashed"},
+         (None, 2, 2 * np.log(100))),
+        ({**SPACES, "env.kwargs": {"action": "multidiscrete"}}, (6, None, 0.0)),
+        ({**SPACES, "env.kwargs": {"action": "multibinary"}}, (8, None, 0.0)),
+        ({**SPACES, "env.kwargs": {"action": "hybrid"}}, (None, 0, 0.0)),
+        ({**SPACES, "env.kwargs": {"masked": True}}, (None, 0, 0.0)),
+    ],
+)  # fmt: skip
+def test_the_scale_of_an_entropy_follows_from_the_action_space(settings, expected):
+    ours = small_trainer(2, **settings)
+    scale = entropy_scale(ours)
+    assert (scale.num_actions, scale.action_dims) == expected[:2]
+    assert scale.entropy_shift == pytest.approx(expected[2])
+    ours.close()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {**SPACES, "env.kwargs": {"action": "multibinary"}},
+        {**SPACES, "env.kwargs": {"action": "box_asymmetric"}, "model.distribution": "beta"},
+        {**SPACES, "env.kwargs": {"action": "box_asymmetric"}, "model.distribution": "squashed"},
+        {**SPACES, "env.kwargs": {"action": "hybrid", "masked": True}, "model.std": "gsde"},
+        {"env.id": "ppo_lab/Recall-v0", "model.core": "gru", "model.core_size": 8, "ppo.chunk_length": 16,
+         "ppo.num_minibatches": 16, "ppo.target_kl": 0.5},
+        {"ppo.learning_rate_schedule": "adaptive", "ppo.desired_kl": 0.02},
+    ],
+)  # fmt: skip
+def test_a_run_that_has_just_begun_is_not_found_ill(settings):
+    """At random the policy is undecided, but neither collapsed nor stuck, and no update is cut short."""
+    session = Session(small_trainer(12, **settings))
+    session.train_here(Silent())
+    rules = {finding.rule for finding in health(session)}
+    assert not rules & {"entropy-collapsed", "early-stop-always", "learning-rate-zero", "policy-leaps"}
+    dials(session)
+
+
+def test_fewer_chunks_than_minibatches_are_no_early_stop():
+    few = {"update__gradient_steps": 6.0}  # 6 passes of one chunk
+    ppo = PPO.model_copy(update={"target_kl": 0.01})
+    assert found(columns(**few), ppo)["early-stop-always"] == "note"
+    assert "early-stop-always" not in found(columns(**few), ppo, chunks=1)
+    assert "early-stop-always" in found(columns(update__gradient_steps=2.0), ppo, chunks=1)
+
+
+def test_advice_names_the_dial_that_steers():
+    steered = PPO.model_copy(update={"learning_rate_schedule": "adaptive"})
+    (finding,) = examine(columns(update__approx_kl=0.3), steered, 2)
+    assert "ppo.desired_kl" in finding.advice
+    assert "ppo.learning_rate`" not in finding.advice
+    held = PPO.model_copy(update={"target_entropy": 0.6})
+    stuck = columns(loss__entropy=0.9 * LN2, update__ent_coef=0.1, episode__return_mean=FLAT)
+    advice = {finding.rule: finding.advice for finding in examine(stuck, held, 2)}["entropy-stuck"]
+    assert "ppo.target_entropy" in advice
+
+
+def test_a_rate_that_adapts_downwards_is_not_called_still_or_zero():
+    rate = 3e-3 * 0.8 ** np.arange(U)
+    still = {"update__approx_kl": after(30, 1e-6, 0.01), "episode__return_mean": FLAT}
+    ppo = PPO.model_copy(update={"learning_rate_schedule": "adaptive"})
+    rules = found(columns(**still, update__learning_rate=np.maximum(rate, 2e-6)), ppo)
+    assert not rules.keys() & {"policy-still", "learning-rate-zero"}
 
 
 # ---- patience -------------------------------------------------------------------------------------------------------

@@ -213,12 +213,13 @@ def test_a_thought_is_what_the_policy_does(env_id, deterministic):
     action, _ = ours.act(obs, None, starts, deterministic=deterministic, generator=rngs[0])
     same, _, thought = think(ours.model, obs, None, starts, deterministic, rngs[1])
     assert torch.equal(action, same)
-    np.testing.assert_array_equal(thought.action, action.numpy().reshape(-1))
+    (part,) = thought.parts
+    np.testing.assert_array_equal(part.taken, action.numpy().reshape(-1))
     assert thought.value == float(ours.value(obs)[0])
-    if thought.probabilities is not None:
-        assert thought.probabilities.sum() == pytest.approx(1.0, abs=1e-6)
+    if part.probabilities is not None:
+        assert part.probabilities.sum() == pytest.approx(1.0, abs=1e-6)
         if deterministic:
-            assert thought.probabilities.argmax() == thought.action[0]
+            assert part.probabilities[0].argmax() == part.taken[0]
 
 
 def test_a_continuous_thought_is_in_the_units_of_the_environment():
@@ -228,10 +229,11 @@ def test_a_continuous_thought_is_in_the_units_of_the_environment():
         ours.model.actor_head.log_std.fill_(-3.0)  # narrow: no action leaves the Box
     actions = [ours.act(obs, None, starts, deterministic=False, generator=rng)[0].item() for _ in range(4000)]
     _, _, thought = think(ours.model, obs, None, starts, True, rng)
-    assert thought.mean[0] == pytest.approx(np.mean(actions), abs=0.01)
-    assert thought.std[0] == pytest.approx(np.std(actions), rel=0.05)
-    assert thought.mean[0] == pytest.approx(thought.action[0], abs=1e-6)
-    assert (thought.low[0], thought.high[0]) == (-2.0, 2.0)
+    (part,) = thought.parts
+    assert part.mean[0] == pytest.approx(np.mean(actions), abs=0.01)
+    assert part.std[0] == pytest.approx(np.std(actions), rel=0.05)
+    assert part.mean[0] == pytest.approx(part.taken[0], abs=1e-6)
+    assert (part.low[0], part.high[0]) == (-2.0, 2.0)
 
 
 def test_who_has_no_thoughts_is_told_so():
@@ -418,3 +420,150 @@ def test_wrong_arguments_are_named():
         show_episode(ours, "CartPole-v1", max_steps=0)
     with pytest.raises(ConfigError, match="int"):
         show_episode(ours, 3)
+
+
+# ---- every kind of environment and policy ------------------------------------------------------------------------
+
+
+SPACES = {"env.id": "ppo_lab/Spaces-v0"}
+GRU = {"model.core": "gru", "model.core_size": 8}
+KINDS = {
+    "dict": {**SPACES, "env.kwargs": {"observation": "dict", "masked": True}},
+    "hybrid, masked": {**SPACES, "env.kwargs": {"action": "hybrid", "masked": True}, "model.std": "gsde"},
+    "picture": {**SPACES, "env.kwargs": {"observation": "image_chw"}, "env.frame_stack": 2},
+    "beta": {"env.id": "Pendulum-v1", "model.distribution": "beta"},
+    "squashed gsde": {"env.id": "Pendulum-v1", "model.distribution": "squashed", "model.std": "gsde"},
+    "gru": {"env.id": "CartPole-v1", **GRU},
+    "lstm, shared, frames, time": {
+        "env.id": "ppo_lab/CartPole-v1", "model.core": "lstm", "model.core_size": 8, "model.shared": True,
+        "env.frame_stack": 3, "env.time_aware": True,
+    },
+    "window, frames, time": {
+        "env.id": "CartPole-v1", "model.core": "window", "model.core_size": 8, "env.frame_stack": 3,
+        "env.time_aware": True, "model.normalize_value": True,
+    },
+    "wrappers": {
+        "env.id": "CartPole-v1", "env.kwargs": {"sutton_barto_reward": True},
+        "env.wrappers": [{"TimeLimit": {"max_episode_steps": 9}}, "FlattenObservation"],
+    },
+    "workers": {"env.id": "CartPole-v1", "env.workers": 2},
+    "vector": {"env.id": "CartPole-v1", "env.vector": True},
+}  # fmt: skip
+
+
+def made(name):
+    """A policy that was trained a little on an environment of this kind, and the settings."""
+    ours = trainer(3, **KINDS[name])
+    next(iter(ours))
+    ours.close()
+    return ours.policy(), ours.config
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_is_played_as_evaluate_does_it(name, deterministic):
+    ours, config = made(name)
+    episodes = [show_episode(ours, config, 7, deterministic, max_steps=60, thoughts=on) for on in (True, False)]
+    assert episodes[0].caption == episodes[1].caption
+    assert episodes[0].png != episodes[1].png
+    if deterministic and episodes[0].length < 60:
+        result = ppo_lab.evaluate(ours, config, episodes=1, seed=7)
+        assert (episodes[0].episode_return, episodes[0].length) == (result.returns[0], result.lengths[0])
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm, shared, frames, time", "window, frames, time"])
+def test_values_are_what_the_critic_makes_of_the_whole_episode(name):
+    """Step by step with a memory of its own, against one pass over all observations."""
+    ours, config = made(name)
+    player, seen = Player(config, seed=3), []
+    for _ in range(12):
+        player.choose(ours, deterministic=True, aloud=True)
+        seen.append(player._obs.clone())
+        values = list(player.course.values)
+        if player.act() is not None:
+            break
+    player.close()
+    obs, starts = torch.stack(seen), torch.zeros(len(seen), 1, dtype=torch.bool)  # (T, 1, *obs)
+    starts[0] = True
+    model = ours.model
+    with torch.no_grad():
+        memory = model.initial_memory(1)
+        if config.model.shared:
+            expected = model.evaluate(obs, torch.zeros(len(seen), 1, dtype=torch.long), memory, starts)[2]
+        else:
+            expected, _, _ = model.critique(obs, memory, starts, torch.zeros_like(starts))
+    assert len(values) == len(seen) > 5
+    np.testing.assert_allclose(values, expected[:, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_mask_in_info_is_obeyed():
+    class Narrow(gymnasium.Env):
+        """Ten steps in which only one of four actions is legal; any other ends it."""
+
+        observation_space, action_space = gymnasium.spaces.Box(0, 1, (2,)), gymnasium.spaces.Discrete(4)
+
+        def _answer(self):
+            self.legal = int(self.np_random.integers(4))
+            return np.zeros(2, np.float32), {"action_mask": np.arange(4) == self.legal}
+
+        def reset(self, seed=None, options=None):
+            super().reset(seed=seed)
+            self.steps = 0
+            return self._answer()
+
+        def step(self, action):
+            wrong, self.steps = action != self.legal, self.steps + 1
+            obs, info = self._answer()
+            return obs, 1.0, bool(wrong), self.steps == 10, info
+
+    gymnasium.register("Narrow-v0", Narrow)
+    try:
+        ours = trainer(2, **{"env.id": "Narrow-v0", "env.mask_from_info": True})
+        episode = show_episode(ours.policy(), ours.config, deterministic=False, thoughts=True)
+    finally:
+        del gymnasium.registry["Narrow-v0"]
+    assert (episode.length, episode.terminated) == (10, False)
+
+
+def test_without_pictures_it_shows_the_one_that_the_agent_sees():
+    _, config = made("picture")
+    player = Player(config, seed=1)
+    frame = np.asarray(player.frame())
+    assert player.no_picture is None
+    newest = player._obs[0, -3:].permute(1, 2, 0).numpy()  # two frames of 3 channels
+    assert frame.shape == newest.shape
+    np.testing.assert_array_equal(frame[..., 0], newest[..., -1])  # 6 channels are no colours: the newest, in grey
+    player.close()
+
+
+def test_the_numbers_of_a_dict_have_names_and_no_mask():
+    ours, config = made("dict")
+    player = Player(config, seed=1)
+    player.choose(ours, deterministic=True)
+    seen = player.course.observations[0]
+    assert len(seen) == len(player.names) <= 8
+    assert not any("action_mask" in name for name in player.names)
+    for name, value in zip(player.names, seen, strict=True):
+        key, _, rest = name.partition("[")
+        leaf = player._obs[key][0].reshape(-1)
+        assert value == pytest.approx(float(leaf[int(rest.rstrip("]")) if rest else 0]), abs=1e-6)
+    player.close()
+
+
+def test_a_policy_for_other_observations_is_told_so():
+    with pytest.raises(ConfigError, match="shape"):
+        show_episode(policy("CartPole-v1"), "Pendulum-v1", thoughts=True)
+
+
+def test_atari_shows_what_the_agent_sees():
+    pytest.importorskip("ale_py")
+    settings = {"env.id": "ALE/Pong-v5", "env.vector": True, "env.life_loss": True, "ppo.num_steps": 2,
+                "ppo.total_timesteps": 8}  # fmt: skip
+    ours = trainer(1, **settings, **{"env.num_envs": 1})
+    player = Player(ours.config, seed=1)
+    thought = player.choose(ours.policy(), deterministic=False, aloud=True)
+    assert len(thought.parts[0].probabilities[0]) == 6
+    np.testing.assert_array_equal(np.asarray(player.frame())[..., 0], player._obs[0, -1].numpy())
+    player.act()
+    player.close()
+    ours.close()

@@ -4,11 +4,20 @@ import numpy as np
 import pytest
 import torch
 
+from ppo_lab.batches import whole
 from ppo_lab.errors import ConfigError, RunError
+from ppo_lab.events import AdvantagesEstimated, MinibatchStepped, RolloutCollected, Update
+from ppo_lab.notebook import last_update
+from ppo_lab.notebook.controls import Controls
+from ppo_lab.notebook.intentions import intentions
+from ppo_lab.notebook.plots import inside_figure
 from ppo_lab.notebook.session import Session
+from ppo_lab.notebook.sliders import slider_label
 from ppo_lab.replaying import replay
 from ppo_lab.runs import read_journal
+from ppo_lab.trees import at
 from tests.notebook.fakes import Silent, trainer
+from tests.notebook.plots import layout
 
 
 @pytest.fixture
@@ -256,6 +265,48 @@ def test_a_steered_session_is_replayed(start, tmp_path):
     assert replay(tmp_path / "mine").equal
 
 
+# ---- a rate that adapts itself -------------------------------------------------------------------------------------
+
+ADAPTIVE = {"ppo.learning_rate_schedule": "adaptive", "ppo.desired_kl": 1e-6, "ppo.learning_rate": 1e-3}
+
+
+def test_a_change_of_an_adaptive_rate_is_a_new_start_and_undo_goes_back_to_where_it_was(start):
+    session = start(trainer(40, **ADAPTIVE), paused=True)
+    session.policy()
+    session.step(4)
+    adapted = session.trainer.state.adapted["learning_rate"][1]
+    assert adapted < 0.5e-3  # far more than the KL that was asked for
+    session.set(learning_rate=5e-3)
+    session.step(1)
+    assert session.records.last("update/learning_rate") == 5e-3
+    session.step(1)
+    assert session.records.last("update/learning_rate") == pytest.approx(5e-3 / 1.5)
+    assert session.undo() == {"learning_rate": adapted}
+    session.step(1)
+    assert session.records.last("update/learning_rate") == adapted
+
+
+def test_the_knob_of_an_adaptive_rate_stays_and_what_is_in_force_is_said(start):
+
+    session = start(trainer(40, **ADAPTIVE), paused=True)
+    session.policy()
+    controls = Controls(session)
+    slider = next(one for one in controls._sliders if one.key == "learning_rate")
+    session.step(3)
+    controls.write()
+    assert slider.slider.value == 1e-3
+    used = session.records.last("update/learning_rate")
+    assert used < 0.9e-3
+    assert slider.note.value == f"in force: {slider_label(float(f'{used:.3g}'))}"
+    assert not session.trainer.changes  # nobody turned it
+    slider.slider.value = 2e-3
+    session.step(1)
+    controls.write()
+    assert slider.note.value == "in force: 2e-3"
+    assert [(change.key, change.new) for change in session.trainer.changes] == [("learning_rate", 2e-3)]
+    controls.close()
+
+
 # ---- looking inside ------------------------------------------------------------------------------------------------
 
 
@@ -268,7 +319,6 @@ def test_before_the_first_update_there_is_nothing_inside():
 )
 def test_inside_is_what_the_update_saw(start, settings):
     """Held against the events of the same trainer, driven by hand."""
-    from ppo_lab.events import AdvantagesEstimated, MinibatchStepped, RolloutCollected, Update
 
     twin, ratios = trainer(5, **settings), []
     for event in twin.events():
@@ -300,6 +350,102 @@ def test_inside_is_what_the_update_saw(start, settings):
         assert last.mean is None
     else:
         assert last.mean.shape == last.std.shape == last.action.shape == (16, 1)
+
+
+SPACES = {"env.id": "ppo_lab/Spaces-v0"}
+GRU = {"model.core": "gru", "model.core_size": 8, "ppo.chunk_length": 5}
+MANY_WAYS = {
+    "dict and masks": {**SPACES, "env.kwargs": {"observation": "dict", "masked": True}},
+    "several choices": {**SPACES, "env.kwargs": {"action": "multidiscrete_start"}},
+    "bits": {**SPACES, "env.kwargs": {"action": "multibinary"}},
+    "hybrid": {**SPACES, "env.kwargs": {"action": "hybrid"}, "model.std": "state", "model.distribution": "squashed"},
+    "beta": {**SPACES, "env.kwargs": {"action": "box_asymmetric"}, "model.distribution": "beta"},
+    "gsde": {**SPACES, "env.kwargs": {"action": "box"}, "model.std": "gsde"},
+    "gru": {**GRU, "model.normalize_obs": True},
+    "lstm, shared": {"model.core": "lstm", "model.core_size": 8, "model.shared": True, "ppo.chunk_length": 6},
+    "window, gsde, hybrid, frames": {
+        **SPACES, "env.kwargs": {"action": "hybrid", "masked": True}, "model.core": "window", "model.core_size": 8,
+        "model.std": "gsde", "env.frame_stack": 2, "env.time_aware": True, "model.normalize_value": True,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MANY_WAYS)
+def test_inside_is_what_the_update_saw_whatever_the_model(start, name):
+    """As above; `ratio` against the whole rollout as the loss would take it after the last step."""
+
+    twin = trainer(5, **MANY_WAYS[name])
+    for event in twin.events():
+        if isinstance(event, AdvantagesEstimated):
+            advantage, value = event.advantage.flatten().clone(), twin.rollout.value.flatten().clone()
+            rows = torch.arange(64.0).view(16, 4)
+        elif isinstance(event, MinibatchStepped):
+            batch, model = whole(twin.rollout, rows, rows), twin.state.model
+            with torch.no_grad():
+                log_prob, _, _ = model.evaluate(batch.obs, batch.action, batch.memory, batch.starts)
+            order = batch.experience(batch.returns).flatten().long()
+            ratios = batch.experience(log_prob - batch.log_prob).exp().flatten()
+        elif isinstance(event, Update) and event.update == 3:
+            break
+    session = start(trainer(5, **MANY_WAYS[name]), paused=True)
+    session.policy()
+    session.step(2)
+    last = session.last_update()
+    assert sorted(order.tolist()) == list(range(64))
+    np.testing.assert_array_equal(last.value, value[order])
+    np.testing.assert_array_equal(last.advantage, advantage[order])
+    np.testing.assert_allclose(last.ratio, ratios, rtol=1e-5)
+    assert all(part.taken.shape[0] == 16 for part in last.parts)
+
+    layout.check(inside_figure(last))
+
+
+@pytest.mark.parametrize("name", ["gru", "window, gsde, hybrid, frames", "dict and masks"])
+def test_the_course_is_that_of_environment_0_step_by_step(start, name):
+    """Held against the model asked one step after the other, with what it remembered at the start of each chunk."""
+
+    settings = {**MANY_WAYS[name], "ppo.learning_rate": 0.0, "model.normalize_obs": False}
+    session = start(trainer(5, **settings), paused=True)
+    session.policy()
+    last, ours = session.last_update(), session.trainer
+    rollout, model, first = ours.rollout, ours.state.model, slice(0, 1)
+    memory = None
+    for t in range(16):
+        if t % rollout.chunk_length == 0:
+            memory = at(at(rollout.memory, t // rollout.chunk_length), first) or None
+        with torch.no_grad():
+            policy, memory = model.step(at(at(rollout.obs, t), first), memory, rollout.starts[t, first])
+        parts = intentions(model.actor_head, policy, rollout.action[t, first], drawn=True)
+        for mine, other in zip(last.parts, parts, strict=True):
+            np.testing.assert_allclose(mine.taken[t], other.taken[0], rtol=1e-5)
+            for a, b in ((mine.probabilities, other.probabilities), (mine.mean, other.mean), (mine.std, other.std)):
+                assert (a is None) == (b is None)
+                if a is not None:
+                    np.testing.assert_allclose(a[t], b[0], rtol=1e-4, atol=1e-6)
+
+
+def test_few_of_many_chunks_are_shown_and_all_of_each(start, monkeypatch):
+
+    monkeypatch.setattr(last_update, "MOST_SAMPLES", 20)
+    session = start(trainer(5, **GRU), paused=True)
+    session.policy()
+    last = session.last_update()
+    assert 4 <= len(last.ratio) <= 20
+    assert len(last.ratio) == len(last.value) == len(last.advantage) == len(last.normalized)
+
+
+def test_values_before_the_update_are_shown_where_the_critic_is_asked_again(start):
+    settings = {"ppo.recompute_advantage": True, "ppo.learning_rate": 0.05}
+    twin = trainer(5, **settings)
+    events = twin.events()
+    next(events)
+    value = twin.rollout.value.flatten().clone()
+    next(events)
+    session = start(trainer(5, **settings), paused=True)
+    session.policy()
+    assert session.last_update().update == 1
+    np.testing.assert_allclose(session.last_update().value, value, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(session.trainer.rollout.value.flatten(), value, atol=1e-2)
 
 
 def test_looking_inside_changes_nothing(start):

@@ -103,6 +103,30 @@ def test_who_watches_changes_nothing(panel, start, env_id, monkeypatch):
     assert (torch.get_num_threads(), torch.is_grad_enabled()) == (threads, gradients)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"env.id": "ppo_lab/Spaces-v0", "env.kwargs": {"observation": "dict", "action": "hybrid", "masked": True},
+         "model.core": "gru", "model.core_size": 8, "model.std": "gsde"},
+        {"env.id": "CartPole-v1", "env.frame_stack": 2, "env.time_aware": True, "model.core": "lstm",
+         "model.core_size": 8, "model.shared": True, "ppo.learning_rate_schedule": "adaptive",
+         "env.wrappers": ["FlattenObservation"]},
+    ],
+)  # fmt: skip
+def test_who_watches_a_policy_of_any_kind_changes_nothing(panel, start, settings, monkeypatch):
+    monkeypatch.setattr(viewer, "SHARE", 1.0)
+    monkeypatch.setattr(viewer, "END_SECONDS", 0.01)
+    alone = trainer(20, **settings)
+    list(alone)
+    watched, view = trainer(20, **settings), Watched(panel, patience=5)
+    panel.show(True)
+    panel._choice.value = False
+    start(watched, view).wait()
+    assert len(view.frames) >= 5
+    assert panel._line.value == viewer.ABOUT or "It cannot be drawn" in panel._line.value
+    assert watched.fingerprint() == alone.fingerprint()
+
+
 def test_frames_are_pictures_of_one_size(panel, start):
     view = Watched(panel)
     panel.show(True)

@@ -151,8 +151,8 @@ def test_a_folder_named_by_another_step_is_noticed(saved):
 
 def test_a_format_of_the_future_is_named(saved):
     text = (saved / MANIFEST).read_text()
-    (saved / MANIFEST).write_text(text.replace('"format": 1', '"format": 2'))
-    assert "format 2, this version reads 1" in refused(saved)
+    (saved / MANIFEST).write_text(text.replace('"format": 2', '"format": 3'))
+    assert "format 3, this version reads 2" in refused(saved)
 
 
 def consistent(path, name, data):

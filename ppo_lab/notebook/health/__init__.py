@@ -18,6 +18,7 @@ from ppo_lab.notebook.health.learning import (
     critic_worse_than_mean,
     gradients_clipped,
     nothing_to_predict,
+    steps_called_off,
     value_loss_exploding,
 )
 from ppo_lab.notebook.health.policy import (
@@ -51,6 +52,7 @@ RULES: dict[str, Callable[[Signals], Verdict | None]] = {
     "nothing-to-predict": nothing_to_predict,
     "value-loss-exploding": value_loss_exploding,
     "gradients-clipped": gradients_clipped,
+    "steps-called-off": steps_called_off,
     "no-episode": no_episode,
     "never-better": never_better,
     "returns-collapsed": returns_collapsed,
@@ -60,15 +62,24 @@ OUTCOMES = ("no-episode", "never-better", "returns-collapsed", "returns-flat")  
 
 
 def examine(
-    columns: Columns, ppo: PPOConfig, num_actions: int | None = None, action_dims: int | None = None
+    columns: Columns,
+    ppo: PPOConfig,
+    num_actions: int | None = None,
+    action_dims: int | None = None,
+    entropy_shift: float = 0.0,
+    chunks: int | None = None,
 ) -> list[Finding]:
     """What is wrong with a run: warnings before notes, causes before outcomes, and of these what began first.
 
     columns: name -> metric at every update, (U,), NaN where it did not exist: a session's history, or `read_metrics`.
-    ppo: the settings in force. num_actions: of a discrete policy, for what its entropy means; None: it is continuous.
-    action_dims: of a continuous one; None: read from its first entropy, if it began with std 1.
+    ppo: the settings in force.
+    num_actions: how many different actions a discrete policy has, for what its entropy means; None: it is continuous.
+    action_dims: of a continuous one; None: read from its first entropy, if it began with std 1; 0: its entropy has no
+        scale, as with masks, which leave now more and now less to choose from.
+    entropy_shift: nats that the entropy is higher than if each dimension of the Box were -1..1.
+    chunks: chunks of a recurrent policy's rollout: it has no more minibatches than that. None: no memory.
     """
-    signals = Signals(columns, ppo, num_actions, action_dims)
+    signals = Signals(columns, ppo, num_actions, action_dims, entropy_shift, chunks)
     verdicts = {name: rule(signals) for name, rule in RULES.items()} if len(signals) else {}
     findings = [
         Finding(name, verdict.severity, verdict.what, int(signals.step[verdict.row]), verdict.advice.strip())

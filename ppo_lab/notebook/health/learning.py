@@ -12,6 +12,7 @@ WORSE = -0.1  # explained variance; 0 is "always the mean", and it wavers around
 GUESSES, GUESSES_BADLY = 0.5, 0.3  # above 0.5 advantages say more about the action than about the critic
 ROUNDING = -1e6  # an explained variance below is 0 / 0 in float32: all returns were equal
 CLIPPED_MUCH, CLIPPED_AWAY = 100.0, 1000.0  # times max_grad_norm; the presets are at 1 to 60, and Adam evens it out
+CALLED_OFF = 0.5  # of an update's gradient steps; the scale of float16 gradients settles within a few
 EXPLODED = 10.0  # times the largest value loss of the first updates
 
 
@@ -98,6 +99,22 @@ def gradients_clipped(s: Signals) -> Verdict | None:
                 "large too, `ppo.normalize_reward` is the better cure.",
             )
     return None
+
+
+def steps_called_off(s: Signals) -> Verdict | None:
+    """In float16 most gradients overflow, and those steps are not taken."""
+    share = s.smooth("update/skipped_steps") / s.smooth("update/gradient_steps")  # (U,)
+    row = since(share > CALLED_OFF, 2 * PATIENCE)
+    if row is None:
+        return None
+    off, steps = s.typical("update/skipped_steps", row), s.typical("update/gradient_steps", row)
+    return Verdict(
+        "warning",
+        early(row),
+        f"{off:.0f} of {steps:.0f} gradient steps of an update are called off, because numbers grow beyond float16; a "
+        "few at the start of a run are usual.",
+        "set `model.precision` to bfloat16 (or float32); else `ppo.normalize_reward` or `model.normalize_value`.",
+    )
 
 
 def _critic_below(s: Signals, bound: float, patience: int) -> int | None:

@@ -20,7 +20,10 @@ NO_RATE = 1e-6  # Adam moves a weight by about the rate in a step; weights are a
 def policy_leaps(s: Signals) -> Verdict | None:
     """KL over its bound in most updates."""
     kl, goal, clip = s.smooth("update/approx_kl"), s.ppo.target_kl, s.in_force("clip_coef")
+    steered = s.ppo.learning_rate_schedule == "adaptive"
     high, too_high = (KL_HIGH, KL_TOO_HIGH) if goal is None else (1.5 * goal, 3.0 * goal)
+    if steered:  # up to twice the KL that was asked for the rate stays where it is
+        high, too_high = max(high, 2.0 * s.ppo.desired_kl), max(too_high, 4.0 * s.ppo.desired_kl)
     for severity, bound in (("warning", too_high), ("note", high)):
         row = since(kl > bound)
         if row is not None:
@@ -30,7 +33,12 @@ def policy_leaps(s: Signals) -> Verdict | None:
                 early(row),
                 f"One update moves the policy by a KL of {number(s.typical('update/approx_kl', row))}; "
                 f"{aim} {number(bound)}.",
-                "lower `ppo.learning_rate` (halve it), then `ppo.update_epochs`; or set `ppo.target_kl` to 0.02. "
+                (
+                    f"lower `ppo.desired_kl` ({number(s.ppo.desired_kl)} now), then `ppo.update_epochs`. "
+                    if steered
+                    else "lower `ppo.learning_rate` (halve it), then `ppo.update_epochs`; or set `ppo.target_kl` to "
+                    "0.02. "
+                )
                 + (f"`ppo.clip_coef` is {number(clip)}; 0.2 is usual." if clip > 0.4 else ""),
             )
     return None
@@ -109,7 +117,9 @@ def entropy_stuck(s: Signals) -> Verdict | None:
     measure = f"Entropy is {second:.0%} of pure chance" if s.num_actions else f"The action's std is {number(second)}"
     bound = f"{UNDECIDED:.0%}" if s.num_actions else f"{number(WIDE)} (the range is -1 to 1)"
     bonus = s.in_force("ent_coef")
-    paid = f"lower `ppo.ent_coef` ({number(bonus)} now; 0 to 0.02 is usual): the bonus outweighs the reward."
+    dial = "ppo.ent_coef" if s.ppo.target_entropy is None else "ppo.target_entropy"
+    usual = f"{number(bonus)} now; 0 to 0.02 is usual" if s.ppo.target_entropy is None else "what `ent_coef` follows"
+    paid = f"lower `{dial}` ({usual}): the bonus outweighs the reward."
     noise = "the reward may not depend on the actions, or be lost in noise: larger rollouts (`ppo.num_steps`), "
     return Verdict(
         "note" if s.improving else "warning",
@@ -140,12 +150,18 @@ def learning_rate_zero(s: Signals) -> Verdict | None:
     """A learning rate so small that weights stay where they are."""
     for key in ("learning_rate", "critic_learning_rate"):
         rate = s.smooth(f"update/{key}")
-        row = since(rate < NO_RATE)
+        steered = s.ppo.learning_rate_schedule == "adaptive"
+        row = since(rate <= NO_RATE if steered else rate < NO_RATE)  # adaptive goes no lower
         if row is None or rate[-1] > rate[WIDTH - 1]:  # warming up
             continue
-        planned = s.ppo.learning_rate_schedule != "constant" and np.fmax.reduce(rate) > NO_RATE
+        planned = s.ppo.learning_rate_schedule != "constant" and not steered and np.fmax.reduce(rate) > NO_RATE
         setting = "ppo.learning_rate" if s.ppo.critic_learning_rate is None else f"ppo.{key}"
         advice = f"raise `{setting}`: 3e-4 to 3e-3 is usual."
+        if steered:
+            advice = (
+                "even so the policy moves further than `ppo.desired_kl`: lower `ppo.update_epochs`, or raise "
+                f"`ppo.desired_kl` ({number(s.ppo.desired_kl)} now; 0.01 is usual)."
+            )
         later = "it has fallen there, by its schedule or by hand: raise `ppo.learning_rate_end`."
         return Verdict(
             "note" if planned else "warning",
@@ -158,7 +174,7 @@ def learning_rate_zero(s: Signals) -> Verdict | None:
 
 def early_stop_always(s: Signals) -> Verdict | None:
     """target_kl leaves most of the gradient steps undone."""
-    planned = s.ppo.update_epochs * s.ppo.num_minibatches
+    planned = s.planned_steps
     if s.ppo.target_kl is None:
         return None
     share = s.smooth("update/gradient_steps") / planned  # (U,)

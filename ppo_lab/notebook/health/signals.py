@@ -33,12 +33,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Signals:
-    """The columns of a run, as rules read them. U updates."""
+    """The columns of a run, as rules read them. U updates. The other fields are explained at `examine`."""
 
     columns: Columns
     ppo: PPOConfig
     num_actions: int | None = None
     action_dims: int | None = None
+    entropy_shift: float = 0.0
+    chunks: int | None = None
 
     def __len__(self) -> int:
         return len(self.columns.get("global_step", ()))
@@ -147,12 +149,19 @@ class Signals:
         return np.nan_to_num(variance) > 0.01 * np.fmax.accumulate(np.nan_to_num(variance))
 
     @cached_property
+    def planned_steps(self) -> int:
+        """Gradient steps of an update that is not stopped early: no minibatch is smaller than a row or a chunk."""
+        rows = np.diff(self.step).max(initial=0.0)
+        most = self.chunks or (int(rows) if rows else self.ppo.num_minibatches)
+        return self.ppo.update_epochs * min(self.ppo.num_minibatches, most)
+
+    @cached_property
     def spread(self) -> np.ndarray | None:
         """How undecided the policy is, (U,): entropy / log(n), or the mean std of a continuous one; None if unknown."""
-        entropy = self.smooth("loss/entropy")
+        entropy = self.smooth("loss/entropy") - self.entropy_shift
         if self.num_actions is not None:
             return entropy / math.log(self.num_actions) if self.num_actions > 1 else None
-        dims = self.action_dims or self._dims()
+        dims = self._dims() if self.action_dims is None else self.action_dims
         return np.exp(entropy / dims - GAUSSIAN) if dims else None
 
     def _dims(self) -> int | None:

@@ -13,7 +13,16 @@ from ppo_lab.notebook.plots.frozen import (
 )
 from ppo_lab.notebook.plots.inside import inside_figure
 from ppo_lab.notebook.plots.learning import learning_curve, learning_figure
+from ppo_lab.notebook.plots.remembering import memory_figure, principal, ratios_figure, recall_figure, told_apart
 from ppo_lab.notebook.plots.runs import new_figure, plot_lineage, plot_runs
+from ppo_lab.notebook.plots.seeing import attention_figure, features_figure, probabilities_figure, views_figure
+from ppo_lab.notebook.plots.steering import (
+    bounds_figure,
+    densities_figure,
+    entropy_figure,
+    explore_figure,
+    width_figure,
+)
 from ppo_lab.notebook.plots.walkthrough import (
     clip_figure,
     critics_figure,
@@ -26,23 +35,30 @@ from ppo_lab.notebook.plots.walkthrough import (
 
 __all__ = [
     "HEALTHY",
+    "attention_figure",
+    "bounds_figure",
     "clip_figure",
     "compare",
     "course_figure",
     "critics_figure",
     "dashboard_figure",
+    "densities_figure",
     "dials",
     "dials_figure",
     "differences",
     "drift_figure",
+    "entropy_figure",
     "entropy_range",
     "episode_figure",
+    "explore_figure",
+    "features_figure",
     "habits_figure",
     "inside_figure",
     "learning_curve",
     "learning_figure",
     "leash_figure",
     "lineage",
+    "memory_figure",
     "minibatch_figure",
     "new_figure",
     "noise_figure",
@@ -51,9 +67,16 @@ __all__ = [
     "plot_lineage",
     "plot_runs",
     "plot_seeds",
+    "principal",
+    "probabilities_figure",
+    "ratios_figure",
+    "recall_figure",
     "rollout_figure",
     "steps",
     "style",
     "surrogate_figure",
     "to_png",
+    "told_apart",
+    "views_figure",
+    "width_figure",
 ]

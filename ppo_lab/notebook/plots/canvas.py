@@ -9,16 +9,18 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import StepPatch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+Shared = bool | Literal["row", "col"]  # which panels have one axis
 Columns = Mapping[str, np.ndarray]  # name -> value at every update, NaN where there was none
 
 TEXT = "#787e88"  # contrast above 4 on white and on JupyterLab's dark page
@@ -96,10 +98,10 @@ def setting(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else number(value)
 
 
-def short(name: str) -> str:
+def short(name: str, longest: int = LONGEST_NAME) -> str:
     """The name, or its beginning and its end, which is where names of runs differ. A $ would begin a formula."""
-    half = LONGEST_NAME // 2
-    return (name if len(name) <= LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}").replace("$", r"\$")
+    half = longest // 2
+    return (name if len(name) <= longest else f"{name[: half - 1]}…{name[-half:]}").replace("$", r"\$")
 
 
 def blank(ax: Axes) -> None:
@@ -212,3 +214,23 @@ def title(ax: Axes, text: str, color: str = TEXT) -> None:
     ax.annotate(
         text, (0, 1), xytext=(-36, 6), xycoords="axes fraction", textcoords="offset points", color=color, fontsize=9
     )
+
+
+def panels(
+    rows: int, columns: int, height: float, sharex: Shared = False, sharey: Shared = False
+) -> tuple[Figure, list[Axes]]:
+    """A transparent figure with rows x columns axes in our style."""
+    figure = Figure(figsize=(8.4, height), facecolor="none", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False).flat)
+    for ax in axes:
+        style(ax)
+    return figure, axes
+
+
+def label(ax: Axes, title: str, xlabel: str, ylabel: str | None = None) -> None:
+    """What a panel of `panels` says, and the names of its axes."""
+    ax.set_title(title, loc="left", color=TEXT, fontsize=9)
+    ax.set_xlabel(xlabel, color=TEXT, fontsize=8)
+    if ylabel is not None:
+        ax.set_ylabel(ylabel, color=TEXT, fontsize=8)

@@ -25,11 +25,13 @@ from ppo_lab.notebook.plots.canvas import (
     number,
     numbers,
     percent,
+    short,
     spread,
     staircase,
     style,
     title,
 )
+from ppo_lab.notebook.plots.intention import Number, count, numbers_of
 
 if TYPE_CHECKING:
     from ppo_lab.notebook.last_update import LastUpdate
@@ -41,12 +43,45 @@ COURSE = (0.4, 0.095, 0.55, 0.335)  # left, bottom, width, height: shares of the
 FEW = (BLUE, OCHRE, GREEN, COLORS[3], VERMILLION)  # colours of actions, while there are so few
 
 
-def choices(last: LastUpdate, probabilities: np.ndarray, axes: list[Axes]) -> None:
-    """Probabilities of discrete actions, on top of each other."""
-    (ax,) = _course(axes, 1)
-    sure = float(probabilities.max(-1).mean()) if len(probabilities) else math.nan
-    probabilities, names = _likeliest(np.nan_to_num(np.asarray(probabilities, dtype=float)))  # (T, n)
-    first = max(len(probabilities) - MOST_STEPS, 0)
+def course(last: LastUpdate, axes: list[Axes]) -> None:
+    """What the policy would do at every step: a row of the picture for each number of the action, as many as fit.
+
+    Choices are probabilities on top of each other; a continuous number is its mean and std, and what was drawn.
+    """
+    rows = numbers_of(last.parts, MOST_DIMENSIONS)
+    shown = _rows(axes, len(rows))
+    for row, ax in zip(rows, shown, strict=True):
+        first = max(len(row.taken) - MOST_STEPS, 0)
+        (_choice if row.probabilities is not None else _interval)(row, ax, first, len(rows))
+        _time_axis(last, ax, first, ("black", "white") if row.probabilities is not None else (TEXT,))
+        if ax is not shown[-1]:
+            ax.set_xlabel("")
+            ax.tick_params(labelbottom=False)
+    title(shown[0], f"Environment 0: {_summary(last, len(rows))}")
+
+
+def _summary(last: LastUpdate, rows: int) -> str:
+    """What all numbers of the action have in common, in words."""
+    every = numbers_of(last.parts, count(last.parts))
+    sure = np.array([_mean(one.probabilities.max(-1)) for one in every if one.probabilities is not None])
+    std = np.array([_mean(one.std) for one in every if one.std is not None])
+    if len(every) == len(sure) == 1:
+        words = f"its likeliest action has {percent(sure[0])} on average"
+    elif len(sure):
+        words = f"the likeliest choices have {percent(_mean(sure))} on average"
+    else:
+        words = f"actions (dots) around the policy's mean, std {number(_mean(std))}"
+    which = "" if rows == len(every) else "; the first " if len(last.parts) == 1 else "; "
+    kind = "numbers" if len(sure) else "dimensions"
+    return words + (which and f"{which}{rows} of {len(every)} {kind}")
+
+
+def _choice(row: Number, ax: Axes, first: int, rows: int) -> None:
+    """Probabilities of choices, on top of each other."""
+    assert row.probabilities is not None
+    known = np.nan_to_num(np.asarray(row.probabilities, dtype=float))
+    most = MOST_ACTIONS if rows == 1 else MOST_ACTIONS // rows - 1  # names that find room beside it
+    probabilities, names = _likeliest(known, row.first, most)  # (T, n)
     edges = np.arange(first, len(probabilities) + 1) - 0.5
     tops = probabilities[first:].cumsum(-1)  # (t, n)
     n = len(names)
@@ -57,36 +92,28 @@ def choices(last: LastUpdate, probabilities: np.ndarray, axes: list[Axes]) -> No
         ax.add_artist(key)
         ax.text(1.037, (i + 0.5) / n, name, transform=ax.transAxes, color=TEXT, fontsize=7, va="center_baseline")
     ax.set_ylim(0.0, 1.0)
-    numbers(ax.yaxis, 5)
-    _time_axis(last, ax, first, ("black", "white"))  # seen on any colour
-    ax.set_ylabel("probability", color=TEXT, fontsize=8)
-    return title(ax, f"Environment 0: its likeliest action has {percent(sure)} on average")
+    numbers(ax.yaxis, 5 if rows == 1 else 2)
+    ax.set_ylabel("probability" if rows == 1 else short(row.name, 14), color=TEXT, fontsize=8)
 
 
-def dimensions(last: LastUpdate, mean: np.ndarray, std: np.ndarray, axes: list[Axes]) -> None:
-    """Continuous actions: where the policy aims, how widely it scatters, and what was drawn."""
-    action = np.asarray(last.action, dtype=float).reshape(mean.shape)  # (T, A)
-    T, size = mean.shape
-    first = max(T - MOST_STEPS, 0)
-    step = np.arange(first, T)
-    shown = _course(axes, min(size, MOST_DIMENSIONS))
-    for i, ax in enumerate(shown):
-        center, width, drawn = (np.asarray(part[first:, i], dtype=float) for part in (mean, std, action))
-        low, high = spread(np.concatenate([center - width, center + width, drawn]))
-        ax.fill_between(step, (center - width).clip(low, high), (center + width).clip(low, high),
-                        color=BLUE, alpha=0.2, linewidth=0)  # fmt: skip
-        ax.plot(step, center.clip(low, high), color=BLUE, linewidth=1.3, marker=marker(step))
-        dots(ax, step, drawn.clip(low, high), OCHRE)
-        ax.set_ylim(low, high)
-        numbers(ax.yaxis, 2 if size > 1 else 4)
-        _time_axis(last, ax, first, (TEXT,))
-        ax.set_ylabel(f"action {i}" if size > 1 else "action", color=TEXT, fontsize=8)
-        if ax is not shown[-1]:
-            ax.set_xlabel("")
-            ax.tick_params(labelbottom=False)
-    part = f"; the first {len(shown)} of {size} dimensions" if len(shown) < size else ""
-    typical = float(np.mean(std[np.isfinite(std)])) if np.isfinite(std).any() else math.nan
-    return title(shown[0], f"Environment 0: actions (dots) around the policy's mean, std {number(typical)}{part}")
+def _interval(row: Number, ax: Axes, first: int, rows: int) -> None:
+    """Where the policy aims, how widely it scatters, and what was drawn."""
+    step = np.arange(first, len(row.taken))
+    center, width, drawn = (np.asarray(part, dtype=float)[first:] for part in (row.mean, row.std, row.taken))
+    low, high = spread(np.concatenate([center - width, center + width, drawn]))
+    ax.fill_between(step, (center - width).clip(low, high), (center + width).clip(low, high),
+                    color=BLUE, alpha=0.2, linewidth=0)  # fmt: skip
+    ax.plot(step, center.clip(low, high), color=BLUE, linewidth=1.3, marker=marker(step))
+    dots(ax, step, drawn.clip(low, high), OCHRE)
+    ax.set_ylim(low, high)
+    numbers(ax.yaxis, 2 if rows > 1 else 4)
+    ax.set_ylabel(short(row.name, 14), color=TEXT, fontsize=8)
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of those that are finite; NaN where none is."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else math.nan
 
 
 def _colors(n: int) -> list[Any]:
@@ -97,7 +124,7 @@ def _colors(n: int) -> list[Any]:
     return [ramp[i // 2 + (i % 2) * ((n + 1) // 2)] for i in range(n)]
 
 
-def _course(axes: list[Axes], rows: int) -> list[Axes]:
+def _rows(axes: list[Axes], rows: int) -> list[Axes]:
     """As many axes as there are rows, in one place."""
     left, bottom, width, height = COURSE
     each = height / (rows + 0.2 * (rows - 1))
@@ -123,11 +150,11 @@ def _time_axis(last: LastUpdate, ax: Axes, first: int, colors: Sequence[str]) ->
     ax.set_xlabel(text + ("; dashed: an episode ended" if len(ended) else ""), color=TEXT, fontsize=8)
 
 
-def _likeliest(probabilities: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """(T, n) with n of at most MOST_ACTIONS, and the names of the actions; those left out are added up."""
+def _likeliest(probabilities: np.ndarray, first: int, most: int) -> tuple[np.ndarray, list[str]]:
+    """(T, n) with n of at most `most`, and the names of the choices; those left out are added up."""
     n = probabilities.shape[-1]
-    if n <= MOST_ACTIONS:
-        return probabilities, [str(i) for i in range(n)]
-    kept = np.sort(probabilities.mean(0).argsort()[::-1][: MOST_ACTIONS - 1])
+    if n <= most:
+        return probabilities, [str(first + i) for i in range(n)]
+    kept = np.sort(probabilities.mean(0).argsort()[::-1][: most - 1])
     rest = np.delete(probabilities, kept, axis=-1).sum(-1, keepdims=True)
-    return np.concatenate([probabilities[:, kept], rest], -1), [*map(str, kept), "rest"]
+    return np.concatenate([probabilities[:, kept], rest], -1), [*map(str, first + kept), "rest"]

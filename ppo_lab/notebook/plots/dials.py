@@ -94,17 +94,20 @@ def dials(
     total_timesteps: int | None = None,
     entropy_range: tuple[float, float] | None = None,
     target_kl: float | None = None,
+    desired_kl: float | None = None,
 ) -> None:
     """KL, clip fraction, entropy and explained variance, one on each of four axes, their healthy range shaded.
 
-    entropy_range: see `entropy_range`; None shades nothing. target_kl: the range of KL ends at 1.5 x it. The title says
-    where the newest values lie.
+    entropy_range: see `entropy_range`; None shades nothing. target_kl: the range of KL ends at 1.5 x it. desired_kl: of
+    an adaptive learning rate, which lets the KL go up to 2 x it. The title says where the newest values lie.
     """
     for (name, dial), ax in zip(HEALTHY.items(), axes, strict=True):
         if name == "loss/entropy" and entropy_range is not None:
             dial = dial._replace(low=entropy_range[0], high=entropy_range[1])
         if name == "update/approx_kl" and target_kl is not None:
             dial = dial._replace(high=1.5 * target_kl)
+        if name == "update/approx_kl" and desired_kl is not None:
+            dial = dial._replace(high=max(dial.high, 2.0 * desired_kl))
         _dial(name, dial, columns, ax, total_timesteps)
 
 
@@ -142,15 +145,16 @@ def dials_figure(
     target_kl: float | None = None,
     max_grad_norm: float | None = None,
     figure: Figure | None = None,
+    desired_kl: float | None = None,
 ) -> Figure:
     """Eight dials: KL, clip fraction, entropy, explained variance; gradient norm, the two losses, learning rate.
 
     target_kl: the healthy KL ends at 1.5 x it, where an update stops early. max_grad_norm: gradients are cut to it.
-    figure: one that this function returned earlier, to draw anew.
+    figure: one that this function returned earlier, to draw anew. desired_kl: see `dials`.
     """
     figure = figure if figure is not None else _eight_axes()
     upper, lower = figure.axes[:4], figure.axes[4:]
-    dials(columns, upper, total_timesteps, entropy_range(num_actions), target_kl)
+    dials(columns, upper, total_timesteps, entropy_range(num_actions), target_kl, desired_kl)
     for (name, dial), ax in zip(MORE.items(), lower, strict=True):
         if name == "update/grad_norm" and max_grad_norm is not None:
             dial = dial._replace(below=f"below {number(max_grad_norm)}", above=f"cut to {number(max_grad_norm)}")

@@ -26,7 +26,7 @@ from ppo_lab.notebook.plots.canvas import (
     staircase,
     title,
 )
-from ppo_lab.notebook.plots.course import COURSE, MOST_DIMENSIONS, choices, dimensions
+from ppo_lab.notebook.plots.course import COURSE, MOST_DIMENSIONS, course
 from ppo_lab.notebook.plots.dials import HEALTHY
 
 if TYPE_CHECKING:
@@ -44,17 +44,14 @@ def inside_figure(last: LastUpdate, figure: Figure | None = None) -> Figure:
     returned earlier, to draw anew.
     """
     figure = figure if figure is not None else _axes()
-    ratio, clip, advantage, critic, *course = figure.axes
+    ratio, clip, advantage, critic, *below = figure.axes
     with np.errstate(divide="ignore", invalid="ignore"):
         log_ratio = np.log(np.asarray(last.ratio, dtype=float))  # (S,) 0 is -inf
     _ratios(last, log_ratio, ratio)
     _clip(last, log_ratio, clip)
     _advantages(last, advantage)
     _critic(last, critic)
-    if last.probabilities is not None:
-        choices(last, last.probabilities, course)
-    elif last.mean is not None and last.std is not None:
-        dimensions(last, last.mean, last.std, course)
+    course(last, below)
     return figure
 
 

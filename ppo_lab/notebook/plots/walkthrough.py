@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -21,9 +19,10 @@ from ppo_lab.notebook.plots.canvas import (
     Columns,
     column,
     finite,
+    label,
     number,
+    panels,
     steps_axis,
-    style,
 )
 
 MOST_DOTS = 600  # samples a clip picture shows; more would be a blot
@@ -34,7 +33,7 @@ def habits_figure(probability: Mapping[str, np.ndarray], action: str) -> Figure:
 
     probability: name -> (lessons + 1, dogs) of choosing `action`. Thin lines are dogs, the thick one is their median.
     """
-    figure, axes = _panels(1, len(probability), height=2.9, sharey=True)
+    figure, axes = panels(1, len(probability), height=2.9, sharey=True)
     for (name, habit), color, ax in zip(probability.items(), COLORS, axes, strict=False):
         habit = np.asarray(habit, dtype=float)
         low, high = np.quantile(habit[-1], (0.1, 0.9))
@@ -44,7 +43,7 @@ def habits_figure(probability: Mapping[str, np.ndarray], action: str) -> Figure:
         ax.set_ylim(-0.03, 1.03)
         ax.set_xlim(0, max(len(habit) - 1, 1))
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        _label(ax, f"{name}: 8 of 10 dogs end at {low:.2f} to {high:.2f}", "lessons")
+        label(ax, f"{name}: 8 of 10 dogs end at {low:.2f} to {high:.2f}", "lessons")
     axes[0].set_ylabel(f"probability of {action}", color=TEXT, fontsize=8)
     return figure
 
@@ -52,33 +51,33 @@ def habits_figure(probability: Mapping[str, np.ndarray], action: str) -> Figure:
 def noise_figure(gradient: Mapping[str, np.ndarray]) -> Figure:
     """How far single lessons pull a habit, and where: a row a way of teaching, name -> (lessons,)."""
     rows = {name: np.asarray(values, dtype=float) for name, values in gradient.items()}
-    figure, axes = _panels(len(rows), 1, height=1.0 + 1.15 * len(rows), sharex=True)
+    figure, axes = panels(len(rows), 1, height=1.0 + 1.15 * len(rows), sharex=True)
     low, high = min(values.min() for values in rows.values()), max(values.max() for values in rows.values())
     bins = np.linspace(min(low, 0.0), max(high, 0.0) + 1e-9, 61).tolist()
     for (name, values), color, ax in zip(rows.items(), COLORS, axes, strict=False):
         ax.hist(values, bins=bins, color=color, alpha=0.75, linewidth=0)
         ax.axvline(values.mean(), color=TEXT, linewidth=1.6, linestyle="--")
         ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-        _label(ax, f"{name}: {number(values.mean())} on average, std {number(values.std())}", "", "lessons")
+        label(ax, f"{name}: {number(values.mean())} on average, std {number(values.std())}", "", "lessons")
     axes[-1].set_xlabel("pull of one lesson on the score (dashed: the average)", color=TEXT, fontsize=8)
     return figure
 
 
 def patience_figure(returns: Mapping[float, np.ndarray]) -> Figure:
     """What is still to come at every step of one episode, for several gammas: gamma -> (steps,)."""
-    figure, (ax,) = _panels(1, 1, height=2.7)
+    figure, (ax,) = panels(1, 1, height=2.7)
     for (gamma, value), color, dashes in zip(returns.items(), COLORS, DASHES, strict=False):
         ax.plot(value, color=color, linestyle=dashes, linewidth=1.8, label=f"γ = {gamma:g}")
     ax.set_xlim(0, max(len(next(iter(returns.values()))) - 1, 1))
     ax.set_ylim(bottom=0)
     ax.legend(loc="upper right", fontsize=8, frameon=False, labelcolor=TEXT, handlelength=3.2)
-    _label(ax, "The less patient, the later it sees the end coming", "step of the episode", "discounted return")
+    label(ax, "The less patient, the later it sees the end coming", "step of the episode", "discounted return")
     return figure
 
 
 def episode_figure(reward: np.ndarray, value: np.ndarray, delta: np.ndarray, advantage: np.ndarray) -> Figure:
     """One episode from top to bottom: what came, what was expected, the surprise, and the verdict; (steps,) each."""
-    figure, axes = _panels(4, 1, height=4.6, sharex=True)
+    figure, axes = panels(4, 1, height=4.6, sharex=True)
     rows = (
         (reward, "reward r", "What came"),
         (value, "value V", "What the critic still expected"),
@@ -91,7 +90,7 @@ def episode_figure(reward: np.ndarray, value: np.ndarray, delta: np.ndarray, adv
         ax.bar(np.arange(len(values)), values, color=colors, width=0.85, linewidth=0)
         ax.axhline(0.0, color=TEXT, linewidth=0.8)
         ax.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
-        _label(ax, text, "", unit)
+        label(ax, text, "", unit)
     axes[-1].set_xlim(-0.7, max(len(reward), 1) - 0.3)
     axes[-1].xaxis.set_major_locator(MaxNLocator(12, integer=True))
     axes[-1].set_xlabel("step of the episode", color=TEXT, fontsize=8)
@@ -101,7 +100,7 @@ def episode_figure(reward: np.ndarray, value: np.ndarray, delta: np.ndarray, adv
 
 def critics_figure(value: Mapping[str, np.ndarray], global_step: np.ndarray, truth: float) -> Figure:
     """What critics expect on average while they learn, name -> (updates,), beside what is true."""
-    figure, (ax,) = _panels(1, 1, height=2.7)
+    figure, (ax,) = panels(1, 1, height=2.7)
     for (name, values), color, dashes in zip(value.items(), COLORS, DASHES, strict=False):
         ax.plot(global_step, values, color=color, linestyle=dashes, linewidth=1.8, label=name)
     ax.axhline(truth, color=TEXT, linewidth=1.2, linestyle=":")
@@ -112,7 +111,7 @@ def critics_figure(value: Mapping[str, np.ndarray], global_step: np.ndarray, tru
     ax.set_ylim(top=1.18 * max(truth, *(float(np.max(values)) for values in value.values())))
     steps_axis(ax, global_step, None)
     ax.legend(loc="lower right", fontsize=8, frameon=False, labelcolor=TEXT, handlelength=3.2)
-    _label(ax, "What the critic expects of a pole that will not fall", "env steps", "mean value")
+    label(ax, "What the critic expects of a pole that will not fall", "env steps", "mean value")
     return figure
 
 
@@ -121,7 +120,7 @@ def clip_figure(ratio: np.ndarray, advantage: np.ndarray, clip_coef: float) -> F
 
     The objective is drawn per unit of |advantage|, so that all samples of a sign lie on one curve.
     """
-    figure, axes = _panels(1, 2, height=3.2)
+    figure, axes = panels(1, 2, height=3.2)
     signs = ((1.0, "Better than expected (A > 0): do it more"), (-1.0, "Worse than expected (A < 0): do it less"))
     ratio, advantage = np.asarray(ratio, dtype=float).ravel(), np.asarray(advantage, dtype=float).ravel()
     for ax, (sign, text) in zip(axes, signs, strict=True):
@@ -142,7 +141,7 @@ def clip_figure(ratio: np.ndarray, advantage: np.ndarray, clip_coef: float) -> F
             )  # fmt: skip
         ax.set_xlim(grid[0], grid[-1])
         ax.legend(loc="lower right" if sign > 0 else "lower left", fontsize=8, frameon=False, labelcolor=TEXT)
-        _label(ax, text, "ratio", "objective / |A|")
+        label(ax, text, "ratio", "objective / |A|")
     return figure
 
 
@@ -151,7 +150,7 @@ def leash_figure(runs: Mapping[str, Sequence[Columns]], healthy_kl: float) -> Fi
 
     columns: "global_step", "update/approx_kl", "episode/return_mean", each (updates,). healthy_kl: shaded up to here.
     """
-    figure, (left, right) = _panels(1, 2, height=2.9)
+    figure, (left, right) = panels(1, 2, height=2.9)
     ends = [0.0]
     for (name, group), color, dashes in zip(runs.items(), COLORS, DASHES, strict=False):
         for i, columns in enumerate(group):
@@ -159,8 +158,8 @@ def leash_figure(runs: Mapping[str, Sequence[Columns]], healthy_kl: float) -> Fi
             for ax, metric, least in ((left, "update/approx_kl", 1e-5), (right, "episode/return_mean", -math.inf)):
                 values = column(columns, metric)
                 rows = finite(step, values)
-                label = name if i == 0 else None
-                ax.plot(step[rows], values[rows].clip(least), color=color, linestyle=dashes, linewidth=1.4, label=label)
+                text = name if i == 0 else None
+                ax.plot(step[rows], values[rows].clip(least), color=color, linestyle=dashes, linewidth=1.4, label=text)
             ends += [float(step[-1])] if len(step) else []
     left.set_yscale("log")
     left.axhspan(1e-5, healthy_kl, color=GREEN, alpha=0.16, linewidth=0)
@@ -169,29 +168,10 @@ def leash_figure(runs: Mapping[str, Sequence[Columns]], healthy_kl: float) -> Fi
         steps_axis(ax, np.asarray([max(ends)]), None)
     right.legend(loc="upper left", fontsize=8, frameon=False, labelcolor=TEXT, handlelength=3.2)
     right.set_ylim(top=1.15 * right.get_ylim()[1])
-    _label(left, "How far an update moved the policy", "env steps", "KL (nats)")
-    _label(right, "What came of it", "env steps", "return")
+    label(left, "How far an update moved the policy", "env steps", "KL (nats)")
+    label(right, "What came of it", "env steps", "return")
     return figure
 
 
 def _objective(ratio: np.ndarray, sign: float, clip_coef: float) -> np.ndarray:
     return np.minimum(ratio * sign, ratio.clip(1.0 - clip_coef, 1.0 + clip_coef) * sign)
-
-
-def _panels(
-    rows: int, columns: int, height: float, sharex: bool = False, sharey: bool = False
-) -> tuple[Figure, list[Axes]]:
-    """A transparent figure with rows x columns axes in our style."""
-    figure = Figure(figsize=(8.4, height), facecolor="none", layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = list(figure.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False).flat)
-    for ax in axes:
-        style(ax)
-    return figure, axes
-
-
-def _label(ax: Axes, title: str, xlabel: str, ylabel: str | None = None) -> None:
-    ax.set_title(title, loc="left", color=TEXT, fontsize=9)
-    ax.set_xlabel(xlabel, color=TEXT, fontsize=8)
-    if ylabel is not None:
-        ax.set_ylabel(ylabel, color=TEXT, fontsize=8)

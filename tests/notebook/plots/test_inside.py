@@ -13,6 +13,7 @@ from ppo_lab.notebook.plots import inside_figure, to_png
 from ppo_lab.notebook.plots.canvas import BLUE, OCHRE, TEXT, VERMILLION
 from ppo_lab.notebook.plots.course import MOST_ACTIONS, MOST_STEPS
 from ppo_lab.notebook.plots.inside import no_gradient
+from ppo_lab.notebook.plots.intention import Intention, numbers_of
 from tests.notebook.plots import layout
 
 
@@ -32,19 +33,43 @@ def last(S=300, T=40, n=3, A=0, spread=0.1, **fields):
         "advantage": advantage,
         "value": (returns + rng.normal(0, 15, S)).astype(np.float32),
         "returns": returns,
-        "action": mean + rng.normal(0, 0.4, mean.shape) if A else rng.integers(0, n, T),
         "done": np.arange(T) % 17 == 16,
-        "probabilities": None if A else odds / odds.sum(-1, keepdims=True),
-        "mean": mean if A else None,
-        "std": np.full(mean.shape, 0.4) if A else None,
         **fields,
     }
+    if A:
+        taken, ends = mean + rng.normal(0, 0.4, mean.shape), np.full(A, 1.0)
+        mean, std = known.pop("mean", mean), known.pop("std", np.full(mean.shape, 0.4))
+        part = Intention(taken, mean=mean, std=std, low=-ends, high=ends)
+    else:
+        part = choices(known.pop("probabilities", odds / odds.sum(-1, keepdims=True))[:, None], [0], [n])
+    known.setdefault("parts", (part,))
     with np.errstate(all="ignore"):
         known.setdefault("clipped", np.abs(known["ratio"] - 1) > known["clip_coef"])
         wide = np.asarray(known["advantage"], dtype=float)
         normalized = (wide - wide.mean()) / (wide.std() or 1.0) if S else wide
     never = known["normalize_advantage"] == "never"
     return LastUpdate(**{"normalized": known["advantage"] if never else normalized, **known})
+
+
+def choices(probabilities, first, sizes, key=""):
+    """What a policy chose that finds them equally likely; probabilities (T, k, n)."""
+    taken = np.random.default_rng(0).integers(0, sizes, (len(probabilities), len(sizes))) + first
+    return Intention(taken, probabilities, first, sizes, key=key)
+
+
+def several(T, sizes, key=""):
+    """Choices with some probabilities."""
+    rng = np.random.default_rng(T)
+    chances = np.zeros((T, len(sizes), max(sizes)))
+    for i, size in enumerate(sizes):
+        chances[:, i, :size] = rng.dirichlet(np.ones(size), T)
+    return choices(chances, [0] * len(sizes), sizes, key)
+
+
+def numbers(T, size, key):
+    mean = np.sin(np.arange(T)[:, None] * 0.1 + np.arange(size))
+    ends = np.ones(size)
+    return Intention(mean + 0.2, mean=mean, std=np.full(mean.shape, 0.4), low=-ends, high=ends, key=key)
 
 
 def broken(size):
@@ -78,6 +103,14 @@ CASES = {
     "only NaN": last(**dict.fromkeys(BROKEN, np.full(300, np.nan)), probabilities=np.full((40, 3), np.nan)),
     "wide clip": last(clip_coef=10.0),
     "no clip": last(clip_coef=0.0),
+    "two choices": last(parts=(several(40, [2, 3]),)),
+    "three bits of many": last(T=500, parts=(several(500, [2] * 40),)),
+    "choices of many": last(parts=(several(40, [300, 7, 18]),)),
+    "hybrid": last(parts=(several(40, [4], "choice"), several(40, [2] * 3, "switches"), numbers(40, 2, "turn"))),
+    "long names": last(
+        parts=(several(40, [2], "a/very/long/name/of/a/choice"), numbers(40, 1, "and_another_that_is_$longer$"))
+    ),
+    "two boxes": last(T=1, parts=(numbers(1, 3, "left"), numbers(1, 3, "right"))),
     "always ends": last(done=np.ones(40, dtype=bool)),
 }
 
@@ -95,7 +128,17 @@ def test_everything_is_labelled_inside_and_apart(case):
 
 def test_a_figure_drawn_anew_equals_a_new_one():
     figure = None
-    for case in ("18 actions", "continuous, many", "discrete", "never", "far", "only NaN", "continuous"):
+    for case in (
+        "hybrid",
+        "18 actions",
+        "continuous, many",
+        "two choices",
+        "discrete",
+        "never",
+        "far",
+        "only NaN",
+        "continuous",
+    ):
         figure = inside_figure(CASES[case], figure)
         assert to_png(figure) == to_png(inside_figure(CASES[case])), case
 
@@ -274,3 +317,47 @@ def test_continuous_actions_are_drawn_around_their_mean():
     assert all(above.y0 > below.y1 for above, below in pairwise(places))
     one = inside_figure(CASES["continuous"], figure)
     assert [ax.get_visible() for ax in one.axes[4:]] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("case", "names", "says"),
+    [
+        ("two choices", ["action 0", "action 1"], "the likeliest choices have"),
+        ("three bits of many", ["action 0", "action 1", "action 2"], "; the first 3 of 40 numbers"),
+        ("hybrid", ["choice", "switches 0", "turn 0"], "; 3 of 6 numbers"),
+        ("two boxes", ["left 0", "left 1", "right 0"], "; 3 of 6 dimensions"),
+    ],
+)
+def test_of_several_numbers_each_has_a_row(case, names, says):
+    update = CASES[case]
+    figure = inside_figure(update)
+    shown = [ax for ax in figure.axes[4:] if ax.get_visible()]
+    assert [ax.get_ylabel() for ax in shown] == names
+    assert says in said(figure, 4).get_text()
+    rows = [one for part in update.parts for one in numbers_of((part,), 99) if one.name in names]
+    for row, ax in zip(rows, shown, strict=True):
+        first = max(len(row.taken) - MOST_STEPS, 0)
+        if row.probabilities is None:
+            np.testing.assert_allclose(ax.lines[0].get_ydata(), row.mean[first:])
+            continue
+        parts = [patch.get_data() for patch in ax.patches if isinstance(patch, StepPatch)]
+        drawn = np.stack([values - below for values, _, below in parts], axis=-1)
+        np.testing.assert_allclose(drawn, row.probabilities[first:])
+
+
+def test_choices_are_called_what_the_environment_calls_them():
+    part = several(40, [3])._replace(first=[5])
+    keys = [text.get_text() for text in inside_figure(last(parts=(part,))).axes[4].texts[:-1]]
+    assert keys == ["5", "6", "7"]
+
+
+def test_parts_of_a_lone_action_have_short_names():
+    update = CASES["discrete"]
+    assert update.probabilities.shape == (40, 3)
+    assert update.action.shape == (40,)
+    assert CASES["continuous, many"].mean.shape == CASES["continuous, many"].action.shape == (500, 17)
+    for case in ("hybrid", "two boxes"):
+        several_keys = CASES[case]
+        assert several_keys.action is several_keys.probabilities is several_keys.mean is several_keys.std is None
+    assert CASES["two choices"].probabilities is None
+    assert CASES["two choices"].action.shape == (40, 2)

@@ -1,0 +1,71 @@
+"""What a policy means to do, as arrays: what the pictures of actions are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Intention(NamedTuple):
+    """What a policy means to do about one key of an action: k numbers, in the environment's units.
+
+    Choices have `probabilities`, `first` and `sizes`; continuous numbers `mean`, `std`, `low` and `high`, where bounds
+    may be infinite. *batch is nothing for one observation, and T for a course.
+    """
+
+    taken: np.ndarray  # (*batch, k)
+    probabilities: np.ndarray | None = None  # (*batch, k, n); 0 for choices that a number does not have
+    first: Sequence[int] = ()  # (k) what each number's first choice is called
+    sizes: Sequence[int] = ()  # (k) how many choices each has
+    mean: np.ndarray | None = None  # (*batch, k)
+    std: np.ndarray | None = None  # (*batch, k)
+    low: np.ndarray | None = None  # (k,)
+    high: np.ndarray | None = None  # (k,)
+    key: str = ""  # of a Dict; "" where the action is one space
+
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> Intention:
+        """function(rows) of every array that has rows for the batch."""
+        chances, mean, std = (
+            None if rows is None else function(rows) for rows in (self.probabilities, self.mean, self.std)
+        )
+        return self._replace(taken=function(self.taken), probabilities=chances, mean=mean, std=std)
+
+
+class Number(NamedTuple):
+    """One number of an action: either `probabilities`, or `mean`, `std`, `low` and `high`."""
+
+    name: str
+    taken: np.ndarray  # (*batch)
+    probabilities: np.ndarray | None = None  # (*batch, n)
+    first: int = 0  # what the first choice is called
+    mean: np.ndarray | None = None  # (*batch)
+    std: np.ndarray | None = None  # (*batch)
+    low: float = -np.inf
+    high: float = np.inf
+
+
+def count(parts: Sequence[Intention]) -> int:
+    """How many numbers an action has."""
+    return sum(part.taken.shape[-1] for part in parts)
+
+
+def numbers_of(parts: Sequence[Intention], most: int) -> list[Number]:
+    """At most so many numbers of an action, in its order; where it has more, of every key about equally many."""
+    places = [(i, j) for i, part in enumerate(parts) for j in range(part.taken.shape[-1])]
+    chosen = sorted(sorted(places, key=lambda place: place[1])[:most])  # the first of every key, the second, ...
+    return [_number(parts[i], j) for i, j in chosen]
+
+
+def _number(part: Intention, j: int) -> Number:
+    name = part.key or "action"
+    name = name if part.taken.shape[-1] == 1 else f"{name} {j}"
+    if part.probabilities is not None:
+        return Number(name, part.taken[..., j], part.probabilities[..., j, : part.sizes[j]], int(part.first[j]))
+    assert part.mean is not None
+    assert part.std is not None
+    assert part.low is not None
+    assert part.high is not None
+    ends = float(part.low[j]), float(part.high[j])
+    return Number(name, part.taken[..., j], None, 0, part.mean[..., j], part.std[..., j], *ends)

@@ -1,0 +1,124 @@
+"""The pictures of 06_continuous_control, from arrays: densities, draws at the bounds of a Box, exploring, its width."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ppo_lab.notebook.plots.canvas import (
+    BLUE,
+    COLORS,
+    DASHES,
+    OCHRE,
+    TEXT,
+    VERMILLION,
+    label,
+    number,
+    numbers,
+    panels,
+    percent,
+    steps_axis,
+)
+
+NEAR = 0.005  # of the width of the Box: this close to a bound counts as at it
+
+
+def densities_figure(densities: Mapping[str, tuple[Any, Any]], low: float, high: float, height: float = 2.3) -> Figure:
+    """Densities over one action, side by side on one scale: name -> (action, density), (points,) each.
+
+    Dotted lines are the bounds of the Box. What lies outside of them is red; each title says how much that is.
+    """
+    figure, axes = panels(1, len(densities), height, sharex=True)
+    for (name, (x, density)), ax in zip(densities.items(), axes, strict=True):
+        x, density = np.asarray(x, dtype=float), np.asarray(density, dtype=float)
+        whole, inside = (
+            float(np.trapezoid(np.where(part, density, 0.0), x)) for part in (True, (x >= low) & (x <= high))
+        )
+        for part, color in ((x < low, VERMILLION), ((x >= low) & (x <= high), BLUE), (x > high, VERMILLION)):
+            ax.plot(x[part], density[part], color=color, linewidth=1.6)
+            ax.fill_between(x[part], density[part], color=color, alpha=0.25, linewidth=0)
+        for bound in (low, high):
+            ax.axvline(bound, color=TEXT, linewidth=1.0, linestyle=":")
+        ax.set_ylim(0.0, 1.15 * float(np.quantile(density, 0.995)) or 1.0)
+        numbers(ax.yaxis)
+        ax.set_xlim(low - (high - low), high + (high - low))
+        label(ax, f"{name}\narea {whole:.2f}, outside {percent(max(whole - inside, 0.0))}", "action")
+    axes[0].set_ylabel("density", color=TEXT, fontsize=8)
+    return figure
+
+
+def bounds_figure(drawn: Mapping[str, Any], taken: Mapping[str, Any], low: float, high: float) -> Figure:
+    """What policies draw and what the environment gets of it, a column a policy: name -> (draws,) of one action.
+
+    drawn: in numbers in which the Box is [-1, 1] (one that is squashed: before tanh). taken: in the Box.
+    """
+    figure, axes = panels(2, len(drawn), height=3.9)
+    top, bottom = axes[: len(drawn)], axes[len(drawn) :]
+    for (name, draws), above, below in zip(drawn.items(), top, bottom, strict=True):
+        draws, gets = np.asarray(draws, dtype=float).ravel(), np.asarray(taken[name], dtype=float).ravel()
+        above.hist(draws.clip(-3.5, 3.5), bins=np.linspace(-3.5, 3.5, 71).tolist(), color=BLUE, alpha=0.75, linewidth=0)
+        for bound in (-1.0, 1.0):
+            above.axvline(bound, color=TEXT, linewidth=1.0, linestyle=":")
+        at_bound = (gets < low + NEAR * (high - low)) | (gets > high - NEAR * (high - low))
+        below.hist(gets, bins=np.linspace(low, high, 41).tolist(), color=OCHRE, alpha=0.85, linewidth=0)
+        label(above, f"{name}: std {number(float(draws.std()))}", "drawn (dotted: the bounds)")
+        label(below, f"{percent(float(at_bound.mean()))} within 0.5 % of a bound", "what the environment gets")
+        for ax in (above, below):
+            ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    top[0].set_ylabel("draws", color=TEXT, fontsize=8)
+    bottom[0].set_ylabel("draws", color=TEXT, fontsize=8)
+    figure.align_ylabels(axes)
+    return figure
+
+
+def explore_figure(action: Mapping[str, Any], place: Mapping[str, Any], goal: float) -> Figure:
+    """How exploring looks, a column a way: name -> actions and places of N agents, (steps, N) each."""
+    figure, axes = panels(2, len(action), height=3.9, sharey="row")
+    top, bottom = axes[: len(action)], axes[len(action) :]
+    for (name, actions), above, below in zip(action.items(), top, bottom, strict=True):
+        actions, places = np.asarray(actions, dtype=float), np.asarray(place[name], dtype=float)
+        above.plot(actions[:, 0], color=BLUE, linewidth=0.8)
+        below.plot(places, color=OCHRE, linewidth=0.7, alpha=0.7)
+        below.axhline(goal, color=TEXT, linewidth=1.0, linestyle=":")
+        span = float(np.median(np.ptp(places, axis=0)))
+        label(above, f"{name}: std {number(float(actions.std()))} over all cars", "step")
+        label(below, f"half of the {places.shape[1]} cars roam over {number(span)} or more", "step")
+    top[0].set_ylabel("action of one car", color=TEXT, fontsize=8)
+    bottom[0].set_ylabel("place (dotted: the goal)", color=TEXT, fontsize=8)
+    figure.align_ylabels(axes)
+    return figure
+
+
+def width_figure(std: Mapping[str, Any], angle: Any, speed: Any) -> Figure:
+    """Where policies roll how widely: name -> std (speeds, angles), on one scale of colours."""
+    figure, axes = panels(1, len(std), height=2.7, sharey=True)
+    values = [np.asarray(each, dtype=float) for each in std.values()]
+    low, high = min(v.min() for v in values), max(v.max() for v in values)
+    extent = (float(angle[0]), float(angle[-1]), float(speed[0]), float(speed[-1]))
+    for name, value, ax in zip(std, values, axes, strict=True):
+        drawn = ax.imshow(value, origin="lower", aspect="auto", extent=extent, vmin=low, vmax=high, cmap="cividis")
+        ax.grid(visible=False)
+        label(ax, f"{name}: std {number(float(value.min()))} to {number(float(value.max()))}", "angle (0: upright)")
+    axes[0].set_ylabel("speed (rad/s)", color=TEXT, fontsize=8)
+    bar = figure.colorbar(drawn, ax=axes, pad=0.01)
+    bar.ax.tick_params(colors=TEXT, labelsize=8)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def entropy_figure(above: Mapping[str, tuple[Any, Any]]) -> Figure:
+    """Entropy while training, name -> (env steps, nats above that of the uniform distribution), (updates,) each."""
+    figure, (ax,) = panels(1, 1, height=2.6)
+    ends = [0.0]
+    for (name, (step, nats)), color, dashes in zip(above.items(), COLORS, DASHES, strict=False):
+        ax.plot(step, nats, color=color, linestyle=dashes, linewidth=1.8, label=name)
+        ends.append(float(np.asarray(step)[-1]))
+    ax.axhline(0.0, color=TEXT, linewidth=1.0, linestyle=":", label="uniform over the Box")
+    steps_axis(ax, np.array([max(ends)]), None)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, frameon=False, labelcolor=TEXT)
+    label(ax, "Nothing that stays in the Box is above the dotted line", "env steps", "entropy above uniform (nats)")
+    return figure

@@ -1,0 +1,90 @@
+"""The optimizer: who is decayed, what low precision does, and that no step is taken on a gradient that is none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ppo_lab.config import Config
+from ppo_lab.config_file import override
+from ppo_lab.events import MinibatchStepped
+from ppo_lab.trainer import Trainer
+
+BASE = {
+    "env": {"id": "Pendulum-v1", "num_envs": 2},
+    "model": {"hidden_sizes": [8], "core_size": 8},
+    "ppo": {"total_timesteps": 128, "num_steps": 16, "update_epochs": 2, "num_minibatches": 2},
+    "run": {"root": None},
+}
+
+
+def made(**changes):
+    return Trainer(override(Config(), {**BASE, **{key.replace("__", "."): value for key, value in changes.items()}}))
+
+
+@pytest.mark.parametrize("std", ["free", "state", "gsde"])
+def test_weight_decay_spares_biases_and_log_std(std):
+    trainer = made(ppo__optimizer="adamw", ppo__weight_decay=0.1, model__std=std, model__core="gru")
+    decays = {id(p): group["weight_decay"] for group in trainer.state.optimizer.param_groups for p in group["params"]}
+    names = dict(trainer.state.model.named_parameters())
+    assert decays.keys() == {id(parameter) for parameter in names.values()}
+    for name, parameter in names.items():
+        spared = parameter.dim() < 2 or "log_std" in name
+        assert decays[id(parameter)] == (0.0 if spared else 0.1), name
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_decay_pulls_weights_to_zero_and_leaves_the_spared_alone(optimizer):
+    trainer = made(ppo__optimizer=optimizer, ppo__weight_decay=0.5, ppo__learning_rate=0.1)
+    state = trainer.state
+    before = {name: p.detach().clone() for name, p in state.model.named_parameters()}
+    for group in state.optimizer.param_groups:
+        group["lr"] = 0.1
+    for parameter in state.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    state.optimizer.step()
+    for name, parameter in state.model.named_parameters():
+        kept = 1.0 if parameter.dim() < 2 or "log_std" in name else 1.0 - 0.1 * 0.5
+        assert torch.allclose(parameter, before[name] * kept), name
+
+
+def test_one_step_of_sgd_is_the_textbook_step():
+    trainer = made(ppo__optimizer="sgd", ppo__learning_rate=0.01, ppo__max_grad_norm=1e9)
+    before = None
+    for event in trainer.events():
+        if isinstance(event, MinibatchStepped):
+            break
+        before = {name: p.detach().clone() for name, p in trainer.state.model.named_parameters()}
+    for name, parameter in trainer.state.model.named_parameters():
+        assert torch.allclose(parameter, before[name] - 0.01 * parameter.grad, atol=1e-7), name
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 1e-3), ("float16", 1e-3)])
+@pytest.mark.parametrize("core", ["none", "gru"])
+def test_low_precision_is_the_same_on_both_sides(precision, tolerance, core):
+    """Rollout and update under the same autocast: ratios of 1, distributions and losses in float32."""
+    trainer = made(model__precision=precision, model__core=core)
+    for event in trainer.events():
+        if isinstance(event, MinibatchStepped):
+            assert event.loss.approx_kl.dtype == event.loss.total.dtype == torch.float32
+            assert event.loss.approx_kl.abs() < tolerance
+            break
+    for update in trainer:
+        assert update.metrics["loss/value"] > 0
+        assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in trainer.state.model.parameters())
+
+
+def test_float16_scales_gradients_and_skips_what_overflows(tmp_path):
+    trainer = made(model__precision="float16", run__root=str(tmp_path), run__name="half")
+    assert trainer.state.scaler.is_enabled()
+    trainer.state.scaler.load_state_dict({**trainer.state.scaler.state_dict(), "scale": 2.0**120})  # will overflow
+    update = next(iter(trainer))
+    assert update.metrics["update/skipped_steps"] > 0
+    assert trainer.state.scaler.get_scale() < 2.0**120
+    assert all(torch.isfinite(p).all() for p in trainer.state.model.parameters())
+    trainer.save()
+    trainer.close()
+    resumed = Trainer.resume(tmp_path / "half")
+    assert resumed.state.scaler.get_scale() == trainer.state.scaler.get_scale() < 2.0**120
+    assert resumed.fingerprint() == trainer.fingerprint()
+    resumed.close()
