@@ -109,7 +109,7 @@ def missing(preset: str) -> str | None:
     Raises EnvError or ConfigError if it cannot be made for any other reason.
     """
     try:
-        config = override(Config(), preset_settings(preset) | {"preset": None})
+        config = override(Config(), preset_settings(preset))
         make_envs(override(config, {"env.num_envs": 1, "env.workers": 0}), torch.device("cpu")).close()
     except (ConfigError, EnvError) as error:
         if isinstance(error.__cause__, ImportError | DependencyNotInstalled):

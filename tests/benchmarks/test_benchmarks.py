@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-from types import SimpleNamespace
 
 import pytest
 
 from ppo_lab import Config, override
-
-MODULES = ("settings", "measurement", "machine", "report", "versus_sb3", "learning")
-
-
-@pytest.fixture
-def bench(root, monkeypatch):
-    """The modules of benchmarks/, which are scripts and import each other by name."""
-    monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    return SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
 
 
 def speed(contender, seed, seconds, cpu=1.0):
@@ -50,7 +39,7 @@ def test_defaults_that_both_sides_share_are_still_ours(bench):
 def test_ratios_are_of_medians_and_of_pairs_of_a_seed(bench):
     ours = [{"seed": 3, "x": 30.0}, {"seed": 1, "x": 8.0}, {"seed": 2, "x": 12.0}]
     theirs = [{"seed": 1, "x": 4.0}, {"seed": 2, "x": 3.0}, {"seed": 3, "x": 10.0}]
-    assert bench.report.ratio(ours, theirs, lambda run: run["x"]) == (12.0 / 4.0, 2.0, 4.0)
+    assert bench.tables.ratio(ours, theirs, lambda run: run["x"]) == (12.0 / 4.0, 2.0, 4.0)
 
 
 def test_contenders_take_turns_with_the_same_seeds(bench):
@@ -83,41 +72,6 @@ def test_goal_table_counts_a_run_that_did_not_get_there_with_all_its_seconds(ben
     assert "**0.20** (0.15 to 0.30)" in rows[3]
 
 
-def test_finished_seeds_hold_only_for_what_they_were_made_with(bench, tmp_path, monkeypatch):
-    learned = []
-
-    def learn(made, seed):
-        learned.append(seed)
-        return {"seed": seed, "evaluation_mean": float(seed)}
-
-    learning = bench.learning
-    monkeypatch.setattr(learning, "OUT", tmp_path / "learning.json")
-    monkeypatch.setattr(learning, "learn", learn)
-    learning.run(["cartpole"], seeds=2, fresh=False, processes=1)
-    learning.run(["cartpole"], seeds=3, fresh=False, processes=1)
-    assert learned == [1, 2, 3]
-    results = json.loads(learning.OUT.read_text())["cartpole"]
-    assert [run["seed"] for run in results["runs"]] == [1, 2, 3]
-    assert results["summary"]["iqm"] == 2.0
-    monkeypatch.setattr(learning, "EPISODES", 7)
-    learning.run(["cartpole"], seeds=1, fresh=False, processes=1)
-    learning.run(["cartpole"], seeds=1, fresh=True, processes=1)
-    assert learned == [1, 2, 3, 1, 1]
-
-
-def test_a_seed_that_fails_leaves_the_finished_ones(bench, tmp_path, monkeypatch):
-    def learn(made, seed):
-        if seed == 1:
-            raise SystemExit("ours.py learn ended with status 1")
-        return {"seed": seed, "evaluation_mean": 1.0}
-
-    monkeypatch.setattr(bench.learning, "OUT", tmp_path / "learning.json")
-    monkeypatch.setattr(bench.learning, "learn", learn)
-    with pytest.raises(SystemExit, match="status 1"):
-        bench.learning.run(["acrobot"], seeds=3, fresh=False, processes=1)
-    assert [run["seed"] for run in json.loads(bench.learning.OUT.read_text())["acrobot"]["runs"]] == [2, 3]
-
-
 def test_a_measurement_comes_back_from_a_process_of_its_own(bench):
     told = bench.measurement.measure(
         "ours.py", "speed", env="ppo_lab/CartPole-v1", records=True, seed=1, warm_up=1, updates=1
@@ -133,9 +87,8 @@ def test_a_child_that_fails_is_reported_with_what_it_said(bench):
 
 def test_readme_is_what_the_results_say(bench):
     page = bench.settings.ROOT / "benchmarks" / "README.md"
-    results = [bench.settings.RESULTS / f"{name}.json" for name in ("versus_sb3", "learning", "saving")]
-    found = [json.loads(path.read_text(encoding="utf-8")) if path.exists() else None for path in results]
-    assert page.read_text(encoding="utf-8") == bench.report.readme(*found), "run benchmarks/versus_sb3.py --report"
+    wanted = bench.report.readme(*bench.report.read_results())
+    assert page.read_text(encoding="utf-8") == wanted, "run benchmarks/versus_sb3.py --report"
 
 
 def test_hardware_tells_no_names(bench):
