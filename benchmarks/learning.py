@@ -48,6 +48,7 @@ class Task(NamedTuple):
     deterministic: bool = True  # the most likely action; False: drawn, as RL Zoo does on Atari and MiniGrid
     package: str | None = None  # whose version the result depends on besides PACKAGES
     quick: bool = False  # all seeds take minutes
+    steps: int | None = None  # trained with, where the preset's own budget takes too long here
 
     def asked(self) -> dict[str, Any]:
         """What the child needs to know."""
@@ -67,8 +68,8 @@ TASKS = {
     "hopper": Task(3, 2400.0, package="mujoco"),
     "half_cheetah": Task(3, 5000.0, package="mujoco"),
     "walker2d": Task(3, 3500.0, package="mujoco"),
-    "pong": Task(1, 0.0, episodes=30, deterministic=False, package="ale-py"),
-    "breakout": Task(1, None, episodes=30, deterministic=False, package="ale-py"),
+    "pong": Task(1, 0.0, episodes=30, deterministic=False, package="ale-py", steps=3_000_000),
+    "breakout": Task(1, None, episodes=30, deterministic=False, package="ale-py", steps=3_000_000),
 }
 
 
@@ -90,11 +91,15 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return {"seeds": len(runs), "iqm": statistics.iqm(means), "interval": [low, high]}
 
 
-def made_with(preset: str) -> dict[str, Any]:
-    """What a result depends on: one that was made with anything else is not taken over."""
-    task = task_of(preset)
+def made_with(preset: str, steps: int | None = None) -> dict[str, Any]:
+    """What a result depends on: one that was made with anything else is not taken over.
+
+    steps: to train with, instead of what the task or else the preset says.
+    """
+    task, config = task_of(preset), preset_settings(preset)
+    config["ppo"]["total_timesteps"] = steps or task.steps or config["ppo"]["total_timesteps"]
     made = {
-        "config": preset_settings(preset),
+        "config": config,
         "task": task.asked(),
         "machine": hardware(),
         "versions": versions((*PACKAGES, *filter(None, [task.package]))),
@@ -140,7 +145,12 @@ def learn(made: dict[str, Any], seed: int, folder: Path | None, fresh: bool) -> 
 
 
 def run(
-    names: list[str], seeds: int | None, fresh: bool, processes: int, runs_folder: Path | None = None
+    names: list[str],
+    seeds: int | None,
+    fresh: bool,
+    processes: int,
+    runs_folder: Path | None = None,
+    steps: int | None = None,
 ) -> dict[str, Any]:
     """Run what is missing; the results are written after every seed. Returns those of all presets ever measured."""
     results: dict[str, Any] = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
@@ -149,7 +159,7 @@ def run(
         if (reason := missing(preset)) is not None:
             print(f"{preset} is passed over: {reason}")
             continue
-        made = made_with(preset)
+        made = made_with(preset, steps)
         runs = [] if fresh else known_runs(results, preset, made)
         results[preset] = {"made_with": made, "summary": summary(runs) if runs else None, "runs": runs}
         known = {run["seed"] for run in runs}
@@ -192,18 +202,19 @@ def main() -> None:
     parser.add_argument("--preset", nargs="+", choices=known, help="which; default: those that take minutes")
     parser.add_argument("--all", action="store_true", help="every preset with a task, those that take days too")
     parser.add_argument("--seeds", type=int, help="seeds 1, 2, ...; default: what TASKS says, else 5")
+    parser.add_argument("--steps", type=int, help="env steps of a seed; default: what TASKS or the preset says")
     parser.add_argument("--runs", type=Path, help="folder for the runs, so that interrupted seeds go on")
     parser.add_argument("--fresh", action="store_true", help="run finished seeds again")
     parser.add_argument("--processes", type=int, default=cores(), help="seeds at a time; default: one a core")
     parser.add_argument("--report", action="store_true", help="measure nothing, write README.md from the results")
     options = parser.parse_args()
-    if options.processes < 1 or (options.seeds is not None and options.seeds < 1):
-        parser.error("--seeds and --processes: at least 1")
+    if min(options.processes, *(given for given in (options.seeds, options.steps) if given is not None), 1) < 1:
+        parser.error("--seeds, --steps and --processes: at least 1")
     if options.all and options.preset:
         parser.error("--all and --preset exclude each other")
     names = options.preset or [name for name in known if name in TASKS and (options.all or TASKS[name].quick)]
     if not options.report:
-        results = run(names, options.seeds, options.fresh, options.processes, options.runs)
+        results = run(names, options.seeds, options.fresh, options.processes, options.runs, options.steps)
         print(f"\n{learning_table(results)}\n\n{beside_table(results)}")
     write_readme()
 

@@ -103,10 +103,16 @@ def test_an_environment_that_fails_for_another_reason_is_an_error(learning, monk
 
 def test_any_preset_can_be_asked_for(learning):
     names = learning.known_presets()
-    assert names[:3] == ["cartpole", "pendulum", "acrobot"]
+    assert names[: len(learning.TASKS)] == list(learning.TASKS)
     assert "debug" in names
     assert learning.task_of("debug") == learning.Task()
     assert learning.made_with("debug")["task"]["threshold"] is None
+
+
+def test_a_shorter_run_is_made_with_another_budget(learning):
+    budget = {steps: learning.made_with("cartpole", steps)["config"]["ppo"]["total_timesteps"] for steps in (None, 9)}
+    assert budget == {None: 150_000, 9: 9}
+    assert learning.made_with("pong")["config"]["ppo"]["total_timesteps"] == learning.TASKS["pong"].steps
 
 
 def test_tasks_and_published_figures_are_of_the_same_presets(bench):
