@@ -58,15 +58,20 @@ def take_changes(state: TrainState, mailbox: Mailbox, ppo: PPOConfig, run: Run |
     """
     now = state.update + 1
     due, wishes = mailbox.take(now)
-    for change in due:
-        state.live[change.key] = LiveChange(change.new, state.global_step)
+    _put_in_force(state, due)
     made = []
     for key, new, source in wishes:
         old = state.live[key].value if key in state.live else getattr(ppo, key)
-        if new != old or getattr(ppo, f"{key}_schedule", "constant") != "constant":  # a schedule begins anew from there
+        moves = key in state.adapted or getattr(ppo, f"{key}_schedule", "constant") != "constant"
+        if new != old or moves:  # what moves by itself begins anew from there
             made.append(Change(now, state.global_step, key, old, new, source))
     if made and run is not None:
         run.write_down(made)
-    for change in made:
-        state.live[change.key] = LiveChange(change.new, state.global_step)
+    _put_in_force(state, made)
     return [*due, *made]
+
+
+def _put_in_force(state: TrainState, changes: list[Change]) -> None:
+    for change in changes:
+        state.live[change.key] = LiveChange(change.new, state.global_step)
+        state.adapted.pop(change.key, None)

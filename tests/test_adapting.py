@@ -94,6 +94,19 @@ def test_a_dial_that_is_turned_rules_from_there():
             assert update.metrics["update/learning_rate"] == following
 
 
+def test_a_dial_set_back_to_where_it_began_rules_too():
+    """The start is no longer what is in force: wishing for it is a change."""
+    trainer = Trainer(override(Config(), {**BASE, "ppo.learning_rate_schedule": "adaptive"}))
+    for update in trainer:
+        if update.update == 3:
+            assert update.metrics["update/learning_rate"] != 1e-3
+            trainer.set(learning_rate=1e-3)
+        if update.update == 4:
+            assert update.metrics["update/learning_rate"] == 1e-3
+            break
+    assert [change.new for change in trainer.changes] == [1e-3]
+
+
 def test_adapting_goes_on_after_a_resume(tmp_path):
     settings = {**BASE, "ppo.learning_rate_schedule": "adaptive", "ppo.target_entropy": 0.6, "run.root": str(tmp_path)}
     whole = Trainer(override(Config(), {**settings, "run.name": "whole"}))
