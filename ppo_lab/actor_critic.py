@@ -41,6 +41,7 @@ class ActorCritic(nn.Module):
         self.shared, self.critic_key = config.shared, "actor" if config.shared else "critic"
         self.masked = self._takes_mask(leaf_spaces(observation_space))
         self.normalizes = any(isinstance(module, ObsNormalizer) for module in self.features.modules())
+        self.privileged = tuple(name for key in config.privileged for name in (key, f"{key}_mask"))
         self.sde_interval = config.sde_interval
         self.autocast_dtype = DTYPES[config.precision]
 
@@ -76,7 +77,8 @@ class ActorCritic(nn.Module):
         if "noise" in memory:
             memory["noise"] = memory["noise"].clone()  # drawing an action writes into it
             age = torch.where(starts, 0, (memory["noise_age"] + 1) % self.sde_interval)  # (N,)
-            memory["noise_age"], noise = age, (memory["noise"], age == 0)
+            undrawn = (memory["noise"] == 0).flatten(1).all(1)  # (N,) every step so far took the mode
+            memory["noise_age"], noise = age, (memory["noise"], (age == 0) | undrawn)
         return self.actor_head(features, self._mask(obs), noise), memory
 
     def value(self, obs: Tree, memory: Memory = None, starts: Tensor | None = None) -> Tensor:

@@ -70,7 +70,9 @@ def minibatches(
     if rollout.memory:
         count = len(next(iter(rollout.memory.values()))) * rollout.reward.shape[1]
         order = torch.randperm(count, generator=generator, device=rollout.reward.device)
-        for part in order.tensor_split(min(num_minibatches, count)):
+        real = torch.stack([rollout.valid[rows].any(0) for _, rows in rollout.chunks()]).flatten()  # (count,)
+        order = order[real[order]]  # a chunk of nothing but resets has no mean
+        for part in order.tensor_split(min(num_minibatches, len(order))) if len(order) else ():
             yield chunk_batch(rollout, advantage, returns, part)
         return
     rows = rollout.valid.flatten().nonzero().squeeze(-1)  # (M,) of T * N

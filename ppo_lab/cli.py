@@ -189,6 +189,8 @@ def _evaluate(given: argparse.Namespace) -> int:
 
     folder = _find(given.run)
     config, policy = read_config(folder), load_policy(folder, given.at)
+    if policy.envs_given:
+        raise RunError(f"{folder} was trained in environments of a script's own: evaluate it there, with env_factory")
     result = evaluate(policy, config, given.episodes, given.seed, deterministic=not given.stochastic)
     print(f"return {statistics.describe(result.returns)}")
     print(f"length {result.lengths.mean():.1f}, {int(result.terminated.sum())} of {given.episodes} terminated")

@@ -170,7 +170,7 @@ def _merge(settings: dict[str, Any], layer: Mapping[str, Any], where: str) -> No
 
 def _from_text(value: Any, annotation: Any) -> Any:
     """Text given for a setting that is no text (a command line's "3e-4", papermill's "[64, 64]") read as YAML."""
-    kinds = {annotation} if get_origin(annotation) is dict else {annotation, *get_args(annotation)}
+    kinds = {annotation} if get_origin(annotation) in (dict, tuple) else {annotation, *get_args(annotation)}
     if not isinstance(value, str) or get_origin(annotation) is Literal:
         return value
     if str in kinds:

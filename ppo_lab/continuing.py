@@ -14,13 +14,14 @@ import torch
 
 from ppo_lab.config import SECTIONS, Config
 from ppo_lab.config_file import flat, override
-from ppo_lab.envs import EnvFactory, Envs, why_not_deterministic
-from ppo_lab.errors import EnvError, RunError
+from ppo_lab.envs import EnvFactory, Envs, make_envs, why_not_deterministic
+from ppo_lab.errors import ConfigError, EnvError, RunError
 from ppo_lab.runs.checkpoint import load_checkpoint
 from ppo_lab.runs.files import disk
 from ppo_lab.runs.journal import read_journal
 from ppo_lab.runs.run import Run, find_checkpoint, find_run, read_config
 from ppo_lab.space_text import describe_space
+from ppo_lab.train_state import pick_device
 
 if TYPE_CHECKING:
     from ppo_lab.trainer import Trainer
@@ -158,6 +159,7 @@ def _fork(cls: type[Trainer], place: str | Path, at: int | str, overrides: Mappi
         if not same_seed:
             trainer.state.reseed(config.run.seed)
         for key in flat(overrides):
+            trainer.state.adapted.pop(key.removeprefix("ppo."), None)
             trainer.state.live.pop(key.removeprefix("ppo."), None)  # what was asked for now rules
         changes = [change for change in read_journal(parent) if change.update <= saved["update"]]
         run.inherit(changes)
@@ -179,6 +181,18 @@ def differences(old: Config, new: Config) -> dict[str, list[Any]]:
             if before != after and f"{section}.{name}" not in ("run.name", "run.root"):
                 result[f"{section}.{name}"] = [before, after]
     return result
+
+
+def environments(config: Config, given: Envs | EnvFactory | None) -> Envs:
+    """What to train in: the environments handed over, those a factory makes, or those of config.env.
+
+    Raises ConfigError if the run is to be evaluated in environments that cannot be made again.
+    """
+    if given is None or callable(given):
+        return make_envs(config, pick_device(config.run.device), given)
+    if config.run.eval_every:
+        raise ConfigError("run.eval_every: environments handed over cannot be made again; hand over what makes them")
+    return given
 
 
 def why_inexact(config: Config, envs: Envs, given: Envs | EnvFactory | None) -> str | None:

@@ -26,7 +26,8 @@ class Policy:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.device = next(self.model.parameters()).device
         self.generator = Generator(self.device).manual_seed(seed)
-        self.flat_dict = hasattr(self.model.features, "shapes")
+        self.keys: set[str] = set(getattr(self.model.features, "shapes", ()))  # of a dictionary
+        self.envs_given = False  # it was trained in environments that config.env does not name
         self._memory: Memory = None
         self._batch: int | None = None  # how many environments the memory of `predict` belongs to
 
@@ -67,9 +68,11 @@ class Policy:
         One in, one out: `env.step(policy.predict(obs))` works, with Dict and Tuple spaces too. What a core remembers is
         kept from call to call: `reset()` when a new episode begins. Raises ConfigError for a shape that does not fit.
         """
-        seen = flattened(obs) if self.flat_dict else obs
+        seen = flattened(obs) if self.keys else obs
+        if self.keys and isinstance(seen, dict):  # others, such as a mission in words, no network reads
+            seen = {key: leaf for key, leaf in seen.items() if key in self.keys}
         given = apply(as_tensor, seen)
-        shape = self.model.features.batch_shape(given)  # () for one, (N,) for a batch
+        shape = self.model.features.batch_shape(given, self.model.privileged)  # () for one, (N,) for a batch
         if len(shape) > 1:
             raise ConfigError(f"predict: one observation or a batch of them, got leading dimensions {shape}")
         count = shape[0] if shape else 1
@@ -110,4 +113,6 @@ def load_policy(run: str | Path, at: int | str = "latest") -> Policy:
         raise RunError(
             f"{path}: the weights do not fit the settings of the run: {' '.join(str(error).split())[:300]}"
         ) from None
-    return Policy(model)
+    policy = Policy(model)
+    policy.envs_given = bool(saved["about"]["envs_given"])
+    return policy

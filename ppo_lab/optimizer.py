@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
@@ -17,7 +20,7 @@ def make_optimizer(model: ActorCritic, ppo: PPOConfig) -> torch.optim.Optimizer:
     Weight decay is for weight matrices: biases, log std and other vectors are spared, in groups of their own.
     """
     groups = []
-    spared = {id(p) for name, p in model.named_parameters() if p.dim() < 2 or "log_std" in name}  # gSDE's is a matrix
+    spared = _spared(model)
     for role, parameters in zip(("actor", "critic"), model.parameter_groups(), strict=True):
         if not ppo.weight_decay:
             groups.append({"params": parameters, "lr": 0.0, "role": role, "weight_decay": 0.0})
@@ -30,6 +33,33 @@ def make_optimizer(model: ActorCritic, ppo: PPOConfig) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, fused=True)
     kind = torch.optim.AdamW if ppo.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, eps=ppo.adam_eps, fused=True)
+
+
+def _spared(model: ActorCritic) -> set[int]:
+    """The ids of the parameters that weight decay leaves alone: vectors, and gSDE's log std, which is a matrix."""
+    return {id(p) for name, p in model.named_parameters() if p.dim() < 2 or "log_std" in name}
+
+
+def load_moments(optimizer: torch.optim.Optimizer, model: ActorCritic, saved: Mapping[str, Any]) -> None:
+    """Take over the moments of a `state_dict` of another optimizer of this model; its own settings stay.
+
+    A fork may have another one: Adam's and AdamW's moments are the same numbers, SGD has none. Groups are matched by
+    parameter, since with weight decay there are more of them.
+    """
+    roles, spared = model.parameter_groups(), _spared(model)
+    there = [parameter for role in roles for parameter in role]
+    if len(saved["param_groups"]) > 2:  # by weight decay as well
+        there = [p for role in roles for spare in (False, True) for p in role if (id(p) in spared) == spare]
+    if len(there) != sum(len(group["params"]) for group in saved["param_groups"]):
+        raise ValueError("the optimizer has other parameters")
+    here = {id(p): i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+    own = optimizer.state_dict()
+    if not isinstance(optimizer, torch.optim.SGD):
+        own["state"] = {here[id(there[int(i)])]: moments for i, moments in saved["state"].items()}
+    rates = {group["role"]: group["lr"] for group in saved["param_groups"]}
+    for group in own["param_groups"]:
+        group["lr"] = rates[group["role"]]
+    optimizer.load_state_dict(own)
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:

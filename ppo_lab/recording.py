@@ -22,7 +22,8 @@ def finish_update(trainer: Trainer, update: Update, seconds: Mapping[type, float
     metrics["time/learn_seconds"] = sum(seconds.values()) - seconds[RolloutCollected]
     metrics["time/steps_per_second"] = steps / sum(seconds.values())
     if passed(update.global_step, steps, settings.eval_every):
-        result = evaluate(trainer.policy(), trainer.config, episodes=settings.eval_episodes)
+        episodes, factory = settings.eval_episodes, trainer.env_factory
+        result = evaluate(trainer.policy(), trainer.config, episodes, env_factory=factory)
         metrics["eval/return_mean"] = float(result.returns.mean())
     if trainer.run is None:
         return

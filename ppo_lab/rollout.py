@@ -112,12 +112,12 @@ def collect(envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout)
         action = distribution.sample(state.action_rng)  # (N, *action)
         step = envs.step(model.to_env(action))
         row_action.copy_(action)
+        starts.copy_(state.starts)  # before `done`: with T = 1 it is a view of that very row
         log_prob.copy_(distribution.log_prob(action))
         reward.copy_(step.reward)
         terminated.copy_(step.terminated)
         torch.logical_or(step.terminated, step.truncated, out=done)
         valid.copy_(step.valid)
-        starts.copy_(state.starts)
         if may_end_early:
             over: Tensor | None = envs.episode_done  # type: ignore[attr-defined]
             episode_done.copy_(done if over is None else over)

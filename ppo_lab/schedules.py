@@ -66,7 +66,8 @@ def in_force(ppo: PPOConfig, adapted: Mapping[str, tuple[float, float]]) -> PPOC
 
     Where the setting has changed since (a person turned the dial), the new one rules and adapting begins from there.
     """
-    values = {name: value for name, (start, value) in adapted.items() if getattr(ppo, name) == start}
+    moving = {"learning_rate": ppo.learning_rate_schedule == "adaptive", "ent_coef": ppo.target_entropy is not None}
+    values = {name: value for name, (start, value) in adapted.items() if moving[name] and getattr(ppo, name) == start}
     return ppo.model_copy(update=values) if values else ppo
 
 

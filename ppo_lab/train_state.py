@@ -18,7 +18,7 @@ from ppo_lab.config import Config
 from ppo_lab.envs import Envs, Obs
 from ppo_lab.episodes import EpisodeStatistics
 from ppo_lab.errors import ConfigError, RunError
-from ppo_lab.optimizer import make_optimizer
+from ppo_lab.optimizer import load_moments, make_optimizer
 from ppo_lab.reward_scaling import RewardScaler
 from ppo_lab.schedules import LiveChange
 from ppo_lab.trees import apply
@@ -76,14 +76,7 @@ class TrainState:
         """
         try:
             self.model.load_state_dict(saved["model"])
-            state = {int(index): moments for index, moments in saved["optimizer"]["state"].items()}
-            own: list[dict[str, Any]] = [  # a fork may have others
-                {name: group[name] for name in ("eps", "weight_decay") if name in group}
-                for group in self.optimizer.param_groups
-            ]
-            self.optimizer.load_state_dict({**saved["optimizer"], "state": state})
-            for group, settings in zip(self.optimizer.param_groups, own, strict=True):
-                group.update(settings)
+            load_moments(self.optimizer, self.model, saved["optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
             raise RunError(f"the weights of the checkpoint do not fit this model: {reason}") from None

@@ -19,7 +19,7 @@ from ppo_lab.batches import Batch, minibatches
 from ppo_lab.config import Config, PPOConfig
 from ppo_lab.config_file import check_live
 from ppo_lab.diagnostics import critic_metrics, loss_metrics, settings_metrics
-from ppo_lab.envs import EnvFactory, Envs, make_envs
+from ppo_lab.envs import EnvFactory, Envs
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.events import AdvantagesEstimated, Event, MinibatchStepped, RolloutCollected, Update
 from ppo_lab.export import Policy
@@ -34,7 +34,7 @@ from ppo_lab.rollout import Rollout, collect, estimate_values
 from ppo_lab.runs.journal import Change
 from ppo_lab.runs.run import Run
 from ppo_lab.schedules import in_force, settings_at
-from ppo_lab.train_state import fingerprint, initial_state, pick_device
+from ppo_lab.train_state import fingerprint, initial_state
 
 Settings = Mapping[str, Any]
 
@@ -58,8 +58,8 @@ class Trainer:
         if config.run.threads is not None:
             torch.set_num_threads(config.run.threads)
         self.config = config
-        device = pick_device(config.run.device)
-        self.envs = envs if envs is not None and not callable(envs) else make_envs(config, device, envs)
+        self.env_factory = envs if callable(envs) else None
+        self.envs = continuing.environments(config, envs)
         try:
             self.state = initial_state(config, self.envs)
             ppo, state = config.ppo, self.state

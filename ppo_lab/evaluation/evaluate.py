@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.config_file import override
-from ppo_lab.envs import Envs, make_envs
+from ppo_lab.envs import EnvFactory, Envs, make_envs
 from ppo_lab.errors import ConfigError, NonFiniteError
 from ppo_lab.trees import Tree, apply
 
@@ -46,6 +46,7 @@ def evaluate(
     seed: int = 1,
     deterministic: bool = True,
     num_envs: int | None = None,
+    env_factory: EnvFactory | None = None,
 ) -> Evaluation:
     """Play `episodes` whole episodes in environments made for this and closed afterwards. Nothing else is disturbed.
 
@@ -53,6 +54,7 @@ def evaluate(
         number of environments one trains with does not change what one measures.
     seed: the environments (through `Envs.reset`) and sampled actions follow from it. Equal arguments, equal answer.
     deterministic: the most likely action instead of a drawn one.
+    env_factory: makes environment number i in place of env.id, as for `make_envs`.
     num_envs: environments stepped together, never more than `episodes`; None: at most 16. Another number plays other
         episodes, because each environment has its own stream of random numbers.
 
@@ -64,7 +66,7 @@ def evaluate(
     if num_envs is not None and num_envs < 1:
         raise ConfigError(f"num_envs: at least 1, got {num_envs}")
     config = _with_envs(env, min(episodes, num_envs or MAX_ENVS))
-    envs = make_envs(config, torch.device(getattr(policy, "device", "cpu")))
+    envs = make_envs(config, torch.device(getattr(policy, "device", "cpu")), env_factory)
     try:
         return run_episodes(policy, envs, episodes, seed, deterministic)
     finally:

@@ -105,7 +105,7 @@ class LeafInput(nn.Module):
                 rows = rows.flatten(0, 1) if present is None else rows[present != 0]
             self.normalizer.refresh(rows)
 
-    def batch_shape(self, obs: Any) -> tuple[int, ...]:
+    def batch_shape(self, obs: Any, optional: Collection[str] = ()) -> tuple[int, ...]:
         """Leading dimensions of obs (*batch, *obs), a tensor or an array: () for one observation, (N,) for N.
 
         Raises ConfigError if the shape does not end like that of the space.
@@ -148,9 +148,8 @@ class DictInput(nn.Module):
 
     def forward(self, obs: dict[str, Tensor]) -> dict[str, Tensor]:
         """{key: (*batch, *obs)} -> {key: (*batch, *shape)}: floats, and the masks of sets as bool."""
-        inputs = {key: leaf(obs[key]) for key, leaf in zip(self.keys, self.inputs, strict=True)}
-        for mask in self.masks.values():
-            inputs[mask] = obs[mask] != 0
+        inputs = {key: leaf(obs[key]) for key, leaf in zip(self.keys, self.inputs, strict=True) if key in obs}
+        inputs |= {mask: obs[mask] != 0 for mask in self.masks.values() if mask in obs}
         return inputs
 
     def refresh(self, obs: Tree) -> None:
@@ -159,15 +158,18 @@ class DictInput(nn.Module):
         for key, leaf in self.items():
             leaf.refresh(obs[key], obs[self.masks[key]] if key in self.masks else None)
 
-    def batch_shape(self, obs: Any) -> tuple[int, ...]:
+    def batch_shape(self, obs: Any, optional: Collection[str] = ()) -> tuple[int, ...]:
         """Leading dimensions of obs {key: (*batch, *obs)}, tensors or arrays: () for one observation, (N,) for N.
 
-        Raises ConfigError naming the key that is missing or whose shape does not end like that of its space.
+        optional: keys that may be missing. Raises ConfigError naming a key that is missing or whose shape does not end
+        like that of its space.
         """
-        if not isinstance(obs, Mapping) or not self.shapes.keys() <= obs.keys():
+        needed = self.shapes.keys() - set(optional)
+        if not isinstance(obs, Mapping) or not needed <= obs.keys():
             given = ", ".join(obs) if isinstance(obs, Mapping) else type(obs).__name__
-            raise ConfigError(f"an observation has the keys {', '.join(self.shapes)}; got {given}")
-        batches = {key: _batch_shape(key, obs[key], shape) for key, shape in self.shapes.items()}
+            keys = ", ".join(key for key in self.shapes if key in needed)
+            raise ConfigError(f"an observation has the keys {keys}; got {given}")
+        batches = {key: _batch_shape(key, obs[key], shape) for key, shape in self.shapes.items() if key in obs}
         first, batch = next(iter(batches.items()))
         for key, other in batches.items():
             if other != batch:
