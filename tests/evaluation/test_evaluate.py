@@ -251,7 +251,7 @@ def made(monkeypatch):
     """Settings and environments that `evaluate` asked for."""
     asked: list[tuple[Config, ScriptedEnvs, torch.device]] = []
 
-    def make(config: Config, device: torch.device) -> ScriptedEnvs:
+    def make(config: Config, device: torch.device, env_factory: None) -> ScriptedEnvs:
         asked.append((config, ScriptedEnvs(config.env.num_envs, lambda i, k: 3), device))
         return asked[-1][1]
 

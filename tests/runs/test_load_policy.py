@@ -62,7 +62,7 @@ def forbid_environments(monkeypatch):
     def fail(*_, **__):
         raise AssertionError("an environment was made")
 
-    for module in (ppo_lab.envs, ppo_lab.trainer, sys.modules["ppo_lab.evaluation.evaluate"]):
+    for module in (ppo_lab.envs, ppo_lab.continuing, sys.modules["ppo_lab.evaluation.evaluate"]):
         monkeypatch.setattr(module, "make_envs", fail)
     monkeypatch.setattr(gymnasium, "make", fail)
 
