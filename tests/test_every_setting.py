@@ -40,6 +40,7 @@ CHANGES_TRAINING = {
     "env.mask_from_info": ({"env.id": "Taxi-v4"}, True),
     "model.body": (CATCH, "cnn_small"),
     "model.channels": ({**CATCH, "model.body": "cnn_small"}, "first"),
+    "model.convolutions": ({**CATCH, "model.body": "cnn", "model.convolutions": [[8, 3, 1]]}, [[8, 3, 2]]),
     "model.attention_layers": (ENTITIES, 1),
     "model.attention_heads": (ENTITIES, 2),
     "model.attention_size": (ENTITIES, 16),

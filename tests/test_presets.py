@@ -15,11 +15,11 @@ FILE = Path(__file__).resolve().parent.parent / "config.yaml"
 PRESETS = parse_yaml(FILE.read_text())["presets"]
 NEEDS = {
     "lunar_lander": "Box2D", "bipedal_walker": "Box2D", "half_cheetah": "mujoco", "hopper": "mujoco",
-    "walker2d": "mujoco", "door_key": "minigrid", "pong": "ale_py", "breakout": "ale_py",
+    "walker2d": "mujoco", "door_key": "minigrid", "pong": "ale_py", "pong_small": "ale_py", "breakout": "ale_py",
 }  # fmt: skip
 ASKED_FOR = {
     "cartpole", "acrobot", "mountain_car_continuous", "pendulum", "lunar_lander", "bipedal_walker", "half_cheetah",
-    "hopper", "walker2d", "pong", "breakout", "door_key", "cartpole_no_velocity",
+    "hopper", "walker2d", "pong", "pong_small", "breakout", "door_key", "cartpole_no_velocity",
 }  # fmt: skip
 
 

@@ -19,6 +19,9 @@ class ModelConfig(Section):
     )
     shared: bool = Field(False, description="one body for actor and critic instead of one each")
     channels: Literal["auto", "first", "last"] = Field("auto", description="which axis of an image holds its channels")
+    convolutions: tuple[tuple[int, int, int], ...] = Field(
+        ((32, 8, 4), (64, 4, 2), (64, 3, 1)), description="channels, kernel, stride of each layer (cnn)"
+    )
     attention_layers: int = Field(2, description="layers of attention (entities)", ge=1, le=100)
     attention_heads: int = Field(4, description="heads of attention (entities, window)", ge=1, le=1024)
     attention_size: int = Field(64, description="features of an entity; a multiple of attention_heads", ge=1, le=65_536)
@@ -59,6 +62,13 @@ class ModelConfig(Section):
         if any(size < 1 for size in sizes):
             raise ValueError("every hidden layer needs at least one unit")
         return sizes
+
+    @field_validator("convolutions")
+    @classmethod
+    def _at_least_one_of_each(cls, layers: tuple[tuple[int, int, int], ...]) -> tuple[tuple[int, int, int], ...]:
+        if not layers or any(number < 1 for layer in layers for number in layer):
+            raise ValueError("at least one layer, and channels, kernel and stride of at least 1")
+        return layers
 
     @model_validator(mode="after")
     def _fits_together(self) -> ModelConfig:

@@ -19,7 +19,7 @@ from ppo_lab.config import ModelConfig
 from ppo_lab.errors import ConfigError
 from ppo_lab.flat_spaces import leaf_spaces
 from ppo_lab.networks.entities import SetEncoder
-from ppo_lab.networks.images import impala_cnn, nature_cnn, small_cnn
+from ppo_lab.networks.images import impala_cnn, plain_cnn, small_cnn
 from ppo_lab.networks.mlp import ACTIVATIONS, MLP, orthogonal, width
 from ppo_lab.networks.observation import DictInput, LeafInput, ObsInput, Shaped, kind_of, visible
 from ppo_lab.networks.trunk import Blinkers, make_trunk
@@ -36,7 +36,7 @@ class Body(NamedTuple):
 
 BUILT_IN = {
     "mlp": Body(make_trunk, ()),
-    "cnn": Body(partial(make_trunk, encoder=nature_cnn), ("image",)),
+    "cnn": Body(partial(make_trunk, encoder=plain_cnn), ("image",)),
     "cnn_small": Body(partial(make_trunk, encoder=small_cnn), ("image",)),
     "impala": Body(partial(make_trunk, encoder=impala_cnn), ("image",)),
     "entities": Body(partial(make_trunk, encoder=SetEncoder), ("set",)),

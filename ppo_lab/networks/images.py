@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from ppo_lab.config import ModelConfig
 from ppo_lab.errors import ConfigError
 
-NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # (channels, kernel, stride) of Mnih et al. 2015
-NATURE_SMALLEST = 36  # below it the last convolution has nothing left to slide over
 IMPALA = (16, 32, 32)  # channels of the three stages of Espeholt et al. 2018, figure 3 right
 IMPALA_SMALLEST = 2 ** len(IMPALA)  # every stage halves the image
 
@@ -44,15 +42,19 @@ class ImageEncoder(nn.Module):
         return self.stack(x).reshape(*batch, self.num_features)
 
 
-def nature_cnn(shape: tuple[int, ...], config: ModelConfig) -> ImageEncoder:
-    """The convolutions of Mnih et al. 2015 (DQN), ReLU after each: 32 of 8x8/4, 64 of 4x4/2, 64 of 3x3/1.
+def plain_cnn(shape: tuple[int, ...], config: ModelConfig) -> ImageEncoder:
+    """A stack of convolutions, ReLU after each, as `config.convolutions` says.
 
-    84 x 84 pixels become 7 x 7 x 64 = 3136 features. Raises ConfigError for images below 36 x 36.
+    By default those of Mnih et al. 2015 (DQN): 84 x 84 pixels become 7 x 7 x 64 = 3136 features. Raises ConfigError for
+    images on which the last convolution has nothing left to slide over: below 36 x 36 with the default.
     """
     num_channels, height, width = as_chw(shape, config.channels)
-    _check_size("cnn", shape, (height, width), NATURE_SMALLEST)
+    smallest = 1
+    for _, kernel, stride in reversed(config.convolutions):
+        smallest = (smallest - 1) * stride + kernel
+    _check_size("cnn", shape, (height, width), smallest)
     layers: list[nn.Module] = []
-    for width_out, kernel, stride in NATURE:
+    for width_out, kernel, stride in config.convolutions:
         layers += [conv(num_channels, width_out, kernel, stride), nn.ReLU()]
         num_channels = width_out
     return ImageEncoder(shape, config.channels, nn.Sequential(*layers))

@@ -11,9 +11,9 @@ from torch import nn
 from ppo_lab.config import ModelConfig
 from ppo_lab.errors import ConfigError
 from ppo_lab.networks import count_parameters
-from ppo_lab.networks.images import ResidualBlock, conv, impala_cnn, nature_cnn, small_cnn
+from ppo_lab.networks.images import ResidualBlock, conv, impala_cnn, plain_cnn, small_cnn
 
-ENCODERS = {"cnn": nature_cnn, "cnn_small": small_cnn, "impala": impala_cnn}
+ENCODERS = {"cnn": plain_cnn, "cnn_small": small_cnn, "impala": impala_cnn}
 
 
 def encoder(name, shape, channels="auto"):
@@ -42,6 +42,17 @@ def test_the_nature_cnn_has_the_shapes_of_the_reference(shape):
     net(torch.zeros(1, *shape))
     assert hooked[::2] == [(32, 20, 20), (64, 9, 9), (64, 7, 7)]
     assert [type(layer) for layer in net.stack[1::2]] == [nn.ReLU] * 3
+
+
+def test_layers_of_ones_own():
+    layers = ((16, 4, 2), (32, 4, 2), (32, 3, 1))
+    config = ModelConfig(convolutions=layers)
+    net = plain_cnn((4, 42, 42), config)  # half the pixels and half the first kernel: the maps of the reference
+    assert [(c.out_channels, c.kernel_size[0], c.stride[0]) for c in convolutions(net)] == list(layers)
+    assert net.num_features == 32 * 7 * 7
+    assert plain_cnn((4, 18, 18), config).num_features == 32
+    with pytest.raises(ConfigError, match="at least 18 x 18, got 17 x 18"):
+        plain_cnn((4, 17, 18), config)
 
 
 def test_impala_has_the_shapes_of_the_reference():
