@@ -15,6 +15,7 @@ import gymnasium
 
 from environment.cartpole import CartPole
 from environment.catch import Catch
+from environment.lateral_env import VectorizedLateralControlEnv
 from environment.leak import Leak
 from environment.probes import PROBES
 from environment.recall import Recall
@@ -24,6 +25,7 @@ BATCHED: dict[str, Callable[..., Any]] = {  # id -> class(num_envs, device=..., 
     "ppo_lab/CartPole-v1": CartPole,
     "ppo_lab/CartPoleNoVelocity-v1": partial(CartPole, observe_velocities=False),
     "ppo_lab/Catch-v0": Catch,
+    "ppo_lab/LateralControl-v0": VectorizedLateralControlEnv,
     "ppo_lab/Leak-v0": Leak,
     "ppo_lab/Recall-v0": Recall,
     "ppo_lab/Spaces-v0": Spaces,

@@ -55,7 +55,8 @@ class SingleView(gymnasium.Env[Any, Any]):
         terminated, truncated = bool(step.terminated[0]), bool(step.truncated[0])
         self._ended = terminated or truncated
         obs = _observation(step.final_obs, self.observation_space, 0)
-        return obs, float(step.reward[0]), terminated, truncated, {}
+        info = _ending_info(self.envs, 0) if self._ended else {}
+        return obs, float(step.reward[0]), terminated, truncated, info
 
     def render(self) -> Any:
         """The picture (H, W, 3) uint8, or None without a render mode."""
@@ -98,7 +99,8 @@ class VectorView(VectorEnv[Any, Any, np.ndarray]):
         reward, terminated, truncated = (_numpy(x) for x in (step.reward, step.terminated, step.truncated))
         space, infos = self.single_observation_space, dict[str, Any]()
         for i in np.flatnonzero(terminated | truncated).tolist():
-            infos = self._add_info(infos, {"final_obs": _observation(step.final_obs, space, i), "final_info": {}}, i)
+            ended = {"final_obs": _observation(step.final_obs, space, i), "final_info": _ending_info(self.envs, i)}
+            infos = self._add_info(infos, ended, i)
         return _observation(step.obs, space), reward, terminated, truncated, infos
 
     def render(self) -> tuple[Any, ...] | None:
@@ -150,6 +152,12 @@ def _observation(obs: Tensor | dict[str, Tensor], space: Space[Any], index: int 
     array = _numpy(obs if index is None else obs[index])
     assert space.dtype is not None
     return space.dtype.type(array) if array.ndim == 0 else array.astype(space.dtype, copy=False)
+
+
+def _ending_info(envs: Any, index: int) -> dict[str, float]:
+    """What an environment has to say of the episode that has just ended, such as its cost."""
+    told = envs.ending_info() if hasattr(envs, "ending_info") else {}
+    return {name: float(values[index]) for name, values in told.items()}
 
 
 def _numpy(data: Tensor) -> np.ndarray:

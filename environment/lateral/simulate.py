@@ -1,0 +1,60 @@
+"""Drive routes with a controller, in the order in which the official simulator does it, all of them at once."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from environment.lateral.controllers import Controller
+from environment.lateral.plants import Drive, Plant
+from environment.lateral.routes import Routes
+from environment.lateral.rules import (
+    CONTEXT,
+    CONTROL_START,
+    COST_END,
+    EPISODE_STEPS,
+    MAX_CHANGE,
+    PREVIEW,
+    STEER_LIMIT,
+    official_draws,
+)
+
+Noise = Literal["fresh", "official", "expected"]
+
+
+def simulate(controller: Controller, plant: Plant, routes: Routes, draws: np.ndarray, seed: int = 0) -> Drive:
+    """The whole drives: rows up to 499 of `actions` and `lataccel` are filled.
+
+    draws: (400, N), from `noise_draws`. seed: of what the plant draws when drives begin; an official one does not.
+    """
+    drive = Drive(routes.num_routes, torch.device("cpu"))
+    drive.start(routes)
+    drive.draws[:] = draws
+    plant.begin(drive, torch.Generator().manual_seed(seed))
+    controller.reset(routes.num_routes)
+    for t in range(CONTEXT, COST_END):
+        ahead = slice(t, t + PREVIEW)
+        road = (drive.target[ahead], drive.roll[ahead], drive.v[ahead], drive.a[ahead])
+        command = controller.update(*road, drive.lataccel[t - 1])
+        if t >= CONTROL_START:
+            advance(drive, plant, t, command)
+    return drive
+
+
+def advance(drive: Drive, plant: Plant, t: int, command: Any) -> None:
+    """Row t: steer by `command` (N,), within +-2, and let the car answer, by at most 0.5 m/s^2."""
+    drive.actions[t] = command.clip(-STEER_LIMIT, STEER_LIMIT)
+    before = drive.lataccel[t - 1]
+    drive.lataccel[t] = drive.xp.clip(plant.next_lataccel(drive, t), before - MAX_CHANGE, before + MAX_CHANGE)
+
+
+def noise_draws(routes: Routes, noise: Noise, rng: np.random.Generator | None = None) -> np.ndarray:
+    """(400, N) the noise of rows 100 to 499: uniform numbers in [0, 1); 0.5, which is none, for "expected"."""
+    shape = (EPISODE_STEPS, routes.num_routes)
+    if noise == "official":
+        return np.stack([official_draws(key) for key in routes.keys], axis=1)
+    if noise == "fresh":
+        return (rng or np.random.default_rng()).random(shape)
+    return np.full(shape, 0.5)

@@ -1,0 +1,104 @@
+"""The default plant: a car as physics, without a download, made to answer like the challenge's network.
+
+The command is a steering torque. In the bicycle model the aligning torque balances it, so in the long run lateral
+acceleration, and not curvature, is proportional to it. What stands between them, for u[t] the command of row t:
+
+    u_d  = u[t - delay]                                      seconds on the bus, interpolated between rows
+    z   += (1 - exp(-0.1 / tau)) (u_d - z)                   power steering and tyre relaxation, tau = 0.045 + 0.9 / v
+    y    = g(v) (z - friction tanh(z / 0.1)) + c roll        rack friction, slope of the road
+    y    = 6 tanh(y / 6)                                     the tyres saturate
+    w    = 0.967 w + 1.15 (0.001 + 0.00125 v) N(0, 1)        wind, camber, bumps: a slow random walk
+    lat  = token(y + w)                                      quantised as the network's answers are
+
+in m, s and m/s^2. With `randomise`, each drive has a car of its own, so that a policy has to cope with more than one:
+gain 0.9 to 1.12 times, tau 0.8 to 1.3 times, delay 0.12 to 0.24 s, friction 0.02 to 0.06, c 0.95 to 1.15.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from environment.lateral.driver import gain
+from environment.lateral.plants import Drive, as_array
+from environment.lateral.rules import CONTROL_START, COST_END, LATACCEL_LIMIT, STEP_SECONDS
+
+NOMINAL = {"gain": 1.0, "tau": 1.0, "delay": 0.20, "friction": 0.05, "roll": 1.05}
+RANGES = {
+    "gain": (0.90, 1.12),
+    "tau": (0.8, 1.3),
+    "delay": (0.12, 0.24),
+    "friction": (0.02, 0.06),
+    "roll": (0.95, 1.15),
+}
+SETTLING = 30  # rows before 100 over which z is run in; its slowest time constant is 3.5 rows
+PERSISTENCE, GUSTS = 0.967, 1.15
+SATURATION = 6.0  # m/s^2
+TOKEN = 2 * LATACCEL_LIMIT / 1023  # m/s^2 between two bins
+
+
+class Surrogate:
+    """N cars, each with parameters of its own. See the text above; `Plant` says what the methods are for."""
+
+    def __init__(self, num_envs: int, device: torch.device, randomise: bool = False) -> None:
+        self.randomise = randomise
+        block = torch.zeros(len(NOMINAL) + 2, num_envs, dtype=torch.float64, device=device)
+        self.memory = dict(zip([*NOMINAL, "z", "w"], block, strict=True))
+        self._own = {name: as_array(tensor) for name, tensor in self.memory.items()}
+        self._z = self._own["z"]
+
+    def begin(self, drive: Drive, generator: torch.Generator) -> None:
+        """Draw the cars, and let z settle over the recorded steering before row 100."""
+        for name, value in NOMINAL.items():
+            if self.randomise:
+                self.memory[name].uniform_(*RANGES[name], generator=generator)
+            else:
+                self.memory[name].fill_(value)
+        self._plan(drive)
+        self._z[:] = drive.actions[CONTROL_START - SETTLING - 3]
+        for t in range(CONTROL_START - SETTLING, CONTROL_START):
+            self._turn(drive, t)
+        # what the model does not explain of the last recorded row is taken as the disturbance there
+        last = CONTROL_START - 1
+        self._own["w"][:] = drive.lataccel[last] - self._settled(drive, last)
+        self._disturb(drive)
+
+    def prepare(self, drive: Drive) -> None:
+        """What does not depend on the steering, all rows at once."""
+        self._plan(drive)
+        self._disturb(drive)
+
+    def next_lataccel(self, drive: Drive, t: int) -> Any:
+        """(N,) m/s^2, a multiple of the tokens' distance."""
+        self._turn(drive, t)
+        y = (self._settled(drive, t) + self._w[t - CONTROL_START + 1]).clip(-LATACCEL_LIMIT, LATACCEL_LIMIT)
+        return drive.xp.ceil((y + LATACCEL_LIMIT) / TOKEN) * TOKEN - LATACCEL_LIMIT
+
+    def _plan(self, drive: Drive) -> None:
+        own, v = self._own, drive.v.clip(0.0, 100.0)
+        self._follow = 1 - drive.xp.exp(-STEP_SECONDS / (own["tau"] * (0.045 + 0.9 / v.clip(3.0, 100.0))))  # (T, N)
+        self._gain = own["gain"] * gain(v)  # (T, N)
+        self._slope = own["roll"] * drive.roll  # (T, N)
+        rows = own["delay"] / STEP_SECONDS  # (N,), between 1 and 3
+        self._late = [(1 - abs(rows - back)).clip(0.0, 1.0) for back in (1, 2, 3)]  # weights of u[t-1], u[t-2], u[t-3]
+
+    def _turn(self, drive: Drive, t: int) -> None:
+        one, two, three = self._late
+        u = one * drive.actions[t - 1] + two * drive.actions[t - 2] + three * drive.actions[t - 3]
+        self._z += self._follow[t] * (u - self._z)
+
+    def _settled(self, drive: Drive, t: int) -> Any:
+        """y (N,) without the disturbance."""
+        tanh, z = drive.xp.tanh, self._z
+        y = self._gain[t] * (z - self._own["friction"] * tanh(z * 10)) + self._slope[t]
+        return SATURATION * tanh(y / SATURATION)
+
+    def _disturb(self, drive: Drive) -> None:
+        """The whole disturbance (401, N) from its value in row 99; draws of 0.5 are none."""
+        draws = drive.tensors["draws"].clamp(min=2.0**-53)
+        size = GUSTS * (0.001 + 0.00125 * drive.v[CONTROL_START:COST_END].clip(0.0, 100.0))
+        path = [self._own["w"]]
+        for gust in size * as_array(torch.special.ndtri(draws)):
+            path.append(PERSISTENCE * path[-1] + gust)
+        self._w = drive.xp.stack(path)
