@@ -36,7 +36,7 @@ from environment.gymnasium_view import SingleView
 from environment.lateral import driver, picture
 from environment.lateral.controllers import PidController
 from environment.lateral.making import load_routes, make_plant
-from environment.lateral.plants import Drive, as_array
+from environment.lateral.plants import Drive
 from environment.lateral.rules import CONTEXT, CONTROL_START, COST_END, EPISODE_STEPS, PREVIEW, STEP_SECONDS, Cost, cost
 from environment.lateral.simulate import Noise, advance, noise_draws
 from ppo_lab.envs import Step
@@ -57,7 +57,7 @@ class VectorizedLateralControlEnv:
 
     Args:
         num_envs: N.
-        device: Where all tensors lie. On a CPU the arithmetic is NumPy's, on views of them.
+        device: Where all tensors lie. On a CPU the arithmetic is NumPy's.
         plant, model: Which car; the path of tinyphysics.onnx for "onnx" and "torch".
         routes: "synthetic", or the folder with the challenge's CSV files.
         segments: (start, stop) of the sorted files, or of the synthetic routes; None: all files, 1000 synthetic ones.
@@ -66,6 +66,7 @@ class VectorizedLateralControlEnv:
         randomise: Each drive of the surrogate has a car of its own. False: always the nominal one.
         observation, action: See above.
         precision: Of the torch plant's network.
+        use_numpy: False: in torch on a CPU too. None: NumPy on a CPU.
 
     Raises:
         EnvError: An argument outside its range, routes or a model that cannot be read, a package that is missing.
@@ -89,17 +90,20 @@ class VectorizedLateralControlEnv:
         observation: Literal["compact", "full256"] = "compact",
         action: Literal["delta", "absolute", "pid_residual"] = "delta",
         precision: str = "float32",
+        use_numpy: bool | None = None,
     ) -> None:
         given = {"plant": plant, "observation": observation, "action": action, "noise": noise, "precision": precision}
         for name, value in given.items():
             if value not in CHOICES[name]:
                 raise EnvError(f"LateralControl: {name}={value!r}; allowed are {', '.join(CHOICES[name])}")
+        self.num_envs, self.device = num_envs, torch.device(device)
         if num_envs < 1:
             raise EnvError(f"LateralControl: num_envs={num_envs}; it must be >= 1")
-        self.num_envs, self.device = num_envs, torch.device(device)
+        if use_numpy and self.device.type != "cpu":
+            raise EnvError(f"LateralControl: use_numpy=True with device={str(device)!r}; NumPy needs 'cpu'")
         self.pool = load_routes(routes, segments, routes_seed)
         self.plant = make_plant(plant, num_envs, self.device, model, randomise, noise == "expected", precision)
-        self.drive = Drive(num_envs, self.device)
+        self.drive = Drive(num_envs, self.device, use_numpy)
         self.last_cost: Cost | None = None  # of the drives that ended last, (N,) each
         self._observation, self._action, self._noise = observation, action, noise
         size = driver.SIZES[observation]
@@ -115,10 +119,11 @@ class VectorizedLateralControlEnv:
         N, drive = self.num_envs, self.drive
         self._memory = {**drive.tensors, "seen": torch.zeros_like(drive.tensors["actions"]), "integral": tensor(N)}
         # (T, N) steering as an official controller knows it; (N,) the leaky integral of the error before this row
-        self._seen, self._integral = as_array(self._memory["seen"]), as_array(self._memory["integral"])
+        self._seen, self._integral = drive.array(self._memory["seen"]), drive.array(self._memory["integral"])
         self._order = torch.zeros(self.pool.num_routes, dtype=torch.int64)  # of the routes still to be driven
         self._clock = torch.zeros(2, dtype=torch.int64)  # the row to act in; how many of the order are driven
-        self._memory |= {"order": self._order, "clock": self._clock} | self.plant.memory
+        self._memory |= {"order": self._order, "clock": self._clock}
+        self._memory |= {f"plant_{name}": tensor for name, tensor in self.plant.memory.items()}
         self._pid = PidController()
         self.obs, self._final_obs = tensor(2, N, size, dtype=torch.float32)
         no, yes = tensor(N, dtype=torch.bool), ~tensor(N, dtype=torch.bool)
@@ -136,7 +141,7 @@ class VectorizedLateralControlEnv:
     def step(self, action: Tensor) -> Step:
         """Steer every car for 0.1 s: action (N, 1)."""
         drive, t = self.drive, int(self._clock[0])
-        x = as_array(action[:, 0].double())
+        x = drive.array(action[:, 0].double())
         before = drive.lataccel[t - 1]
         self._seen[t] = driver.steer(self._action, x, self._seen[t - 1], self._pid_command)
         advance(drive, self.plant, t, self._seen[t])

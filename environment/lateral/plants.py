@@ -16,11 +16,11 @@ from environment.lateral.rules import CONTROL_START, EPISODE_STEPS, ROWS
 class Drive:
     """N cars under way: their routes and what has happened, all (T, N) float64, time first.
 
-    On a CPU the arrays are NumPy views of the tensors: on a few numbers an operation costs a quarter there. `xp` is the
-    module whose functions take them, `numpy` or `torch`.
+    On a CPU the arrays are NumPy views of the tensors, unless `use_numpy` is False: on a few numbers an operation costs
+    a quarter there. `xp` is the module whose functions take them, `numpy` or `torch`.
     """
 
-    def __init__(self, num_envs: int, device: torch.device) -> None:
+    def __init__(self, num_envs: int, device: torch.device, use_numpy: bool | None = None) -> None:
         def rows(number: int) -> Tensor:
             return torch.zeros(number, num_envs, dtype=torch.float64, device=device)
 
@@ -28,12 +28,16 @@ class Drive:
         self.tensors = {name: rows(ROWS) for name in ("target", "roll", "v", "a", "actions", "lataccel")}
         self.tensors["draws"] = rows(EPISODE_STEPS)
         on_cpu = device.type == "cpu"
-        self.xp: ModuleType = np if on_cpu else torch
-        arrays: dict[str, Any] = {key: tensor.numpy() if on_cpu else tensor for key, tensor in self.tensors.items()}
+        self.xp: ModuleType = np if (on_cpu if use_numpy is None else use_numpy) else torch
+        arrays = {name: self.array(tensor) for name, tensor in self.tensors.items()}
         self.target, self.roll, self.v, self.a = (arrays[name] for name in ("target", "roll", "v", "a"))  # of the route
         self.actions = arrays["actions"]  # steering applied: before row 100 what was recorded
         self.lataccel = arrays["lataccel"]  # what came of it: before row 100 the target, m/s^2
         self.draws = arrays["draws"]  # (400, N) uniform in [0, 1): the noise of rows 100 to 499
+
+    def array(self, tensor: Tensor) -> Any:
+        """The tensor as `xp` takes it: itself, or a NumPy view of its memory."""
+        return tensor.numpy() if self.xp is np else tensor
 
     def start(self, routes: Routes) -> None:
         """Place the cars at row 100 of N routes."""
@@ -63,8 +67,3 @@ class Plant(Protocol):
         environment limits its change to 0.5 m/s^2.
         """
         ...
-
-
-def as_array(tensor: Tensor) -> Any:
-    """The tensor, or on a CPU a NumPy view of its memory."""
-    return tensor.numpy() if tensor.device.type == "cpu" else tensor

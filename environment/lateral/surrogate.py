@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from environment.lateral.driver import gain
-from environment.lateral.plants import Drive, as_array
+from environment.lateral.plants import Drive
 from environment.lateral.rules import CONTROL_START, COST_END, LATACCEL_LIMIT, STEP_SECONDS
 
 NOMINAL = {"gain": 1.0, "tau": 1.0, "delay": 0.20, "friction": 0.05, "roll": 1.05}
@@ -41,12 +41,10 @@ TOKEN = 2 * LATACCEL_LIMIT / 1023  # m/s^2 between two bins
 class Surrogate:
     """N cars, each with parameters of its own. See the text above; `Plant` says what the methods are for."""
 
-    def __init__(self, num_envs: int, device: torch.device, randomise: bool = False) -> None:
+    def __init__(self, num_envs: int, device: torch.device | None = None, randomise: bool = False) -> None:
         self.randomise = randomise
         block = torch.zeros(len(NOMINAL) + 2, num_envs, dtype=torch.float64, device=device)
         self.memory = dict(zip([*NOMINAL, "z", "w"], block, strict=True))
-        self._own = {name: as_array(tensor) for name, tensor in self.memory.items()}
-        self._z = self._own["z"]
 
     def begin(self, drive: Drive, generator: torch.Generator) -> None:
         """Draw the cars, and let z settle over the recorded steering before row 100."""
@@ -76,6 +74,8 @@ class Surrogate:
         return drive.xp.ceil((y + LATACCEL_LIMIT) / TOKEN) * TOKEN - LATACCEL_LIMIT
 
     def _plan(self, drive: Drive) -> None:
+        self._own = {name: drive.array(tensor) for name, tensor in self.memory.items()}
+        self._z = self._own["z"]
         own, v = self._own, drive.v.clip(0.0, 100.0)
         self._follow = 1 - drive.xp.exp(-STEP_SECONDS / (own["tau"] * (0.045 + 0.9 / v.clip(3.0, 100.0))))  # (T, N)
         self._gain = own["gain"] * gain(v)  # (T, N)
@@ -99,6 +99,6 @@ class Surrogate:
         draws = drive.tensors["draws"].clamp(min=2.0**-53)
         size = GUSTS * (0.001 + 0.00125 * drive.v[CONTROL_START:COST_END].clip(0.0, 100.0))
         path = [self._own["w"]]
-        for gust in size * as_array(torch.special.ndtri(draws)):
+        for gust in size * drive.array(torch.special.ndtri(draws)):
             path.append(PERSISTENCE * path[-1] + gust)
         self._w = drive.xp.stack(path)

@@ -50,7 +50,7 @@ def _block(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     demand = _curves(rng) / np.maximum(mean, 5.0) ** 2 * v**2
     demand = np.clip(demand, -PEAK_LIMIT, PEAK_LIMIT)
     target = demand + 0.045 * _wander(rng, 1.5) + 0.013 * _wander(rng, 0.15)
-    roll = 0.18 * demand + rng.normal(0, 0.25, BLOCK) + 0.10 * _wander(rng, 4.0)
+    roll = 0.18 * demand + rng.normal(0, 0.25, BLOCK) + 0.13 * _wander(rng, 8.0)
     steer = np.where(np.arange(ROWS)[:, None] < CONTROL_START, feedforward(target, roll, v), 0.0)
     return target, roll, v, a, steer
 
