@@ -6,7 +6,7 @@ acceleration in m/s^2. The car answers late, with noise, and differently at each
 - Observation: "compact", (41,) float32, what matters scaled by hand to about 1 and clipped to +-5, or "full256",
   (256,), nearly all that an official controller is told. `environment.lateral.driver` is the specification. Speed and
   road are known for the next 4.9 s; the steering of the first 100 rows is not, as it is not in the challenge.
-- Action: Box(-1, 1, (1,)): "delta" changes the last command by 0.45 x; "absolute" is 2 x; "pid_residual" is PID's
+- Action: Box(-1, 1, (1,)): "delta" changes the last command by 0.2 x; "absolute" is 2 x; "pid_residual" is PID's
   command plus x.
 - Reward: -min(5000 (target - lataccel)^2 + 100 (change of lataccel / 0.1 s)^2, 20000) / 100, of the lateral
   acceleration the action led to; the change into the first row does not count. Without the bound, -100 times its mean

@@ -17,7 +17,7 @@ CHANGES = (1, 2, 3, 4, 5, 7, 10, 15)
 SIZES = {"compact": 41, "full256": 256}
 GAIN_KNOTS = ((0.0, 1.70), (5.0, 1.75), (12.0, 1.75), (18.0, 1.62), (25.0, 1.62), (30.0, 1.85), (36.0, 1.95))
 STEER_LIMIT = 2.0
-STEER_PER_ACTION = 0.45  # "delta"
+STEER_PER_ACTION = 0.2  # "delta"
 PID = (0.195, 0.100, -0.053)  # of the challenge's controllers/pid.py
 
 
@@ -82,7 +82,7 @@ def full256(xp: Any, target: Any, roll: Any, v: Any, a: Any, lataccel: Any, acti
 def steer(mode: str, x: Any, before: Any, pid: Any) -> Any:
     """The steering command (N,) for the policy's action x (N,), within +-1, and the last command `before` (N,).
 
-    mode: "delta": the last one changed by 0.45 x; "absolute": 2 x; "pid_residual": what PID would do (pid) + x.
+    mode: "delta": the last one changed by 0.2 x; "absolute": 2 x; "pid_residual": what PID would do (pid) + x.
     """
     x = x.clip(-1.0, 1.0)
     if mode == "delta":

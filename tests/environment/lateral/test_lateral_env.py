@@ -108,7 +108,7 @@ def test_what_an_action_does(action):
     env.step(torch.full((4, 1), 0.5, dtype=torch.float64))
     routes = env.pool.take(env._order.numpy())
     pid = simulate(PidController(), Surrogate(4), routes, noise_draws(routes, "official")).actions[100]
-    expected = {"delta": before + 0.45 * 0.5, "absolute": 2 * 0.5, "pid_residual": pid + 0.5}[action]
+    expected = {"delta": before + 0.2 * 0.5, "absolute": 2 * 0.5, "pid_residual": pid + 0.5}[action]
     np.testing.assert_allclose(env.drive.actions[100], np.clip(expected, -2, 2), rtol=1e-12)
     env.step(torch.full((4, 1), 99.0))
     assert abs(env.drive.actions[101]).max() <= 2.0
