@@ -40,6 +40,7 @@ def checkpoint_tree(trainer: Trainer) -> dict[str, Any]:
         "envs_given": trainer.envs_given,
         "observation_space": describe_space(trainer.envs.observation_space),
         "action_space": describe_space(trainer.envs.action_space),
+        "action_paths": trainer.state.model.action_paths,
         "versions": versions(),
     }
     return {**trainer.state.state_dict(), "envs": envs_state, "about": about}

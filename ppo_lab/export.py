@@ -13,10 +13,11 @@ from torch import Generator, Tensor
 
 from ppo_lab.actor_critic import ActorCritic, Memory
 from ppo_lab.errors import ConfigError, RunError
+from ppo_lab.flat_spaces import nest
 from ppo_lab.runs.checkpoint import load_checkpoint
 from ppo_lab.runs.run import find_checkpoint, find_run, read_config
 from ppo_lab.space_text import make_space
-from ppo_lab.trees import Tree, apply, at, flattened, leaves, nested
+from ppo_lab.trees import Tree, apply, at, flattened, leaves
 
 
 class Policy:
@@ -84,7 +85,7 @@ class Policy:
         action = action if shape else at(action, 0)
         if not any(isinstance(leaf, Tensor) for leaf in leaves(seen)):
             action = apply(lambda rows: rows.cpu().numpy()[()], action)  # a lone Discrete action as a scalar
-        return nested(action)
+        return nest(self.model.action_paths, action)
 
 
 def as_tensor(value: Any) -> Tensor:
@@ -113,6 +114,8 @@ def load_policy(run: str | Path, at: int | str = "latest") -> Policy:
         raise RunError(
             f"{path}: the weights do not fit the settings of the run: {' '.join(str(error).split())[:300]}"
         ) from None
+    paths = saved["about"].get("action_paths", model.action_paths)  # older checkpoints have none: a flat dictionary
+    model.action_paths = {key: tuple(path) for key, path in paths.items()}
     policy = Policy(model)
     policy.envs_given = bool(saved["about"]["envs_given"])
     return policy
