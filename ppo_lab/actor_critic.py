@@ -89,6 +89,18 @@ class ActorCritic(nn.Module):
             features, _ = self._remember(self.critic_core, features, self._memory(memory)[self.critic_key], starts)
         return self.critic_head(features)
 
+    def value_step(self, obs: Tree, memory: Memory, starts: Tensor) -> tuple[Tensor, Memory]:
+        """V(s) now: obs (N, *obs), starts (N,) bool -> value (N,), the memory after it; what `step` is to the actor.
+
+        Moves a critic's own memory only; a shared core's is moved by `step`. Memory that was handed in stays as it was.
+        """
+        if self.critic_core is None or self.shared:
+            return self.value(obs, memory, starts), memory
+        known = self._memory(memory)
+        features = self._body(self.critic_body, self.features(obs))  # (N, features)
+        features, after = self._remember(self.critic_core, features, known["critic"], starts)
+        return self.critic_head(features), {**known, "critic": after}
+
     def critique(self, obs: Tree, memory: Memory, starts: Tensor, ends: Tensor) -> tuple[Tensor, Memory, Memory]:
         """V(s) along L steps: obs (L, N, *obs), starts and ends (L, N) bool -> value (L, N) and two memories.
 

@@ -55,9 +55,19 @@ class Policy:
         return self.model.to_env(action), memory
 
     @torch.no_grad()
-    def value(self, obs: Tree, memory: Memory = None) -> Tensor:
-        """V(s) for obs (N, *obs), (N,); a model with a core asks for the memory before it."""
-        return self.model.value(obs, memory)
+    def value(self, obs: Tree, memory: Memory = None, starts: Tensor | None = None) -> tuple[Tensor, Memory]:
+        """V(s) (N,) for obs (N, *obs), starts (N,) bool (None: no), and the memory after it. Before `act` at each step:
+
+            value, memory = policy.value(obs, memory, starts)
+            action, memory = policy.act(obs, memory, starts)
+
+        A critic with a memory of its own remembers what it was asked about, and `act` what it acted on.
+        Raises ConfigError if a model with a core gets no memory, or a key is missing that the critic sees.
+        """
+        self.model.features.batch_shape(obs)
+        if starts is None:
+            starts = torch.zeros(len(leaves(obs)[0]), dtype=torch.bool, device=self.device)
+        return self.model.value_step(obs, memory, starts)
 
     def reset(self) -> None:
         """Forget what `predict` remembers: the next call starts new episodes."""

@@ -158,15 +158,12 @@ def think(
 
     A critic with a memory of its own moves on too: `Policy.act` leaves it where it was, as nobody asks it there.
     """
-    if memory is not None and "critic" in memory:
-        ends = torch.zeros_like(starts).unsqueeze(0)
-        values, memory, _ = model.critique(
-            apply(lambda rows: rows.unsqueeze(0), obs), memory, starts.unsqueeze(0), ends
-        )
-        value = float(values[0, 0])
-    else:
-        value = float(model.value(obs, memory, starts)[0])
+    value, memory = model.value_step(obs, memory, starts)
     distribution, memory = model.step(obs, memory, starts)
     chosen = distribution.mode() if deterministic else distribution.sample(generator)  # (1, *action)
     parts = intentions(model.actor_head, distribution, chosen)
-    return model.to_env(chosen), memory, Thought(value, tuple(part.map(lambda rows: rows[0]) for part in parts))
+    return (
+        model.to_env(chosen),
+        memory,
+        Thought(float(value[0]), tuple(part.map(lambda rows: rows[0]) for part in parts)),
+    )
