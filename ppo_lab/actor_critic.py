@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ppo_lab.config import ModelConfig
 from ppo_lab.distributions import Distribution, make_head
 from ppo_lab.errors import ConfigError, EnvError
-from ppo_lab.flat_spaces import MASK_KEY, leaf_spaces
+from ppo_lab.flat_spaces import MASK_KEY, leaf_spaces, origin
 from ppo_lab.networks import make_body, make_input, width
 from ppo_lab.networks.cores import Core, make_core, run
 from ppo_lab.networks.normalization import ObsNormalizer
@@ -38,6 +38,7 @@ class ActorCritic(nn.Module):
         self.critic_core = self.actor_core if config.shared else make_core(config, width(self.critic_body))
         self.actor_head = make_head(action_space, width(self.actor_core or self.actor_body), config)
         self.critic_head = ValueHead(width(self.critic_core or self.critic_body), config.normalize_value)
+        self.action_paths = origin(action_space)  # where a flat action's leaves belong: in tuples, in dictionaries
         self.shared, self.critic_key = config.shared, "actor" if config.shared else "critic"
         self.masked = self._takes_mask(leaf_spaces(observation_space))
         self.normalizes = any(isinstance(module, ObsNormalizer) for module in self.features.modules())
@@ -87,6 +88,18 @@ class ActorCritic(nn.Module):
         if self.critic_core is not None:
             features, _ = self._remember(self.critic_core, features, self._memory(memory)[self.critic_key], starts)
         return self.critic_head(features)
+
+    def value_step(self, obs: Tree, memory: Memory, starts: Tensor) -> tuple[Tensor, Memory]:
+        """V(s) now: obs (N, *obs), starts (N,) bool -> value (N,), the memory after it; what `step` is to the actor.
+
+        Moves a critic's own memory only; a shared core's is moved by `step`. Memory that was handed in stays as it was.
+        """
+        if self.critic_core is None or self.shared:
+            return self.value(obs, memory, starts), memory
+        known = self._memory(memory)
+        features = self._body(self.critic_body, self.features(obs))  # (N, features)
+        features, after = self._remember(self.critic_core, features, known["critic"], starts)
+        return self.critic_head(features), {**known, "critic": after}
 
     def critique(self, obs: Tree, memory: Memory, starts: Tensor, ends: Tensor) -> tuple[Tensor, Memory, Memory]:
         """V(s) along L steps: obs (L, N, *obs), starts and ends (L, N) bool -> value (L, N) and two memories.

@@ -14,6 +14,7 @@ import torch
 
 from ppo_lab.config import SECTIONS, Config
 from ppo_lab.config_file import flat, override
+from ppo_lab.converting import check_fit, converted
 from ppo_lab.envs import EnvFactory, Envs, make_envs, why_not_deterministic
 from ppo_lab.errors import ConfigError, EnvError, RunError
 from ppo_lab.runs.checkpoint import load_checkpoint
@@ -39,6 +40,7 @@ def checkpoint_tree(trainer: Trainer) -> dict[str, Any]:
         "envs_given": trainer.envs_given,
         "observation_space": describe_space(trainer.envs.observation_space),
         "action_space": describe_space(trainer.envs.action_space),
+        "action_paths": trainer.state.model.action_paths,
         "versions": versions(),
     }
     return {**trainer.state.state_dict(), "envs": envs_state, "about": about}
@@ -134,9 +136,8 @@ def _fork(cls: type[Trainer], place: str | Path, at: int | str, overrides: Mappi
     for reason in passed:
         LOG.warning("passed over: %s", reason)
     saved = load_checkpoint(path)
-    old = read_config(parent)
-    fresh_name = override(old, {"run.name": None})
-    config = override(fresh_name, overrides)
+    old = override(read_config(parent), {"run.name": None})
+    config = override(old, overrides)
     if config.run.root is None:
         raise RunError("a fork is a run on disk: run.root cannot be null")
     lineage = {
@@ -144,7 +145,7 @@ def _fork(cls: type[Trainer], place: str | Path, at: int | str, overrides: Mappi
         "step": saved["global_step"],
         "update": saved["update"],
         "fingerprint": saved["about"]["fingerprint"],
-        "changes": differences(fresh_name, config),
+        "changes": differences(old, config),
     }
     run = Run.create(config, lineage)
     try:
@@ -155,6 +156,8 @@ def _fork(cls: type[Trainer], place: str | Path, at: int | str, overrides: Mappi
     try:
         same_seed = config.run.seed == old.run.seed
         same_task = (config.env.id, config.env.kwargs) == (old.env.id, old.env.kwargs)
+        saved = converted(saved, old, config, same_task)
+        check_fit(saved["model"], trainer.state.model, lineage["changes"])
         restore(trainer, saved, environments=config.env == old.env and same_seed, task=same_task)
         if not same_seed:
             trainer.state.reseed(config.run.seed)

@@ -13,10 +13,11 @@ from torch import Generator, Tensor
 
 from ppo_lab.actor_critic import ActorCritic, Memory
 from ppo_lab.errors import ConfigError, RunError
+from ppo_lab.flat_spaces import nest
 from ppo_lab.runs.checkpoint import load_checkpoint
 from ppo_lab.runs.run import find_checkpoint, find_run, read_config
 from ppo_lab.space_text import make_space
-from ppo_lab.trees import Tree, apply, at, flattened, leaves, nested
+from ppo_lab.trees import Tree, apply, at, flattened, leaves
 
 
 class Policy:
@@ -54,9 +55,19 @@ class Policy:
         return self.model.to_env(action), memory
 
     @torch.no_grad()
-    def value(self, obs: Tree, memory: Memory = None) -> Tensor:
-        """V(s) for obs (N, *obs), (N,); a model with a core asks for the memory before it."""
-        return self.model.value(obs, memory)
+    def value(self, obs: Tree, memory: Memory = None, starts: Tensor | None = None) -> tuple[Tensor, Memory]:
+        """V(s) (N,) for obs (N, *obs), starts (N,) bool (None: no), and the memory after it. Before `act` at each step:
+
+            value, memory = policy.value(obs, memory, starts)
+            action, memory = policy.act(obs, memory, starts)
+
+        A critic with a memory of its own remembers what it was asked about, and `act` what it acted on.
+        Raises ConfigError if a model with a core gets no memory, or a key is missing that the critic sees.
+        """
+        self.model.features.batch_shape(obs)
+        if starts is None:
+            starts = torch.zeros(len(leaves(obs)[0]), dtype=torch.bool, device=self.device)
+        return self.model.value_step(obs, memory, starts)
 
     def reset(self) -> None:
         """Forget what `predict` remembers: the next call starts new episodes."""
@@ -84,7 +95,7 @@ class Policy:
         action = action if shape else at(action, 0)
         if not any(isinstance(leaf, Tensor) for leaf in leaves(seen)):
             action = apply(lambda rows: rows.cpu().numpy()[()], action)  # a lone Discrete action as a scalar
-        return nested(action)
+        return nest(self.model.action_paths, action)
 
 
 def as_tensor(value: Any) -> Tensor:
@@ -113,6 +124,8 @@ def load_policy(run: str | Path, at: int | str = "latest") -> Policy:
         raise RunError(
             f"{path}: the weights do not fit the settings of the run: {' '.join(str(error).split())[:300]}"
         ) from None
+    paths = saved["about"].get("action_paths", model.action_paths)  # older checkpoints have none: a flat dictionary
+    model.action_paths = {key: tuple(path) for key, path in paths.items()}
     policy = Policy(model)
     policy.envs_given = bool(saved["about"]["envs_given"])
     return policy

@@ -22,16 +22,24 @@ MASK_KEY = "action_mask"
 Path = tuple[str | int, ...]  # how to get from a nested value to a leaf: value[path[0]][path[1]]...
 
 
+class Flattened(spaces.Dict):
+    """A Dict of leaves that knows where each was in the space it was made from."""
+
+    def __init__(self, leaves: dict[str, Space], paths: dict[str, Path]) -> None:
+        super().__init__(leaves, sort_keys=False)
+        self.paths = paths  # {"1/move": (1, "move")}
+
+
 def flatten_space(space: Space) -> Space:
     """A leaf as it is; Dict and Tuple, however nested, as one Dict of leaves in the order in which the space has them.
 
     What is flat stays as it is. Raises EnvError, naming the key, for a space that is no leaf (Text, Graph, Sequence,
     OneOf, ...), for one that holds nothing, and for a key that is no text, is empty, or contains "/" in a nested space.
     """
-    if isinstance(space, LEAVES):
+    if isinstance(space, (*LEAVES, Flattened)):
         return space
-    flat = {key: leaf for key, _, leaf in _walk(space, "", ())}
-    return spaces.Dict(flat, sort_keys=False)
+    found = list(_walk(space, "", ()))
+    return Flattened({key: leaf for key, _, leaf in found}, {key: path for key, path, _ in found})
 
 
 def leaf_spaces(space: Space) -> dict[str, Space]:
@@ -42,6 +50,11 @@ def leaf_spaces(space: Space) -> dict[str, Space]:
 def leaf_paths(space: Space) -> dict[str, Path]:
     """The flat keys of a nested space, and where in its values each leaf is; {"": ()} for a leaf."""
     return {"": ()} if isinstance(space, LEAVES) else {key: path for key, path, _ in _walk(space, "", ())}
+
+
+def origin(space: Space) -> dict[str, Path]:
+    """The same for the space that a flat one was made from."""
+    return space.paths if isinstance(space, Flattened) else leaf_paths(space)
 
 
 def flatten_value(space: Space, value: Any) -> Any:
@@ -65,7 +78,19 @@ def follow(paths: dict[str, Path], value: Any) -> dict[str, Any]:
 
 def unflatten_value(space: Space, flat: Any) -> Any:
     """The inverse of `flatten_value`."""
-    return flat if isinstance(space, LEAVES) else _nested(space, flat, "")
+    return nest(leaf_paths(space), flat)
+
+
+def nest(paths: dict[str, Path], flat: Any) -> Any:
+    """The inverse of `follow`; for {"": ()} the one leaf as it is."""
+    key, path = next(iter(paths.items()))
+    if not path:
+        return flat[key] if key else flat
+    groups: dict[str | int, dict[str, Path]] = {}
+    for key, (first, *rest) in paths.items():
+        groups.setdefault(first, {})[key] = tuple(rest)
+    level = {first: nest(below, flat) for first, below in groups.items()}
+    return tuple(level.values()) if isinstance(path[0], int) else level
 
 
 def map_leaves(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
@@ -122,12 +147,3 @@ def _walk(space: Space, prefix: str, path: Path) -> Iterator[tuple[str, Path, Sp
         if named and (not isinstance(key, str) or not key or ("/" in key and not flat)):
             raise EnvError(f"a nested space with the key {key!r}: keys are texts without '/', and not empty")
         yield from _walk(inner, f"{prefix}/{key}" if prefix else str(key), (*path, key))
-
-
-def _nested(space: Space, flat: dict[str, Any], prefix: str) -> Any:
-    """The part of a flat value that lies under the prefix, as the space has it."""
-    if isinstance(space, spaces.Dict):
-        return {key: _nested(inner, flat, f"{prefix}{key}/") for key, inner in space.spaces.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(_nested(inner, flat, f"{prefix}{i}/") for i, inner in enumerate(space.spaces))
-    return flat[prefix[:-1]]

@@ -37,6 +37,7 @@ from ppo_lab.schedules import in_force, settings_at
 from ppo_lab.train_state import fingerprint, initial_state
 
 Settings = Mapping[str, Any]
+Given = Envs | EnvFactory | None  # None: what config.env asks for
 
 
 class Trainer:
@@ -49,7 +50,7 @@ class Trainer:
     short: the run ends with the first update at or past total_timesteps, ceil(total / (num_envs * num_steps)) updates.
     """
 
-    def __init__(self, config: Config, envs: Envs | EnvFactory | None = None, run: Run | None = None) -> None:
+    def __init__(self, config: Config, envs: Given = None, run: Run | None = None) -> None:
         """Raises ConfigError, EnvError or RunError for settings that cannot work.
 
         envs: instead of the ones config.env asks for; or a function that makes environment number i (a gymnasium.Env).
@@ -210,9 +211,7 @@ class Trainer:
             return write_checkpoint(self, {})
 
     @classmethod
-    def resume(
-        cls, run: str | Path, total_timesteps: int | None = None, envs: Envs | None = None, **others: Any
-    ) -> Trainer:
+    def resume(cls, run: str | Path, total_timesteps: int | None = None, envs: Given = None, **others: Any) -> Trainer:
         """Go on with a run where its newest whole checkpoint is, bit for bit.
 
         Only total_timesteps can be another one than before: everything else is a fork. Live changes made after the
@@ -224,7 +223,7 @@ class Trainer:
 
     @classmethod
     def fork(
-        cls, run: str | Path, at: int | str = "latest", overrides: Settings | None = None, envs: Envs | None = None
+        cls, run: str | Path, at: int | str = "latest", overrides: Settings | None = None, envs: Given = None
     ) -> Trainer:
         """A new run that begins at a checkpoint of another: `at` a step, "latest" or "best". Step numbers go on.
 
@@ -232,11 +231,11 @@ class Trainer:
         """
         return continuing.fork(cls, run, at, overrides or {}, envs)
 
-    def rewind(self, step: int | str, envs: Envs | None = None) -> Trainer:
+    def rewind(self, step: int | str, envs: Given = None) -> Trainer:
         """Go back to a checkpoint of this run, as a fork from it: what came after stays where it is."""
         if self.run is None:
             raise RunError("there is nothing to go back to: run.root is null")
-        return type(self).fork(self.run.folder, at=step, envs=envs)
+        return type(self).fork(self.run.folder, at=step, envs=self.env_factory if envs is None else envs)
 
     def schedule(self, changes: list[Change]) -> None:
         """Make changes of a journal again, each at its own update, without writing them down once more."""

@@ -64,18 +64,3 @@ def flattened(value: Any) -> Any:
         below = flattened(part)
         flat.update({f"{key}/{k}": leaf for k, leaf in below.items()} if isinstance(below, dict) else {str(key): below})
     return flat
-
-
-def nested(flat: Any) -> Any:
-    """The inverse of `flattened`: a level whose keys are "0", "1", ... becomes a tuple."""
-    if not isinstance(flat, dict):
-        return flat
-    groups: dict[str, Any] = {}
-    for key, leaf in flat.items():
-        first, _, rest = key.partition("/")
-        if rest:
-            groups.setdefault(first, {})[rest] = leaf
-        else:
-            groups[first] = leaf
-    levels = {key: nested(part) for key, part in groups.items()}
-    return tuple(levels.values()) if list(levels) == [str(i) for i in range(len(levels))] else levels

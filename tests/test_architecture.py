@@ -22,7 +22,7 @@ FLOORS = [
     ["rollout", "export", "optimizer", "evaluation"],
     ["batches", "reward_scaling"],
     ["train_state", "events", "gradient"],
-    ["mailbox", "continuing", "recording", "adapting"],
+    ["mailbox", "continuing", "converting", "recording", "adapting"],
     ["trainer"],
     ["replaying", "selfplay", "scale"],
     ["notebook"],

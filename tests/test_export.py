@@ -9,9 +9,11 @@ import torch
 from gymnasium import spaces
 
 from ppo_lab.actor_critic import ActorCritic
-from ppo_lab.config import ModelConfig
+from ppo_lab.config import Config, ModelConfig
+from ppo_lab.config_file import override
 from ppo_lab.errors import ConfigError
-from ppo_lab.export import Policy
+from ppo_lab.export import Policy, load_policy
+from ppo_lab.trainer import Trainer
 
 
 def policy(obs=None, action=None, **settings):
@@ -50,6 +52,55 @@ def test_deterministic_is_the_mode_and_sampling_repeats_with_its_seed():
     first = p.predict(obs, deterministic=False)
     assert len(set(first.tolist())) == 3
     assert np.array_equal(first, q.predict(obs, deterministic=False))
+
+
+two = spaces.Discrete(2), spaces.Box(-1, 1, (2,), np.float32)
+SHAPED = {
+    "numbered keys": spaces.Dict({"0": two[0], "1": two[1]}),
+    "tuple": spaces.Tuple(two),
+    "tuple of one": spaces.Tuple(two[:1]),
+    "slashes": spaces.Dict({"arm/left": two[0], "arm/right": two[1]}),
+    "deep": spaces.Dict({"arms": spaces.Tuple((spaces.Dict({"0": two[0]}), spaces.Tuple(two))), "0": two[0]}),
+}
+
+
+class Shaped(gymnasium.Env):
+    """Takes actions of any space, and nothing else. An episode lasts 4 steps."""
+
+    def __init__(self, action_space):
+        self.observation_space, self.action_space = spaces.Box(-1, 1, (4,), np.float32), action_space
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(4, np.float32), {}
+
+    def step(self, action):
+        assert same_structure(action, self.action_space.sample())
+        self.steps += 1
+        return np.zeros(4, np.float32), 1.0, self.steps == 4, False, {}
+
+
+def same_structure(one, other):
+    if isinstance(other, dict):
+        return type(one) is dict and set(one) == set(other) and all(same_structure(one[k], other[k]) for k in other)
+    if isinstance(other, tuple):
+        return type(one) is tuple and len(one) == len(other) and all(map(same_structure, one, other))
+    return np.shape(one) == np.shape(other)
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_actions_come_as_the_action_space_has_them(name, tmp_path):
+    settings = {"ppo.total_timesteps": 8, "ppo.num_steps": 4, "ppo.num_minibatches": 1, "env.num_envs": 2,
+                "run.root": str(tmp_path), "run.name": "one"}  # fmt: skip
+    trainer = Trainer(override(Config(), settings), envs=lambda _: Shaped(SHAPED[name]))
+    list(trainer)
+    trainer.close()
+    obs = np.zeros(4, np.float32)
+    for p in (trainer.policy(), load_policy(tmp_path / "one")):
+        action = p.predict(obs)
+        assert same_structure(action, SHAPED[name].sample())
+        assert SHAPED[name].contains(action)
 
 
 def test_a_wrong_shape_is_named():

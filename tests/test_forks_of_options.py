@@ -9,9 +9,10 @@ import torch
 from ppo_lab.batches import minibatches
 from ppo_lab.config import Config
 from ppo_lab.config_file import override
-from ppo_lab.errors import ConfigError
+from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.events import MinibatchStepped
 from ppo_lab.export import load_policy
+from ppo_lab.reward_scaling import rewards_to_learn
 from ppo_lab.rollout import Rollout, collect
 from ppo_lab.train_state import initial_state
 from ppo_lab.trainer import Trainer
@@ -65,6 +66,94 @@ def test_a_fork_that_no_longer_adapts_learns_at_the_rate_its_config_says(tmp_pat
         assert update.metrics["update/learning_rate"] == 1e-3
         assert update.metrics["update/ent_coef"] == 0.01
         fork.close()
+
+
+def values(trainer, obs):
+    with torch.no_grad():
+        return trainer.state.model.value(obs)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("before", [False, True])
+def test_a_fork_may_turn_value_normalisation_on_and_off_and_expects_the_same(tmp_path, before, shared):
+    folder = parent(tmp_path, model__normalize_value=before, model__shared=shared)
+    old = Trainer.resume(folder)
+    fork = Trainer.fork(folder, overrides={"model.normalize_value": not before})
+    obs = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    expected = values(old, obs)
+    assert expected.std() > 0.01
+    assert torch.allclose(values(fork, obs), expected, rtol=1e-6, atol=1e-6)
+    for (name, p), q in zip(fork.state.model.named_parameters(), old.state.model.parameters(), strict=True):
+        kept = fork.state.optimizer.state.get(p, {}).get("exp_avg")
+        if name.startswith("critic"):
+            assert kept is None, name  # gradients of a loss in other units
+        else:
+            assert torch.equal(p, q), name
+            assert torch.equal(kept, old.state.optimizer.state[q]["exp_avg"]), name
+    old.close()
+    again = fork.run.folder
+    next(iter(fork))
+    fork.save()
+    fork.close()
+    if not before:  # the first rollout's returns are all that it has seen
+        assert fork.state.model.critic_head.moments.count == 64
+    resumed = Trainer.resume(again)
+    assert resumed.fingerprint() == fork.fingerprint()
+    resumed.close()
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"model.normalize_obs": True}, {"model.hidden_sizes": [9]}, {"model.core": "gru"}], ids=str
+)
+def test_a_fork_to_another_network_is_refused_by_the_name_of_the_setting(tmp_path, overrides):
+    folder = parent(tmp_path)
+    with pytest.raises(RunError, match=f"a fork cannot change {next(iter(overrides))} ") as caught:
+        Trainer.fork(folder, overrides=overrides)
+    assert len(str(caught.value)) < 160
+
+
+NORMALIZED = {"ppo__normalize_reward": True, "model__normalize_value": True}
+
+
+def test_a_fork_with_another_reward_scale_learns_the_same_normalised_rewards(tmp_path):
+    folder = parent(tmp_path, **NORMALIZED, ppo__reward_scale=0.5)
+    old, fork = Trainer.resume(folder), Trainer.fork(folder, overrides={"ppo.reward_scale": 100.0})
+    for trainer in (old, fork):
+        collect(trainer.envs, trainer.state.model, trainer.state, trainer.rollout)
+    learned = [rewards_to_learn(t.rollout, t.config.ppo, t.state.reward_scaler) for t in (old, fork)]
+    assert torch.allclose(*learned, rtol=1e-6)
+    scalers = old.state.reward_scaler, fork.state.reward_scaler
+    assert torch.allclose(scalers[0].discounted_return * 200, scalers[1].discounted_return)
+    assert scalers[1].moments.count == scalers[0].moments.count == 3 * 64
+    assert fork.state.model.critic_head.moments.count == 2 * 64  # of returns that come as before
+    old.close()
+    fork.close()
+
+
+OTHER_UNITS = {"bound": {"ppo.reward_bound": 0.3}, "task": {"env.kwargs": {"max_episode_steps": 50}}}
+
+
+@pytest.mark.parametrize("overrides", OTHER_UNITS.values(), ids=list(OTHER_UNITS))
+def test_statistics_of_other_rewards_begin_anew_in_a_fork(tmp_path, overrides):
+    folder = parent(tmp_path, **NORMALIZED)
+    old, fork = Trainer.resume(folder), Trainer.fork(folder, overrides=overrides)
+    obs = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(values(fork, obs), values(old, obs))
+    old.close()
+    scaler, moments = fork.state.reward_scaler, fork.state.model.critic_head.moments
+    assert moments.count == scaler.moments.count == 0
+    assert not scaler.discounted_return.any()
+    next(iter(fork))
+    assert moments.count == scaler.moments.count == 64
+    fork.close()
+
+
+@pytest.mark.parametrize("overrides", [{"ppo.reward_scale": 8.0}, {"ppo.normalize_reward": True}], ids=str)
+def test_statistics_of_returns_in_other_units_begin_anew_in_a_fork(tmp_path, overrides):
+    folder = parent(tmp_path, model__normalize_value=True)
+    fork = Trainer.fork(folder, overrides=overrides)
+    assert fork.state.model.critic_head.moments.count == 0
+    fork.close()
 
 
 @pytest.mark.parametrize("core", ["none", "gru"])

@@ -82,6 +82,11 @@ def test_its_parameters_are_in_one_tagged_cell(notebook):
     assert sum("parameters" in cell["metadata"].get("tags", ()) for cell in notebook["cells"]) == 1
 
 
+def test_it_asks_the_environments_how_many_they_are(notebook):
+    """config.env.num_envs may be "auto"."""
+    assert not [cell for cell in code(notebook) if re.search(r"\w\.env\.num_envs", "".join(cell["source"]))]
+
+
 def test_it_begins_with_a_question_and_does_not_talk_down(notebook):
     first = "".join(notebook["cells"][0]["source"])
     assert first.startswith("# ")

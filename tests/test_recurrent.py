@@ -10,6 +10,7 @@ import torch
 from ppo_lab.batches import minibatches, whole
 from ppo_lab.config import Config
 from ppo_lab.config_file import override
+from ppo_lab.errors import ConfigError
 from ppo_lab.evaluation import evaluate
 from ppo_lab.events import AdvantagesEstimated, MinibatchStepped, RolloutCollected
 from ppo_lab.rollout import Rollout, collect, estimate_values
@@ -137,6 +138,25 @@ def test_the_policy_remembers_from_call_to_call_and_forgets_when_told():
         assert [policy.predict(row[0]).item() for row in obs] == by_hand
     before = copy.deepcopy(policy._memory)
     assert not torch.equal(before["actor"], policy.initial_memory(1)["actor"])
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("core", ["none", "gru", "lstm", "window"])
+def test_the_policy_s_values_along_episodes_are_those_of_the_rollout(core, shared):
+    """One observation after the other, against the batches in which `collect` has them."""
+    settings = {"model.core": core, "model.shared": shared, "env.kwargs": {"max_episode_steps": 7}}
+    trainer = Trainer(override(Config(), {**SMALL, **settings}))
+    policy, rollout = trainer.policy(), trainer.rollout
+    next(trainer.events())
+    assert rollout.done[:-1].any()
+    memory = policy.initial_memory(trainer.envs.num_envs)
+    for t in range(len(rollout)):
+        value, memory = policy.value(rollout.obs[t], memory, rollout.starts[t])
+        assert torch.allclose(value, rollout.value[t], atol=1e-5), f"step {t}"
+        _, memory = policy.act(rollout.obs[t], memory, rollout.starts[t])
+    if core != "none":
+        with pytest.raises(ConfigError, match="this model has a memory"):
+            policy.value(rollout.obs[0])
 
 
 def test_evaluating_a_policy_with_memory_changes_nothing():

@@ -15,7 +15,7 @@ import numpy as np
 
 from ppo_lab.adapters.rows import ObsRows, Rows, Tree, equal, find_non_finite, row_of, write_row
 from ppo_lab.errors import EnvError, NonFiniteError
-from ppo_lab.flat_spaces import LEAVES, map_leaves, parts, unflatten_value
+from ppo_lab.flat_spaces import leaf_paths, map_leaves, nest, parts
 
 
 class Recipe(NamedTuple):
@@ -65,8 +65,8 @@ class EnvLoop:
         self._rows = rows
         self._first = first
         self._obs = ObsRows(envs[0].observation_space, rows)
-        self._action_space = envs[0].action_space
-        self._plain_action = isinstance(self._action_space, LEAVES)
+        self._action_paths = leaf_paths(envs[0].action_space)
+        self._plain_action = "" in self._action_paths
         self._reward_zeros = np.zeros_like(rows.reward)
         self._run_seed = 0
         self._now = 0  # steps since reset(); minus an episode's start it is the environment's own step number
@@ -186,7 +186,7 @@ class EnvLoop:
         if self._plain_action:
             return list(action)
         count = len(next(iter(action.values())))
-        return [unflatten_value(self._action_space, row_of(action, i)) for i in range(count)]
+        return [nest(self._action_paths, row_of(action, i)) for i in range(count)]
 
     def _refuse(self, i: int, act: Any, answer: Any, error: Exception) -> NoReturn:
         """Raise the error for an answer that is no step, or whose numbers do not fit into float32."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -49,3 +51,22 @@ class ValueHead(nn.Linear):
         self.bias.copy_((self.scale * self.bias + self.mean - mean) / scale)
         self.mean.copy_(mean)
         self.scale.copy_(scale)
+
+
+def converted_head(saved: Mapping[str, Tensor], normalize: bool) -> dict[str, Tensor]:
+    """The `state_dict` of a head as one with or without `normalize`; V stays what it was.
+
+    Statistics begin with mean 0 and std 1, or are folded into the layer: w' = std * w, b' = std * b + mean.
+    """
+    if normalize:
+        return {**ValueHead(1, True).state_dict(), **saved}
+    weight, bias, mean, std = (saved[name] for name in ("weight", "bias", "mean", "scale"))
+    return {"weight": std * weight, "bias": std * bias + mean}
+
+
+def restarted_head(saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The `state_dict` of a head with `normalize` that has seen no returns yet; V stays what it was.
+
+    Mean and std stay in use until the next `refresh`, which moves weight and bias against the new ones.
+    """
+    return {name: torch.zeros_like(rows) if name.startswith("moments.") else rows for name, rows in saved.items()}

@@ -102,7 +102,8 @@ class Controls:
         """A second click waits until the first one's work is done."""
         trainer = self._session.trainer
         for button in (self._save, self._fork, self._rewind):
-            why = ENVS_GIVEN if trainer.envs_given and button is not self._save else ""
+            given = trainer.envs_given and trainer.env_factory is None  # a factory makes others like them
+            why = ENVS_GIVEN if given and button is not self._save else ""
             why = NO_RUN if trainer.run is None else why
             nothing = button is self._rewind and not self._places.options
             button.disabled = bool(why) or bool(self._waiting) or nothing

@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from ppo_lab.config import Config, EnvConfig
+from ppo_lab.envs import EnvFactory
 from ppo_lab.errors import ConfigError
 from ppo_lab.evaluation.evaluate import Acting
 from ppo_lab.notebook.action_picture import PANEL
@@ -57,6 +58,7 @@ def show_episode(
     *,
     thoughts: bool = False,
     file: str | Path | None = None,
+    env_factory: EnvFactory | None = None,
 ) -> Episode:
     """Play one episode in an environment made for it, and draw it. Nothing else is disturbed.
 
@@ -65,6 +67,7 @@ def show_episode(
     max_steps: an episode that is still going then is cut off here.
     thoughts: with the value and the action probabilities of each step beside the picture.
     file: keep it as a file too: .png as the notebook shows it, .mp4 (needs imageio-ffmpeg) with every frame in full.
+    env_factory: makes the environment, as number 0, in place of env.id: `trainer.env_factory` where training has one.
     Raises ConfigError or EnvError if the environment cannot be made, or the file cannot be written.
     """
     config = _config(env)
@@ -72,15 +75,15 @@ def show_episode(
         raise ConfigError(f"max_steps: at least 1, got {max_steps}")
     path = check_file(file) if file is not None else None
     with ExitStack() as undo:
-        player = Player(config, seed, torch.device(getattr(policy, "device", "cpu")))
+        player = Player(config, seed, torch.device(getattr(policy, "device", "cpu")), env_factory)
         undo.callback(player.close)
         video = None
         if path is not None and path.suffix.lower() == ".mp4":
             video = undo.enter_context(Mp4(path, player.fps))
-        camera = Camera(player, thoughts, video, note=f"{config.env.id}, seed {seed}")
+        camera = Camera(player, thoughts, video, note=f"{player.name}, seed {seed}")
         course = camera.shoot_episode(policy, deterministic, max_steps)
         if video is not None and not camera.shot:
-            raise ConfigError(f"file: {config.env.id} cannot be drawn ({player.no_picture}): .mp4 needs thoughts=True")
+            raise ConfigError(f"file: {player.name} cannot be drawn ({player.no_picture}): .mp4 needs thoughts=True")
     png = camera.film.png() if camera.shot else _state_plot(course, player.names)
     if path is not None and video is None:
         write_png(path, png)
@@ -88,7 +91,7 @@ def show_episode(
     if course.terminated or course.truncated:
         how = "ended" if course.terminated else "cut off by the environment"
     length = len(course.rewards)
-    caption = f"{config.env.id}, seed {seed}: return {number(course.total, digits=4)} in {length} steps, {how}"
+    caption = f"{player.name}, seed {seed}: return {number(course.total, digits=4)} in {length} steps, {how}"
     if camera.failed:
         caption += f" (cannot be drawn: {player.no_picture})"
     return Episode(png, caption, course.total, length, course.terminated)

@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from ppo_lab.actor_critic import ActorCritic, Memory
 from ppo_lab.adapters.loop import describe_error
 from ppo_lab.config import Config, EnvConfig
+from ppo_lab.envs import EnvFactory
 from ppo_lab.errors import ConfigError
 from ppo_lab.evaluation.evaluate import Acting
 from ppo_lab.notebook.agent_picture import MOST_COMPONENTS, Thought, scene_of, scene_of_state
@@ -48,10 +49,19 @@ class Course:
 class Player:
     """Plays one episode after the other. Each step: `choose`, look if you like, `act`."""
 
-    def __init__(self, settings: EnvConfig | Config, seed: int, device: torch.device | str = "cpu") -> None:
-        """device: of the policy. Raises ConfigError or EnvError if the environment cannot be made."""
-        stage = make_stage(settings)
-        self._envs, self._draw, self.fps = stage.envs, stage.draw, stage.fps
+    def __init__(
+        self,
+        settings: EnvConfig | Config,
+        seed: int,
+        device: torch.device | str = "cpu",
+        env_factory: EnvFactory | None = None,
+    ) -> None:
+        """device: of the policy. env_factory: makes the environment in place of env.id.
+
+        Raises ConfigError or EnvError if the environment cannot be made.
+        """
+        stage = make_stage(settings, env_factory)
+        self._envs, self._draw, self.fps, self.name = stage.envs, stage.draw, stage.fps, stage.name
         self.observation_space, self.action_space = self._envs.observation_space, self._envs.action_space
         self._sight = Sight(self.observation_space, MOST_COMPONENTS)
         self.no_picture: str | None = None  # why there are none
@@ -69,7 +79,7 @@ class Player:
             self.close()
             raise
         if self._draw is None and self._sight.picture(self._obs) is None:
-            self.no_picture = "it has no pictures"
+            self.no_picture = stage.why_not
 
     def choose(self, policy: Acting, deterministic: bool, aloud: bool = False) -> Thought | None:
         """The next action, not yet done. aloud: with what the policy thinks.
@@ -158,15 +168,12 @@ def think(
 
     A critic with a memory of its own moves on too: `Policy.act` leaves it where it was, as nobody asks it there.
     """
-    if memory is not None and "critic" in memory:
-        ends = torch.zeros_like(starts).unsqueeze(0)
-        values, memory, _ = model.critique(
-            apply(lambda rows: rows.unsqueeze(0), obs), memory, starts.unsqueeze(0), ends
-        )
-        value = float(values[0, 0])
-    else:
-        value = float(model.value(obs, memory, starts)[0])
+    value, memory = model.value_step(obs, memory, starts)
     distribution, memory = model.step(obs, memory, starts)
     chosen = distribution.mode() if deterministic else distribution.sample(generator)  # (1, *action)
     parts = intentions(model.actor_head, distribution, chosen)
-    return model.to_env(chosen), memory, Thought(value, tuple(part.map(lambda rows: rows[0]) for part in parts))
+    return (
+        model.to_env(chosen),
+        memory,
+        Thought(float(value[0]), tuple(part.map(lambda rows: rows[0]) for part in parts)),
+    )

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from IPython.core.getipython import get_ipython
 
-from ppo_lab.envs import Envs
+from ppo_lab.envs import EnvFactory, Envs
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.export import Policy
 from ppo_lab.notebook import training
@@ -166,11 +166,11 @@ class Session:
         """A checkpoint, at the next update boundary. Raises RunError if there is no run folder."""
         return self.at_boundary(lambda: self.trainer.save())  # a fork may come before it
 
-    def fork(self, at: int | str | None = None, envs: Envs | None = None, **overrides: Any) -> str:
+    def fork(self, at: int | str | None = None, envs: Envs | EnvFactory | None = None, **overrides: Any) -> str:
         """Go on in a new run that begins at a checkpoint of this one.
 
         at: the checkpoint's step, "latest" or "best"; None: save one now, and begin there.
-        envs: for a trainer that was given its environments: others like them, for the new run.
+        envs: for a trainer that was given its environments: others like them; a factory is used again by itself.
         overrides: settings of ppo for the new run, e.g. fork(clip_coef=0.1). Changes that are still pending go along,
         without `at`. The old run is closed and stays as it is.
         Returns the new run's name; `session.trainer` is its trainer. Raises RunError or ConfigError, and then goes on

@@ -14,7 +14,7 @@ from ppo_lab.adapters.atari import is_atari
 from ppo_lab.adapters.ids import find_spec, make_single
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.config_file import override
-from ppo_lab.envs import Envs, make_envs
+from ppo_lab.envs import EnvFactory, Envs, make_envs
 from ppo_lab.flat_spaces import MASK_KEY, leaf_spaces
 from ppo_lab.networks.observation import kind_of
 from ppo_lab.trees import Tree
@@ -29,13 +29,16 @@ class Stage(NamedTuple):
     envs: Envs  # N = 1
     draw: Callable[[], Any] | None  # (H, W, 3) uint8 of the present state; None: it has no pictures of its own
     fps: float  # env steps per second, when played in real time
+    name: str  # what to call it
+    why_not: str = "it has no pictures"  # where `draw` is None
 
 
-def make_stage(settings: EnvConfig | Config) -> Stage:
+def make_stage(settings: EnvConfig | Config, env_factory: EnvFactory | None = None) -> Stage:
     """One environment of these settings, with wrappers, frame stack and masks as in training; whole games in Atari.
 
     Our own programs are themselves. A third-party environment is the single one of its id also where training steps a
     vector environment, because only that one can be drawn; Atari shows what the agent sees.
+    env_factory: makes the environment, as number 0, in place of env.id. It is drawn if it has render_mode "rgb_array".
     Raises ConfigError or EnvError if it cannot be made.
     """
     from environment import BATCHED
@@ -44,22 +47,34 @@ def make_stage(settings: EnvConfig | Config) -> Stage:
     os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")  # else SDL swallows SIGTERM, and `kill` does nothing any more
     config = settings if isinstance(settings, Config) else Config(env=settings)
     alone = override(config, {"env.num_envs": 1, "env.workers": 0, "env.life_loss": False})
-    if alone.env.id in BATCHED:
+    if env_factory is not None:
+        return _single(alone, env_factory, None)
+    name = alone.env.id
+    if name in BATCHED:
         program: Any = make_envs(alone)
-        return Stage(program, _frame_of(program), float(getattr(_innermost(program), "frames_per_second", FPS)))
-    spec = find_spec(alone.env.id, alone.env.allow_import, BATCHED)
+        return Stage(program, _frame_of(program), float(getattr(_innermost(program), "frames_per_second", FPS)), name)
+    spec = find_spec(name, alone.env.allow_import, BATCHED)
     if alone.env.vector and is_atari(spec):
-        return Stage(make_envs(alone), None, ATARI_FPS)
+        return Stage(make_envs(alone), None, ATARI_FPS, name)
+    singly = override(alone, {"env.vector": False, "env.kwargs": {}})
+    return _single(singly, lambda _: _with_pictures(spec, alone.env.kwargs), name)
+
+
+def _single(config: Config, make: EnvFactory, name: str | None) -> Stage:
+    """The environment that `make` makes, with what the config puts around it. name: None: that of its class."""
     made: list[gymnasium.Env] = []
 
-    def make(_index: int) -> gymnasium.Env:
-        made.append(_with_pictures(spec, alone.env.kwargs))
+    def keep(index: int) -> gymnasium.Env:
+        made.append(make(index))
         return made[0]
 
-    envs = make_envs(override(alone, {"env.vector": False, "env.kwargs": {}}), env_factory=make)
+    envs = make_envs(config, env_factory=keep)
     env = made[0]
+    draw, why_not = (env.render, "") if env.render_mode == "rgb_array" else (None, "it has no pictures")
+    if draw is None and "rgb_array" in env.metadata.get("render_modes", ()):
+        why_not = "it was made without render_mode='rgb_array'"
     fps = float(env.metadata.get("render_fps") or FPS)
-    return Stage(envs, env.render if env.render_mode == "rgb_array" else None, fps)
+    return Stage(envs, draw, fps, name or type(env.unwrapped).__name__, why_not)
 
 
 def _with_pictures(spec: Any, kwargs: dict[str, Any]) -> gymnasium.Env:

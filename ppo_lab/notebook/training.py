@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_lab.envs import Envs
+from ppo_lab.envs import EnvFactory, Envs
 from ppo_lab.errors import RunError
 from ppo_lab.events import AdvantagesEstimated, Event, RolloutCollected, Update
 from ppo_lab.notebook.boundary import Boundary
@@ -74,14 +74,15 @@ class Training:
             return None
         return look_inside(self.trainer, self._learned.advantage, self._learned.returns, self._statistics)
 
-    def fork(self, at: int | str | None, overrides: dict[str, Any], envs: Envs | None) -> str:
+    def fork(self, at: int | str | None, overrides: dict[str, Any], envs: Envs | EnvFactory | None) -> str:
         """At a boundary: let a fork take the trainer's place. Returns its name."""
         old = self.trainer
         if old.run is None:
             raise RunError("there is nothing to fork from: run.root is null")
         if at is None:
             old.save()
-        new = type(old).fork(old.run.folder, old.state.global_step if at is None else at, overrides, envs)
+        step = old.state.global_step if at is None else at
+        new = type(old).fork(old.run.folder, step, overrides, old.env_factory if envs is None else envs)
         assert new.run is not None  # a fork has a folder
         self.others[old.run.name] = self.records.columns()
         self.records = self.records.until(new.state.update)

@@ -97,7 +97,7 @@ class AgentView:
         try:
             while not stop.is_set():  # anew when a fork, whose environment may be another one, takes over
                 trainer = session.trainer
-                player = Player(trainer.config, _seed(trainer))
+                player = Player(trainer.config, _seed(trainer), "cpu", trainer.env_factory)
                 try:
                     _check(trainer, player)
                     self._play(session, trainer, player, stop)
@@ -135,7 +135,7 @@ class AgentView:
 
     def _show_frame(self, picture: bytes, player: Player, trainer: Trainer) -> None:
         self._image.value = picture
-        text = f"{ABOUT} {GIVEN}" if trainer.envs_given else ABOUT
+        text = f"{ABOUT} {GIVEN}" if trainer.envs_given and trainer.env_factory is None else ABOUT
         text = text if player.no_picture is None else f"{text} It cannot be drawn: {player.no_picture}."
         if self._line.value != escape(text):
             self._line.value = escape(text)

@@ -2,6 +2,7 @@
 
 import threading
 
+import gymnasium
 import pytest
 
 from ppo_lab.config import LIVE, Config
@@ -164,6 +165,31 @@ def test_a_second_click_waits_for_the_first(stage):
     release.set()
     session.policy()
     assert not button(controls, "Fork").disabled
+
+
+def test_what_a_factory_makes_can_be_forked_with_a_button_and_rewound(tmp_path):
+    made = []
+
+    def make(index):
+        made.append(index)
+        return gymnasium.make("CartPole-v1")
+
+    settings = {"run.root": str(tmp_path), "run.tensorboard": False, "env.num_envs": 2, "ppo.num_steps": 16}
+    ours = Trainer(override(Config(), {**settings, "ppo.num_minibatches": 2}), make)
+    session = Session(ours)
+    next(iter(ours))
+    controls = Controls(session)
+    assert not button(controls, "Fork").disabled
+    before = len(made)
+    button(controls, "Fork").click()
+    assert session.trainer is not ours
+    assert session.trainer.env_factory is make
+    assert len(made) >= before + 2
+    back = session.trainer.rewind("latest")
+    assert back.env_factory is make
+    back.close()
+    session.trainer.close()
+    controls.close()
 
 
 def test_given_environments_cannot_be_forked_with_a_button(tmp_path):

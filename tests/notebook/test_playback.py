@@ -23,6 +23,7 @@ from ppo_lab.notebook import playback
 from ppo_lab.notebook.film import LEAST_FRAMES, MOST_BYTES, MOST_FRAMES, Film, Mp4
 from ppo_lab.notebook.playback import show_episode
 from ppo_lab.notebook.player import Player, think
+from ppo_lab.trainer import Trainer
 from tests.notebook.fakes import trainer
 
 
@@ -234,6 +235,27 @@ def test_a_continuous_thought_is_in_the_units_of_the_environment():
     assert part.std[0] == pytest.approx(np.std(actions), rel=0.05)
     assert part.mean[0] == pytest.approx(part.taken[0], abs=1e-6)
     assert (part.low[0], part.high[0]) == (-2.0, 2.0)
+
+
+def test_what_a_factory_makes_is_played_as_evaluate_does_it():
+    class Dear(gymnasium.Wrapper):
+        """Every step costs 10."""
+
+        def step(self, action):
+            obs, _, *rest = super().step(action)
+            return obs, -10.0, *rest
+
+    def make(index):
+        return Dear(gymnasium.make("CartPole-v1", render_mode="rgb_array"))
+
+    ours = Trainer(trainer(1).config, envs=make)
+    played = {"seed": 7, "env_factory": ours.env_factory}
+    episode = show_episode(ours.policy(), ours.config, **played)
+    result = ppo_lab.evaluate(ours.policy(), ours.config, episodes=1, **played)
+    ours.close()
+    assert episode.episode_return == result.returns[0] == -10.0 * episode.length
+    assert episode.caption.startswith("CartPoleEnv, seed 7: ")
+    assert Image.open(io.BytesIO(episode.png)).is_animated
 
 
 def test_who_has_no_thoughts_is_told_so():

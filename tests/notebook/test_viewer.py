@@ -7,6 +7,7 @@ import time
 import types
 from concurrent.futures import Future
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -258,6 +259,40 @@ def test_environments_given_as_objects_are_played_if_config_says_what_they_are(p
         until(lambda: view.frames)
     else:
         until(lambda: "given its environments, and config.env (ppo_lab/CartPole-v1)" in panel._line.value)
+
+
+class Lit(gymnasium.Env):
+    """Shows one colour, its number's; observations and actions are those of no id in the config."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
+
+    def __init__(self, index, render_mode="rgb_array"):
+        self.index, self.render_mode = index, render_mode
+        self.observation_space, self.action_space = gymnasium.spaces.Box(0, 1, (3,)), gymnasium.spaces.Discrete(5)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        return np.zeros(3, np.float32), 1.0, self.steps == 30, False, {}
+
+    def render(self):
+        return np.full((60, 80, 3), 200 + self.index, np.uint8)
+
+
+@pytest.mark.parametrize("mode", ["rgb_array", None])
+def test_what_a_factory_makes_is_shown_as_it_is(panel, start, mode):
+    view = Watched(panel)
+    panel.show(True)
+    start(Trainer(trainer(10**6).config, envs=lambda index: Lit(index, mode)), view)
+    until(lambda: len(view.frames) >= 2)
+    picture = np.asarray(Image.open(io.BytesIO(view.frames[-1])).convert("RGB"))
+    assert ((picture == 200).all(-1).sum() > 1000) == (mode is not None)
+    why = "" if mode else " It cannot be drawn: it was made without render_mode=&#x27;rgb_array&#x27;."
+    assert panel._line.value == viewer.ABOUT + why
 
 
 def test_an_endless_episode_is_broken_off(panel, start, monkeypatch):

@@ -86,7 +86,7 @@ def agree(a, b, obs):
     drawn = a.predict(obs, deterministic=False)
     assert drawn.tolist() == b.predict(obs, deterministic=False).tolist()
     starts, tensor = torch.ones(len(obs), dtype=torch.bool), torch.from_numpy(obs)
-    assert torch.equal(a.value(tensor), b.value(tensor))
+    assert torch.equal(a.value(tensor)[0], b.value(tensor)[0])
     assert a.act(tensor, None, starts)[0].shape == b.act(tensor, None, starts)[0].shape
     return drawn
 
