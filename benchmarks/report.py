@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from lateral_report import lateral_part
 from learned import learning_part
 from settings import GOAL, RESULTS, ROOT
 from tables import cpu, machine_line, markdown, of, ratio, shown, speed_rows, spread, wall
 
-PARTS = ("versus_sb3", "recurrent", "learning", "saving")
+PARTS = ("versus_sb3", "recurrent", "learning", "saving", "lateral")
 
 SPEED_NAMES = {
     "sb3": "Stable-Baselines3, `CartPole-v1` in its DummyVecEnv",
@@ -134,6 +135,7 @@ def readme(
     recurrent: dict[str, Any] | None,
     learning: dict[str, Any] | None,
     saving: dict[str, Any] | None = None,
+    lateral: dict[str, Any] | None = None,
 ) -> str:
     """The whole page; a part without results is left out."""
     parts = [INTRODUCTION]
@@ -146,6 +148,8 @@ def readme(
     if saving:
         checkpoints = saving["runs"][0]["checkpoints"]
         parts.append(SAVING.format(**{**saving, "runs": len(saving["runs"])}, checkpoints=checkpoints))
+    if lateral:
+        parts.append(lateral_part(lateral))
     return "\n".join(parts)
 
 
