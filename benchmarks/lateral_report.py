@@ -30,8 +30,9 @@ With the torch plant {torch_bit_equal_of_100} of the first 100 drives are the sa
 PID's costs on the first 200 segments like the official network, Spearman's rho {surrogate_rank_correlation:.3f}."""
 
 SURROGATE = """\
-On synthetic routes PID costs {pid:.1f} on the surrogate (median {median:.1f}), no steering {zero:.0f}. One core makes
-{drives:.1f} million steps a second with PID at 1000 cars, {steps:.1f} million of the environment with its observations."""
+On synthetic routes PID costs {pid:.1f} on the surrogate (median {median:.1f}), no steering {zero:.0f}. With 1000 cars
+one core makes {drives:.1f} million steps a second with PID, {steps:.1f} million of the environment, observations
+included."""
 
 
 def lateral_part(results: dict[str, Any]) -> str:
