@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ppo_lab import cli_flags
+from ppo_lab import cli_flags, cli_lateral
 from ppo_lab.config_file import check_live, load_config
 from ppo_lab.errors import LabError, RunError
 
@@ -78,12 +78,13 @@ def _reading_commands(commands: Any) -> dict[str, argparse.ArgumentParser]:
     replay = _command(commands, "replay", _replay, "train a run again from its journal: is it the same?", "RUN")
     evaluate = _command(
         commands, "evaluate", _evaluate, "play episodes with a run's policy",
-        "RUN [--episodes N] [--seed S] [--stochastic] [--at WHERE]",
+        "RUN [--episodes N] [--seed S] [--stochastic] [--at WHERE] [--data DIR --model tinyphysics.onnx ...]",
     )  # fmt: skip
-    evaluate.add_argument("--episodes", type=int, default=100, metavar="N", help="whole episodes (default 100)")
+    evaluate.add_argument("--episodes", type=int, metavar="N", help="whole episodes (default 100)")
     evaluate.add_argument("--seed", type=int, default=1, metavar="S", help="of environments and actions (default 1)")
     evaluate.add_argument("--stochastic", action="store_true", help="draw actions; default: the most likely ones")
     _add_at(evaluate)
+    cli_lateral.add_flags(evaluate)
     show = _command(commands, "show", _show, "settings, lineage, journal, checkpoints, last metrics of a run", "RUN")
     export = _command(commands, "export-csv", _export_csv, "write the metrics of a run as a table", "RUN FILE")
     for parser in (replay, evaluate, show, export):
@@ -127,17 +128,9 @@ def _where(text: str) -> int | str:
 
 def _find(text: str) -> Path:
     """The folder of a run given by path or by name. Raises RunError."""
-    from ppo_lab.runs.run import find_run
+    from ppo_lab.runs.run import look_up_run
 
-    path = Path(text)
-    if not (path / "config.yaml").is_file() and path.name == text:
-        path = _root() / text
-    return find_run(path if path.name not in ("", "..") else path.resolve())  # "." has no name of its own
-
-
-def _root() -> Path:
-    """Where runs lie."""
-    return Path(load_config().run.root or "runs")
+    return look_up_run(text)
 
 
 def _train(given: argparse.Namespace) -> int:
@@ -188,19 +181,28 @@ def _evaluate(given: argparse.Namespace) -> int:
     from ppo_lab.runs.run import read_config
 
     folder = _find(given.run)
-    config, policy = read_config(folder), load_policy(folder, given.at)
-    if policy.envs_given:
-        raise RunError(f"{folder} was trained in environments of a script's own: evaluate it there, with env_factory")
-    result = evaluate(policy, config, given.episodes, given.seed, deterministic=not given.stochastic)
-    print(f"return {statistics.describe(result.returns)}")
-    print(f"length {result.lengths.mean():.1f}, {int(result.terminated.sum())} of {given.episodes} terminated")
+    config = read_config(folder)
+    cli_lateral.check(given, config)
+    if given.model is None:
+        policy = load_policy(folder, given.at)
+        if policy.envs_given:
+            raise RunError(
+                f"{folder} was trained in environments of a script's own: evaluate it there, with env_factory"
+            )
+        episodes = 100 if given.episodes is None else given.episodes
+        result = evaluate(policy, config, episodes, given.seed, deterministic=not given.stochastic)
+        print(f"return {statistics.describe(result.returns)}")
+        print(f"length {result.lengths.mean():.1f}, {int(result.terminated.sum())} of {episodes} terminated")
+    if cli_lateral.wanted(given):
+        cli_lateral.report(folder, given)
     return 0
 
 
 def _runs(given: argparse.Namespace) -> int:
     from ppo_lab.cli_tables import runs_table
+    from ppo_lab.runs.run import run_root
 
-    print(runs_table(given.root or _root()))
+    print(runs_table(given.root or run_root()))
     return 0
 
 

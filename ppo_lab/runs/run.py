@@ -139,6 +139,19 @@ def find_run(place: str | Path) -> Path:
     raise RunError(f"no run at {folder}; runs in {folder.parent}: {', '.join(beside) or 'none'}")
 
 
+def look_up_run(place: str | Path) -> Path:
+    """The folder of a run given by its path, or by its name under run.root of config.yaml. Raises RunError."""
+    path = Path(place)
+    if not (path / "config.yaml").is_file() and path.name == str(place):
+        path = run_root() / path
+    return find_run(path if path.name not in ("", "..") else path.resolve())  # "." has no name of its own
+
+
+def run_root() -> Path:
+    """Where runs lie: run.root of the nearest config.yaml."""
+    return Path(load_config().run.root or "runs")
+
+
 def read_config(folder: Path) -> Config:
     """The settings a run was made with, its root being where it lies now."""
     config = load_config(folder / "config.yaml")

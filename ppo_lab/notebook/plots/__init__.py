@@ -4,6 +4,7 @@ from ppo_lab.notebook.differences import differences
 from ppo_lab.notebook.plots.canvas import number, steps, style, to_png
 from ppo_lab.notebook.plots.compare import compare, lineage, plot_seeds
 from ppo_lab.notebook.plots.dials import HEALTHY, dashboard_figure, dials, dials_figure, entropy_range
+from ppo_lab.notebook.plots.driving import costs_figure, drive_figure
 from ppo_lab.notebook.plots.frozen import (
     course_figure,
     drift_figure,
@@ -39,6 +40,7 @@ __all__ = [
     "bounds_figure",
     "clip_figure",
     "compare",
+    "costs_figure",
     "course_figure",
     "critics_figure",
     "dashboard_figure",
@@ -47,6 +49,7 @@ __all__ = [
     "dials_figure",
     "differences",
     "drift_figure",
+    "drive_figure",
     "entropy_figure",
     "entropy_range",
     "episode_figure",
