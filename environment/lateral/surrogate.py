@@ -16,6 +16,8 @@ gain 0.9 to 1.12 times, tau 0.8 to 1.3 times, delay 0.12 to 0.24 s, friction 0.0
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ import torch
 from environment.lateral.driver import gain
 from environment.lateral.plants import Drive
 from environment.lateral.rules import CONTROL_START, COST_END, LATACCEL_LIMIT, STEP_SECONDS
+from ppo_lab.errors import EnvError
 
 NOMINAL = {"gain": 1.0, "tau": 1.0, "delay": 0.20, "friction": 0.05, "roll": 1.05}
 RANGES = {
@@ -32,6 +35,7 @@ RANGES = {
     "friction": (0.02, 0.06),
     "roll": (0.95, 1.15),
 }
+LONGEST = 10  # rows of delay
 SETTLING = 30  # rows before 100 over which z is run in; its slowest time constant is 3.5 rows
 PERSISTENCE, GUSTS = 0.967, 1.15
 SATURATION = 6.0  # m/s^2
@@ -39,20 +43,43 @@ TOKEN = 2 * LATACCEL_LIMIT / 1023  # m/s^2 between two bins
 
 
 class Surrogate:
-    """N cars, each with parameters of its own. See the text above; `Plant` says what the methods are for."""
+    """N cars, each with parameters of its own. See the text above; `Plant` says what the methods are for.
 
-    def __init__(self, num_envs: int, device: torch.device | None = None, randomise: bool = False) -> None:
-        self.randomise = randomise
+    Args:
+        randomise: Each drive has another car.
+        car: What all cars have instead of the nominal number, such as {"delay": 0.5}: for trying out, at most 1 s.
+
+    Raises:
+        EnvError: A parameter that there is not, or a delay outside its range.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        device: torch.device | None = None,
+        randomise: bool = False,
+        car: Mapping[str, float] | None = None,
+    ) -> None:
+        car = car or {}
+        unknown = sorted(car.keys() - NOMINAL.keys())
+        if unknown:
+            raise EnvError(f"Surrogate: a car has no {unknown[0]!r}; it has {', '.join(NOMINAL)}")
+        rows = car.get("delay", NOMINAL["delay"]) / STEP_SECONDS
+        if not 0.0 <= rows <= LONGEST:
+            raise EnvError(f"Surrogate: delay={rows * STEP_SECONDS:g}; it must be between 0 and 1 s")
+        alike = {name: (value, value) for name, value in {**NOMINAL, **car}.items()}
+        self._ranges = {name: RANGES[name] if randomise and name not in car else alike[name] for name in NOMINAL}
+        self._backs = range(min(1, math.floor(rows)), max(3, math.ceil(rows)) + 1)  # RANGES: u[t-1], u[t-2], u[t-3]
         block = torch.zeros(len(NOMINAL) + 2, num_envs, dtype=torch.float64, device=device)
         self.memory = dict(zip([*NOMINAL, "z", "w"], block, strict=True))
 
     def begin(self, drive: Drive, generator: torch.Generator) -> None:
         """Draw the cars, and let z settle over the recorded steering before row 100."""
-        for name, value in NOMINAL.items():
-            if self.randomise:
-                self.memory[name].uniform_(*RANGES[name], generator=generator)
+        for name, (low, high) in self._ranges.items():
+            if low < high:
+                self.memory[name].uniform_(low, high, generator=generator)
             else:
-                self.memory[name].fill_(value)
+                self.memory[name].fill_(low)
         self._plan(drive)
         self._z[:] = drive.actions[CONTROL_START - SETTLING - 3]
         for t in range(CONTROL_START - SETTLING, CONTROL_START):
@@ -80,12 +107,14 @@ class Surrogate:
         self._follow = 1 - drive.xp.exp(-STEP_SECONDS / (own["tau"] * (0.045 + 0.9 / v.clip(3.0, 100.0))))  # (T, N)
         self._gain = own["gain"] * gain(v)  # (T, N)
         self._slope = own["roll"] * drive.roll  # (T, N)
-        rows = own["delay"] / STEP_SECONDS  # (N,), between 1 and 3
-        self._late = [(1 - abs(rows - back)).clip(0.0, 1.0) for back in (1, 2, 3)]  # weights of u[t-1], u[t-2], u[t-3]
+        rows = own["delay"] / STEP_SECONDS  # (N,)
+        self._late = [(back, (1 - abs(rows - back)).clip(0.0, 1.0)) for back in self._backs]  # weights of u[t - back]
 
     def _turn(self, drive: Drive, t: int) -> None:
-        one, two, three = self._late
-        u = one * drive.actions[t - 1] + two * drive.actions[t - 2] + three * drive.actions[t - 3]
+        (back, weight), *others = self._late
+        u = weight * drive.actions[t - back]
+        for back, weight in others:
+            u = u + weight * drive.actions[t - back]
         self._z += self._follow[t] * (u - self._z)
 
     def _settled(self, drive: Drive, t: int) -> Any:

@@ -15,11 +15,12 @@ from environment.lateral.rules import BINS, COST_END
 from environment.lateral.simulate import advance
 from environment.lateral.surrogate import RANGES, Surrogate
 from environment.lateral.synthetic import synthetic_routes
+from ppo_lab.errors import EnvError
 
 CPU = torch.device("cpu")
 
 
-def begun(N=4, randomise=False, draws=None, use_numpy=None, **changes):
+def begun(N=4, randomise=False, draws=None, use_numpy=None, car=None, **changes):
     """A drive at row 100 of synthetic routes; changes: arrays of the routes."""
     routes = synthetic_routes(N, seed=2)
     for name, value in changes.items():
@@ -27,7 +28,7 @@ def begun(N=4, randomise=False, draws=None, use_numpy=None, **changes):
     drive = Drive(N, CPU, use_numpy)
     drive.start(routes)
     drive.tensors["draws"][:] = 0.5 if draws is None else torch.as_tensor(draws)
-    plant = Surrogate(N, CPU, randomise)
+    plant = Surrogate(N, CPU, randomise, car)
     plant.begin(drive, torch.Generator().manual_seed(7))
     return drive, plant
 
@@ -85,6 +86,28 @@ def test_every_car_is_the_one_of_the_text(randomise):
     plant.memory |= start
     for i in range(4):
         np.testing.assert_allclose(found[:, i], one_car(drive, plant, i, commands), atol=1e-9)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.28, 0.7, 1.0])
+def test_a_car_can_be_slower_or_faster_than_any_that_is_drawn(delay):
+    rng = np.random.default_rng(0)
+    drive, plant = begun(randomise=True, draws=rng.random((400, 4)), car={"delay": delay, "gain": 0.5})
+    commands = np.cumsum(rng.normal(0, 0.05, (400, 4)), axis=0).clip(-2, 2)
+    assert (plant.memory["delay"] == delay).all()
+    assert len(plant.memory["tau"].unique()) == 4  # what is not given is drawn as before
+    start = {name: tensor.clone() for name, tensor in plant.memory.items()}
+    found = steered(drive, plant, commands)
+    plant.memory |= start
+    for i in range(4):
+        np.testing.assert_allclose(found[:, i], one_car(drive, plant, i, commands), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("car", "message"), [({"dely": 0.3}, "dely.*it has gain"), ({"delay": 1.2}, "between 0 and 1")]
+)
+def test_a_car_that_there_is_not_is_refused(car, message):
+    with pytest.raises(EnvError, match=message):
+        Surrogate(1, CPU, car=car)
 
 
 def test_torch_gives_the_numbers_of_numpy():
