@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from measurement import Clock, answer
-from ppo_lab.lateral import evaluate_lateral
 from scipy.stats import spearmanr
 from settings import preset_settings
 
@@ -19,6 +18,7 @@ from environment.lateral.rules import EPISODE_STEPS, cost
 from environment.lateral.simulate import noise_draws, simulate
 from environment.lateral_env import VectorizedLateralControlEnv
 from ppo_lab import Config, Trainer, override
+from ppo_lab.lateral import evaluate_lateral
 
 CARS = 1000
 HELD_OUT = (100, 200)
