@@ -9,6 +9,7 @@ from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.batches import Batch
 from ppo_lab.config import PPOConfig
 from ppo_lab.losses import Loss, ppo_loss, weighted_mean
+from ppo_lab.optimizer import clear_gradients
 
 
 def minibatch_loss(model: ActorCritic, batch: Batch, ppo: PPOConfig) -> Loss:
@@ -29,7 +30,7 @@ def leave_gradient(
 
     In `accumulate` parts, each weighted by its share of the rows, so that the sum is the gradient of the whole.
     """
-    optimizer.zero_grad(set_to_none=True)
+    clear_gradients(optimizer)
     parts = []
     for part, share in batch.split(ppo.accumulate):
         loss = minibatch_loss(model, part, ppo)

@@ -14,6 +14,7 @@ from ppo_lab.distributions import check_mask
 from ppo_lab.envs import Envs, Obs
 from ppo_lab.errors import NonFiniteError
 from ppo_lab.flat_spaces import MASK_KEY
+from ppo_lab.numpy_rollout import collect_in_numpy, numpy_policy
 from ppo_lab.trees import apply, at, copy, leaves, rows_of
 
 
@@ -92,8 +93,23 @@ def collect(envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout)
     Raises NonFiniteError if an observation or a reward is NaN or infinite, EnvError if a mask leaves no legal action.
     """
     before = state.memory
+    copy(at(rollout.obs, 0), state.obs)
+    policy = numpy_policy(model, state.obs)
+    if policy is None:
+        collect_in_torch(envs, model, state, rollout)
+    else:
+        collect_in_numpy(envs, model, policy, state, rollout)
+    if not hasattr(envs, "episode_done"):
+        rollout.episode_done.copy_(rollout.done)
+    check_finite(rollout)
+    after = estimate_values(model, rollout, before)
+    if "critic" in rollout.memory:  # a critic with a memory of its own catches up with the actor's
+        state.memory = {**state.memory, "critic": after["critic"]}  # type: ignore[dict-item, index]
+
+
+def collect_in_torch(envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout) -> None:
+    """Step T times and record what happened: everything but the values."""
     seen, led_to = rows_of(rollout.obs), rows_of(rollout.final_obs)
-    copy(seen[0], state.obs)
     columns = (
         rollout.action, rollout.log_prob, rollout.reward, rollout.terminated, rollout.done, rollout.valid,
         rollout.starts, rollout.episode_done,
@@ -126,12 +142,6 @@ def collect(envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout)
         state.obs = seen[t + 1]
         # with next-step autoreset the row after an ending is no experience, and the one after that starts the episode
         state.starts = ~valid if envs.next_step_autoreset else done
-    if not may_end_early:
-        rollout.episode_done.copy_(rollout.done)
-    check_finite(rollout)
-    after = estimate_values(model, rollout, before)
-    if "critic" in rollout.memory:  # a critic with a memory of its own catches up with the actor's
-        state.memory = {**state.memory, "critic": after["critic"]}  # type: ignore[dict-item, index]
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ FLOORS = [
     ["distributions", "advantages", "losses", "schedules", "runs"],
     ["adapters", "envs", "wrappers"],
     ["actor_critic", "episodes", "diagnostics"],
+    ["numpy_rollout"],
     ["rollout", "export", "optimizer", "evaluation"],
     ["batches", "reward_scaling"],
     ["train_state", "events", "gradient"],

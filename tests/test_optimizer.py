@@ -8,6 +8,7 @@ import torch
 from ppo_lab.config import Config
 from ppo_lab.config_file import override
 from ppo_lab.events import MinibatchStepped
+from ppo_lab.optimizer import gradient_step
 from ppo_lab.trainer import Trainer
 
 BASE = {
@@ -90,3 +91,18 @@ def test_float16_scales_gradients_and_skips_what_overflows(tmp_path):
     assert resumed.state.scaler.get_scale() == trainer.state.scaler.get_scale() < 2.0**120
     assert resumed.fingerprint() == trainer.fingerprint()
     resumed.close()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_a_step_on_a_gradient_that_is_not_finite_is_called_off(optimizer):
+    """Moments and their number of steps included: the next step is the one that would have been taken instead."""
+    ours, twin = made(ppo__optimizer=optimizer), made(ppo__optimizer=optimizer)
+    for trainer, factors in ((ours, (1.0, torch.nan, torch.inf, 1.0)), (twin, (1.0, 1.0))):
+        for group in trainer.state.optimizer.param_groups:
+            group["lr"] = 0.1
+        for factor in factors:
+            for parameter in trainer.state.model.parameters():
+                parameter.grad = torch.full_like(parameter, 0.01 * factor)
+            norm = gradient_step(trainer.state.optimizer, None, 0.5)
+            assert norm.isfinite() == (factor == 1.0)
+    assert ours.fingerprint() == twin.fingerprint()

@@ -15,7 +15,7 @@ from typing import Any
 AHEAD = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 18, 22, 27, 33, 40, 49)  # rows of the preview that are looked at
 CHANGES = (1, 2, 3, 4, 5, 7, 10, 15)
 SIZES = {"compact": 41, "full256": 256}
-GAIN_KNOTS = ((0.0, 1.55), (8.0, 1.55), (15.0, 1.57), (22.0, 1.63), (30.0, 1.85), (36.0, 1.95))
+GAIN_KNOTS = ((0.0, 1.70), (5.0, 1.75), (12.0, 1.75), (18.0, 1.62), (25.0, 1.62), (30.0, 1.85), (36.0, 1.95))
 STEER_LIMIT = 2.0
 STEER_PER_ACTION = 0.2  # "delta"
 PID = (0.195, 0.100, -0.053)  # of the challenge's controllers/pid.py

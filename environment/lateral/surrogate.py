@@ -7,11 +7,11 @@ acceleration, and not curvature, is proportional to it. What stands between them
     z   += (1 - exp(-0.1 / tau)) (u_d - z)                   power steering and tyre relaxation, tau = 0.045 + 0.9 / v
     y    = g(v) (z - friction tanh(z / 0.1)) + c roll        rack friction, slope of the road
     y    = 6 tanh(y / 6)                                     the tyres saturate
-    w    = 0.967 w + 1.1 (0.001 + 0.00125 v) N(0, 1)        wind, camber, bumps: a slow random walk
+    w    = 0.967 w + 1.15 (0.001 + 0.00125 v) N(0, 1)        wind, camber, bumps: a slow random walk
     lat  = token(y + w)                                      quantised as the network's answers are
 
 in m, s and m/s^2. With `randomise`, each drive has a car of its own, so that a policy has to cope with more than one:
-gain 0.88 to 1.12 times, tau 0.8 to 1.3 times, delay 0.22 to 0.34 s, friction 0 to 0.05, c 0.95 to 1.15.
+gain 0.9 to 1.12 times, tau 0.8 to 1.3 times, delay 0.12 to 0.24 s, friction 0.02 to 0.06, c 0.95 to 1.15.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from environment.lateral.plants import Drive
 from environment.lateral.rules import CONTROL_START, COST_END, LATACCEL_LIMIT, STEP_SECONDS
 from ppo_lab.errors import EnvError
 
-NOMINAL = {"gain": 1.0, "tau": 1.0, "delay": 0.28, "friction": 0.02, "roll": 1.05}
+NOMINAL = {"gain": 1.0, "tau": 1.0, "delay": 0.20, "friction": 0.05, "roll": 1.05}
 RANGES = {
-    "gain": (0.88, 1.12),
+    "gain": (0.90, 1.12),
     "tau": (0.8, 1.3),
-    "delay": (0.22, 0.34),
-    "friction": (0.0, 0.05),
+    "delay": (0.12, 0.24),
+    "friction": (0.02, 0.06),
     "roll": (0.95, 1.15),
 }
 LONGEST = 10  # rows of delay
 SETTLING = 30  # rows before 100 over which z is run in; its slowest time constant is 3.5 rows
-PERSISTENCE, GUSTS = 0.967, 1.1
+PERSISTENCE, GUSTS = 0.967, 1.15
 SATURATION = 6.0  # m/s^2
 TOKEN = 2 * LATACCEL_LIMIT / 1023  # m/s^2 between two bins
 
@@ -69,7 +69,7 @@ class Surrogate:
             raise EnvError(f"Surrogate: delay={rows * STEP_SECONDS:g}; it must be between 0 and 1 s")
         alike = {name: (value, value) for name, value in {**NOMINAL, **car}.items()}
         self._ranges = {name: RANGES[name] if randomise and name not in car else alike[name] for name in NOMINAL}
-        self._backs = range(min(2, math.floor(rows)), max(4, math.ceil(rows)) + 1)  # RANGES: u[t-2], u[t-3], u[t-4]
+        self._backs = range(min(1, math.floor(rows)), max(3, math.ceil(rows)) + 1)  # RANGES: u[t-1], u[t-2], u[t-3]
         block = torch.zeros(len(NOMINAL) + 2, num_envs, dtype=torch.float64, device=device)
         self.memory = dict(zip([*NOMINAL, "z", "w"], block, strict=True))
 
@@ -81,7 +81,7 @@ class Surrogate:
             else:
                 self.memory[name].fill_(low)
         self._plan(drive)
-        self._z[:] = drive.actions[CONTROL_START - SETTLING - 4]
+        self._z[:] = drive.actions[CONTROL_START - SETTLING - 3]
         for t in range(CONTROL_START - SETTLING, CONTROL_START):
             self._turn(drive, t)
         # what the model does not explain of the last recorded row is taken as the disturbance there

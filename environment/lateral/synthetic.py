@@ -21,7 +21,7 @@ ACCELERATION = (0.75, 0.45, 0.22)  # m/s^2, standard deviation
 CURVES_EVERY = 6.0  # s
 LENGTH = (2.5, 11.0)  # s, of a curve
 RAMP = (0.9, 4.0)  # s, in and out
-PEAK, PEAK_SPREAD, PEAK_LIMIT = 0.255, 0.5, 2.6  # m/s^2: median scale of a route, its log-deviation, the largest
+PEAK, PEAK_SPREAD, PEAK_LIMIT = 0.24, 0.5, 4.0  # m/s^2: median scale of a route, its log-deviation, the largest
 
 
 def synthetic_routes(num_routes: int, seed: int = 0) -> Routes:

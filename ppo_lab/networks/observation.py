@@ -65,6 +65,7 @@ class LeafInput(nn.Module):
         self.picture = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(self.obs_shape) >= 2
         self.highest = float(space.high.max()) or 1.0 if isinstance(space, spaces.Box) and self.picture else 1.0
         self.reshaped = shape != self.obs_shape
+        self.unchanged = not (self.one_hot or self.picture or self.reshaped)  # but for the normaliser
         self.space: Space = _floats(shape, self.picture)
         numbers = isinstance(space, spaces.Box) and space.dtype != np.bool_ and not self.picture
         kept_image = self.kept and self.kind == "image"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from gymnasium import spaces
@@ -12,6 +14,7 @@ from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.config import ModelConfig
 from ppo_lab.errors import ConfigError
 from ppo_lab.networks import BODIES, MLP, count_parameters, make_body, make_input, register_body
+from ppo_lab.networks.mlp import TanhLayers
 from tests.networks.test_observation import ANY, box, picture, sample
 
 SCENE = spaces.Dict({**ANY.spaces, "camera": picture(36, 40, 3)})
@@ -248,7 +251,8 @@ def test_a_lone_vector_costs_its_linear_layers_and_nothing_else(normalize, first
     obs = torch.randn(8, 4)
     with torch.no_grad(), Operations() as operations:
         net(inputs(obs))
-    assert operations.names == [*first, *["t", "addmm", "tanh"] * 2]
+    products = [name for name in operations.names if name not in ("reshape", "view", "detach", "tanh")]
+    assert products == [*first, *["t", "addmm"] * 2]
     if not normalize:
         assert inputs(obs) is obs
 
@@ -257,3 +261,42 @@ def test_initial_weights_of_a_lone_vector_are_those_of_the_mlp_alone():
     torch.manual_seed(0)
     alone = MLP(4, (8,), "tanh")
     assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), build(box(4))[1].parameters(), strict=True))
+
+
+@pytest.mark.parametrize("sizes", [(5,), (5, 3), (6, 6, 2)])
+@pytest.mark.parametrize("wants_input", [False, True])
+def test_tanh_layers_have_the_gradient_of_what_they_compute(sizes, wants_input):
+    torch.manual_seed(1)
+    widths = [4, *sizes]
+    parameters = [
+        torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        for i, o in itertools.pairwise(widths)
+        for shape in ((o, i), (o,))
+    ]
+    x = torch.randn(7, 4, dtype=torch.float64, requires_grad=wants_input)
+    assert torch.autograd.gradcheck(TanhLayers.apply, (x, *parameters))
+
+
+@pytest.mark.parametrize("batch", [(), (6,), (2, 6), (0,)])
+def test_an_mlp_in_numpy_is_the_mlp_of_torch(batch, monkeypatch):
+    torch.manual_seed(1)
+    net, x = MLP(4, (16, 8), "tanh"), torch.randn(*batch, 4, requires_grad=True)
+    weight = torch.randn(*batch, 8)
+    found = []
+    for quick in (True, False):
+        if not quick:
+            monkeypatch.setattr(MLP, "_in_numpy", lambda *_: False)
+        features = net(x)
+        assert ("TanhLayers" in str((features.grad_fn, features.grad_fn.next_functions))) == quick
+        found.append([features, *torch.autograd.grad((features * weight).sum(), [x, *net.parameters()])])
+    assert all(torch.allclose(ours, theirs, atol=1e-6) for ours, theirs in zip(*found, strict=True))
+
+
+def test_what_numpy_cannot_do_is_left_to_torch():
+    x = torch.randn(3, 4)
+    assert MLP(4, (8,), "tanh")._in_numpy(x)
+    assert not MLP(4, (8,), "elu")._in_numpy(x)
+    assert not MLP(4, (), "tanh")._in_numpy(x)
+    assert not MLP(4, (8,), "tanh")._in_numpy(x.bfloat16())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not MLP(4, (8,), "tanh")._in_numpy(x)

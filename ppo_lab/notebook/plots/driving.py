@@ -52,7 +52,9 @@ def costs_figure(totals: Mapping[str, Any], cost_name: str = "total_cost") -> Fi
     low, high = min(mine.min(), its.min()), max(mine.max(), its.max())
     edges = np.geomspace(low / 1.05, high * 1.05, BARS + 1)
     for costs, who, color, filled in ((mine, name, COLORS[0], True), (its, other, COLORS[1], False)):
-        kind = {"histtype": "stepfilled", "alpha": 0.55} if filled else {"histtype": "step", "linewidth": 1.8}
+        kind: dict[str, Any] = (
+            {"histtype": "stepfilled", "alpha": 0.55} if filled else {"histtype": "step", "linewidth": 1.8}
+        )
         left.hist(costs, bins=edges.tolist(), color=color, label=f"{who}: {number(float(costs.mean()), 3)}", **kind)
     legend = left.legend(title="mean", loc="upper right", fontsize=8, title_fontsize=8, frameon=False, labelcolor=TEXT)
     legend.get_title().set_color(TEXT)
