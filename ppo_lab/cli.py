@@ -1,4 +1,4 @@
-"""The command line: python -m ppo_lab train | resume | fork | replay | evaluate | runs | show | export-csv.
+"""The command line: python -m ppo_lab COMMAND, with the commands of `_training_commands` and `_reading_commands`.
 
 Exit codes: 0 done; 1 an error, one line on stderr; 2 wrong usage; 130 stopped by Ctrl-C, 143 by SIGTERM.
 torch is imported by the commands that need it, so that --help is quick.
@@ -87,14 +87,21 @@ def _reading_commands(commands: Any) -> dict[str, argparse.ArgumentParser]:
     cli_lateral.add_flags(evaluate)
     show = _command(commands, "show", _show, "settings, lineage, journal, checkpoints, last metrics of a run", "RUN")
     export = _command(commands, "export-csv", _export_csv, "write the metrics of a run as a table", "RUN FILE")
-    for parser in (replay, evaluate, show, export):
+    controller = _command(
+        commands, "export-controller", _export_controller, "write a LateralControl policy as a challenge controller",
+        "RUN FILE [--at WHERE]",
+    )  # fmt: skip
+    for parser in (replay, evaluate, show, export, controller):
         parser.add_argument("run", metavar="RUN", help=RUN)
-    export.add_argument("file", metavar="FILE", type=Path)
+    for parser in (export, controller):
+        parser.add_argument("file", metavar="FILE", type=Path)
+    _add_at(controller)
     runs = _command(commands, "runs", _runs, "a table of all runs", "[ROOT]")
     runs.add_argument(
         "root", metavar="ROOT", nargs="?", type=Path, help="their folder; default: run.root of config.yaml"
     )
-    return {"replay": replay, "evaluate": evaluate, "show": show, "export-csv": export, "runs": runs}
+    parsers = (replay, evaluate, show, export, controller, runs)
+    return {parser.get_default("name"): parser for parser in parsers}
 
 
 def _command(commands: Any, name: str, function: Any, meaning: str, usage: str) -> argparse.ArgumentParser:
@@ -222,4 +229,13 @@ def _export_csv(given: argparse.Namespace) -> int:
     except OSError as error:
         raise RunError(f"cannot write {given.file}: {error.strerror}") from None
     print(f"{given.file}: the metrics of {folder}")
+    return 0
+
+
+def _export_controller(given: argparse.Namespace) -> int:
+    from ppo_lab.lateral import export_controller
+
+    folder = _find(given.run)
+    path = export_controller(folder, given.file, given.at)
+    print(f"{path}: the policy of {folder} as a controller, {path.stat().st_size / 1000:.0f} kB")
     return 0

@@ -402,5 +402,5 @@ def test_help_is_quick_to_make_and_needs_no_torch(root):
     process = run("--help", cwd=root)
     out, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (0, "")
-    for command in ("train", "resume", "fork", "replay", "evaluate", "runs", "show", "export-csv"):
+    for command in ("train", "resume", "fork", "replay", "evaluate", "runs", "show", "export-csv", "export-controller"):
         assert command in out
