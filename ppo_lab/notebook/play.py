@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image as Pixels
 
 from ppo_lab.errors import ConfigError
-from ppo_lab.notebook.plots.canvas import TEXT, to_png
+from ppo_lab.notebook.plots.canvas import TEXT, in_few_colours, to_png
 from ppo_lab.notebook.start import ui_attached
 from ppo_lab.notebook.static import HIDE_TWIN, LIVE
 
@@ -137,10 +137,7 @@ def three_pictures(draw: Draw, dials: Sequence[Dial]) -> bytes:
     for part in parts:
         whole.paste(part, (0, top))
         top += part.height
-    file = io.BytesIO()
-    # it stays in the notebook: a table of colours takes a third of the room, and nobody sees the difference
-    whole.quantize(256, method=Pixels.Quantize.FASTOCTREE).save(file, "PNG", optimize=True)
-    return file.getvalue()
+    return in_few_colours(whole)
 
 
 def _caption(text: str, width: int) -> Pixels.Image:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ppo_lab.notebook import contents
 from ppo_lab.notebook.health import as_markdown
-from ppo_lab.notebook.plots.canvas import number, to_png
+from ppo_lab.notebook.plots.canvas import number, to_small_png
 
 if TYPE_CHECKING:
     from ppo_lab.notebook.session import Session
@@ -66,7 +66,7 @@ def drawn(text: str, draw: Callable[[], Figure | None]) -> dict[str, Any] | None
     """A picture for `display(..., raw=True)`, or why there is none; None where there is nothing to draw yet."""
     try:
         figure = draw()
-        return None if figure is None else as_bundle(to_png(figure), text)
+        return None if figure is None else as_bundle(to_small_png(figure), text)
     except Exception as error:  # one picture that cannot be drawn does not cost the others
         return {"text/plain": f"{text}: cannot be drawn: {type(error).__name__}: {error}"}
 

@@ -271,6 +271,15 @@ def test_what_was_learned_in_the_first_updates_counts():
     assert "never-better" not in found(fast)
 
 
+def test_first_episodes_that_differ_by_more_than_there_is_to_gain():
+    """Some cars leave the road at first and cost a hundred times the others, and 0 is the most there is."""
+    mean = np.concatenate([np.geomspace(-20_000, -6_000, 10), np.geomspace(-5_000, -300, 20), np.full(30, -250.0)])
+    wild = {"episode__return_mean": mean, "episode__count": 20 + 8 * np.arange(U)}
+    learned = columns(**wild, episode__return_std=np.where(mean < -300, 25_000.0, 200.0))
+    assert "never-better" not in found(learned)
+    assert found(columns(**wild, episode__return_std=25_000.0))["never-better"] == "warning"
+
+
 # ---- continuous actions ---------------------------------------------------------------------------------------------
 
 

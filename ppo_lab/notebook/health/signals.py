@@ -100,13 +100,20 @@ class Signals:
 
     @cached_property
     def learned(self) -> bool:
-        """The return has risen from where it began, beyond chance; or in the first updates already, by a whole std."""
+        """The return has risen from where it began, beyond chance; or in the first updates already, by a whole std.
+
+        Where the first episodes differ by more than there is to gain, a rise by the std of the best ones is enough.
+        """
         if not self._first.size:
             return False
         chance = max(self.error(row) for row in self._first)
         spread = float(np.nan_to_num(self.raw("episode/return_std")[self._first]).max())
         best = float(self.best[-1])
-        return best > self.start + max(SURE * chance, self.margin) or best > self.lowest + max(spread, self.margin)
+        if best > self.start + max(SURE * chance, self.margin) or best > self.lowest + max(spread, self.margin):
+            return True
+        highest, reached = (int(np.flatnonzero(self.returns == value)[0]) for value in (self.start, best))
+        now = float(np.nan_to_num(self.raw("episode/return_std")[reached], nan=math.inf))
+        return best > self.start + max(now, SURE / 2 * self.error(highest), self.margin)
 
     def error(self, row: int) -> float:
         """Standard error of the mean return at a row; 0 where the spread is not known."""

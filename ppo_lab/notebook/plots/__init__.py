@@ -1,7 +1,7 @@
 """Pictures of runs, from arrays."""
 
 from ppo_lab.notebook.differences import differences
-from ppo_lab.notebook.plots.canvas import number, steps, style, to_png
+from ppo_lab.notebook.plots.canvas import number, steps, style, to_png, to_small_png
 from ppo_lab.notebook.plots.compare import compare, lineage, plot_seeds
 from ppo_lab.notebook.plots.dials import HEALTHY, dashboard_figure, dials, dials_figure, entropy_range
 from ppo_lab.notebook.plots.driving import costs_figure, drive_figure
@@ -79,6 +79,7 @@ __all__ = [
     "style",
     "surrogate_figure",
     "to_png",
+    "to_small_png",
     "told_apart",
     "views_figure",
     "width_figure",
