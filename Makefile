@@ -48,6 +48,7 @@ benchmark: .venv/.installed ## measure what the README claims, beside Stable-Bas
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	@$(PY) benchmarks/versus_sb3.py
 	@$(PY) benchmarks/recurrent.py
+	@$(PY) benchmarks/limits.py
 	@$(PY) benchmarks/saving.py --json benchmarks/results/saving.json
 	@$(PY) benchmarks/dashboard.py --json benchmarks/results/dashboard.json
 	@$(PY) benchmarks/learning.py

@@ -7,10 +7,11 @@ from typing import Any
 
 from lateral_report import lateral_part
 from learned import learning_part
+from limits_report import limits_part
 from settings import GOAL, RESULTS, ROOT
 from tables import cpu, machine_line, markdown, of, ratio, shown, speed_rows, spread, wall
 
-PARTS = ("versus_sb3", "recurrent", "learning", "saving", "lateral")
+PARTS = ("versus_sb3", "recurrent", "learning", "saving", "lateral", "limits")
 
 SPEED_NAMES = {
     "sb3": "Stable-Baselines3, `CartPole-v1` in its DummyVecEnv",
@@ -136,6 +137,7 @@ def readme(
     learning: dict[str, Any] | None,
     saving: dict[str, Any] | None = None,
     lateral: dict[str, Any] | None = None,
+    limits: dict[str, Any] | None = None,
 ) -> str:
     """The whole page; a part without results is left out."""
     parts = [INTRODUCTION]
@@ -150,6 +152,8 @@ def readme(
         parts.append(SAVING.format(**{**saving, "runs": len(saving["runs"])}, checkpoints=checkpoints))
     if lateral:
         parts.append(lateral_part(lateral))
+    if limits:
+        parts.append(limits_part(limits))
     return "\n".join(parts)
 
 

@@ -96,6 +96,21 @@ GOAL_SB3: dict[str, Any] = {
 GOAL_SB3_ENVS = 8
 GOAL_SB3_STEPS = 100_000
 
+# The machine's limit (limits.py): a preset of config.yaml or the defaults, and what is changed in it.
+LIMITS: dict[str, dict[str, Any]] = {
+    "`ppo_lab/CartPole-v1`": {"overrides": {**SPEED_OURS, "env.id": "ppo_lab/CartPole-v1"}},
+    "`CartPole-v1`": {"overrides": {**SPEED_OURS, "env.id": "CartPole-v1"}},
+    "`ppo_lab/CartPole-v1`, 64 x 32": {
+        "overrides": {**SPEED_OURS, "env.id": "ppo_lab/CartPole-v1", "env.num_envs": 64, "ppo.num_steps": 32}
+    },
+    "`ppo_lab/CartPole-v1`, 1024 x 32": {
+        "overrides": {**SPEED_OURS, "env.id": "ppo_lab/CartPole-v1", "env.num_envs": 1024, "ppo.num_steps": 32}
+    },
+    "preset `half_cheetah`": {"preset": "half_cheetah"},
+}
+LIMITS_SCALING: dict[str, Any] = {**SPEED_OURS, "env.id": "ppo_lab/CartPole-v1", "ppo.num_steps": 32}
+LIMITS_SCALING_ENVS = [64, 256, 1024, 4096, 16_384]
+
 
 def preset_names() -> list[str]:
     """The presets of config.yaml, in its order."""

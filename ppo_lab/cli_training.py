@@ -73,7 +73,7 @@ def _follow(trainer: Trainer, stop: StopAsked) -> Mapping[str, float]:
     pause = 0.2 if sys.stderr.isatty() else 5.0  # a log keeps every line
     state, metrics = trainer.state, {}
     name = trainer.run.name if trainer.run is not None else "training"
-    print(f"{name}: {state.model.describe()}", file=sys.stderr)
+    print(f"{name}: {state.model.describe()}; {trainer.memory_plan}", file=sys.stderr)
     with tqdm(
         desc=name, total=state.total_timesteps, initial=min(state.global_step, state.total_timesteps),
         unit=" steps", unit_scale=True, mininterval=pause, maxinterval=pause, dynamic_ncols=True,

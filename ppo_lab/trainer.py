@@ -27,6 +27,7 @@ from ppo_lab.gradient import leave_gradient
 from ppo_lab.interrupts import interrupt_deferred
 from ppo_lab.losses import Loss
 from ppo_lab.mailbox import Mailbox, take_changes
+from ppo_lab.memory_plan import plan_memory
 from ppo_lab.optimizer import gradient_step, learning_rates, set_learning_rates
 from ppo_lab.recording import finish_update, write_checkpoint
 from ppo_lab.reward_scaling import rewards_to_learn
@@ -64,6 +65,7 @@ class Trainer:
         try:
             self.state = initial_state(config, self.envs)
             ppo, state = config.ppo, self.state
+            self.memory_plan = plan_memory(config, state.model, state.obs)  # of what follows
             self.rollout = Rollout.empty(ppo.num_steps, self.envs.num_envs, state.obs, state.model, ppo.chunk_length)
             # why a resume would not go on bit for bit; None: it will
             self.inexact = continuing.why_inexact(config, self.envs, envs)
@@ -148,8 +150,7 @@ class Trainer:
     def _begin_update(self) -> PPOConfig:
         """The settings of this update: schedules and live changes in force."""
         state, ppo = self.state, self.config.ppo
-        settings = settings_at(ppo, state.live, state.global_step, state.total_timesteps)
-        settings = in_force(settings, state.adapted)
+        settings = in_force(settings_at(ppo, state.live, state.global_step, state.total_timesteps), state.adapted)
         steps = self.envs.num_envs * ppo.num_steps
         set_learning_rates(state.optimizer, ppo, settings.learning_rate, state.global_step, steps)
         return settings

@@ -23,6 +23,7 @@ FLOORS = [
     ["rollout", "export", "optimizer", "evaluation"],
     ["batches", "reward_scaling"],
     ["train_state", "events", "gradient"],
+    ["memory_plan"],
     ["mailbox", "continuing", "converting", "recording", "adapting"],
     ["trainer"],
     ["replaying", "selfplay", "scale", "lateral"],

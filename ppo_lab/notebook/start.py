@@ -37,6 +37,8 @@ def launch(trainer: Trainer) -> Session:
         else:
             before = None
     announce(trainer)
+    if before is None:
+        print(trainer.memory_plan)
     session = Session(trainer, before)
     if ui_attached():
         from ppo_lab.notebook.dashboard import Dashboard  # ipywidgets only where they are used

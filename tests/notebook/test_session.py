@@ -66,7 +66,9 @@ def test_headless_it_blocks_and_says_where_it_got_to(capsys):
     done = launch(ours)
     assert not done.running
     assert ours.finished
-    assert capsys.readouterr().out.startswith("done: 384 of 384 steps, return ")
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == str(ours.memory_plan)
+    assert last.startswith("done: 384 of 384 steps, return ")
     done.wait()  # returns at once
 
 

@@ -1,0 +1,150 @@
+"""What no PPO can do without, as fast as it can be done: the environment alone, and the arithmetic of its networks.
+
+Nothing here draws an action, keeps a row or computes a loss. A piece comes in several ways; the fastest counts.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from itertools import cycle
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector.utils import batch_space
+from torch import Tensor, nn
+
+from environment import BATCHED
+from ppo_lab import Trainer, make_envs
+from ppo_lab.batches import minibatches
+from ppo_lab.envs import make_maker
+from ppo_lab.rollout import estimate_values
+
+DRAWN = 32  # random actions of all environments, used again and again
+ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
+IN_NUMPY: dict[str, Callable[..., np.ndarray]] = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0.0, out=x)}
+
+
+class Way(NamedTuple):
+    """One way to do a piece of the work."""
+
+    run: Callable[[], Any]
+    env_steps: float  # how many steps' worth of this piece a call does
+
+
+def env_ways(trainer: Trainer) -> tuple[list[Way], Way]:
+    """Steps with random actions: every way, and the one through our adapter, which is one of them."""
+    envs = make_envs(trainer.config)
+    envs.reset(1)
+    batched = batch_space(envs.action_space, envs.num_envs)
+    batched.seed(1)
+    drawn = [batched.sample() for _ in range(DRAWN)]
+    tensors = cycle([_as_tensors(action) for action in drawn])
+    ours = Way(lambda: envs.step(next(tensors)), envs.num_envs)
+    settings = trainer.config.env
+    if settings.id in BATCHED or settings.vector or isinstance(envs.action_space, spaces.Dict):
+        return [ours], ours
+    make = make_maker(settings)
+    singles = [make(index) for index in range(envs.num_envs)]
+    for env in singles:
+        env.reset(seed=1)
+    arrays = cycle(drawn)
+
+    def step() -> None:
+        for env, action in zip(singles, next(arrays), strict=True):
+            if any(env.step(action)[2:4]):
+                env.reset()
+
+    return [ours, Way(step, envs.num_envs)], ours
+
+
+def network_ways(trainer: Trainer) -> dict[str, list[Way]]:
+    """The actor on N rows, values of a rollout, a gradient step of a minibatch. The rollout has to be filled."""
+    ppo, rollout, model = trainer.config.ppo, trainer.rollout, copy.deepcopy(trainer.state.model)
+    advantage = rollout.value
+    batch = next(minibatches(rollout, advantage, advantage, ppo.num_minibatches, torch.Generator().manual_seed(1)))
+    obs, memory, starts = trainer.state.obs, trainer.state.memory, trainer.state.starts
+    steps, N = rollout.reward.numel(), rollout.reward.shape[1]
+    ways = {
+        "actor": [Way(torch.no_grad()(lambda: model.step(obs, memory, starts)), N)],
+        # with recomputed advantages one pass is wanted for every epoch
+        "values": [Way(lambda: estimate_values(model, rollout, rollout.first_memory()), steps)],
+        "learning": [Way(_gradient_step(model, lambda: _sum(model.evaluate(*batch_inputs(batch)))), 0.0)],
+    }
+    if is_plain(trainer):
+        bare = Bare(trainer)
+        rows, few, all_rows = obs, batch.obs.squeeze(0), rollout.obs.flatten(0, 1)  # type: ignore[union-attr]
+        array = rows.numpy()  # type: ignore[union-attr]
+        ways["actor"] += [Way(torch.no_grad()(lambda: bare.actor(rows)), N), Way(lambda: bare.in_numpy(array), N)]
+        ways["values"].append(Way(torch.no_grad()(lambda: bare.critic(all_rows)), steps))
+        ways["learning"].append(Way(_gradient_step(bare, lambda: _sum((bare.actor(few), bare.critic(few)))), 0.0))
+    passes = ppo.update_epochs if ppo.recompute_advantage else 1
+    one_step = steps / (ppo.update_epochs * ppo.num_minibatches)
+    ways["values"] = [way._replace(env_steps=steps / passes) for way in ways["values"]]
+    ways["learning"] = [way._replace(env_steps=one_step) for way in ways["learning"]]
+    return ways
+
+
+def is_plain(trainer: Trainer) -> bool:
+    """Two networks of linear layers on a vector: what `Bare` can be."""
+    model, space = trainer.config.model, trainer.envs.observation_space
+    vector = isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype == np.float32
+    plain = model.body == "mlp" and model.core == "none" and not model.shared and model.activation in ACTIVATIONS
+    return vector and plain
+
+
+class Bare(nn.Module):
+    """The linear layers of actor and critic and nothing else; the actor in NumPy too."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        super().__init__()
+        settings, envs = trainer.config.model, trainer.envs
+        inputs, actions = spaces.flatdim(envs.observation_space), spaces.flatdim(envs.action_space)
+        self.actor, self.critic = (self._stack(settings, inputs, outputs) for outputs in (actions, 1))
+        layers = [layer for layer in self.actor if isinstance(layer, nn.Linear)]
+        self._arrays = [(layer.weight.detach().numpy().T.copy(), layer.bias.detach().numpy()) for layer in layers]
+        self._activation = IN_NUMPY[settings.activation]
+
+    @staticmethod
+    def _stack(settings: Any, inputs: int, outputs: int) -> nn.Sequential:
+        layers: list[nn.Module] = []
+        for width in settings.hidden_sizes:
+            layers += [nn.Linear(inputs, width), ACTIVATIONS[settings.activation]()]
+            inputs = width
+        return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+
+    def in_numpy(self, x: np.ndarray) -> np.ndarray:
+        """The actor's outputs (N, actions) for x (N, inputs)."""
+        *hidden, (weight, bias) = self._arrays
+        for w, b in hidden:
+            x = self._activation(x @ w + b)
+        return x @ weight + bias
+
+
+def batch_inputs(batch: Any) -> tuple[Any, Tensor, Any, Tensor]:
+    """What `ActorCritic.evaluate` takes of a minibatch."""
+    return batch.obs, batch.action, batch.memory, batch.starts
+
+
+def _gradient_step(model: nn.Module, total: Callable[[], Tensor]) -> Callable[[], None]:
+    """Forward, backward and Adam, without a loss worth the name and without clipping; learning rate 0."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.0, fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        total().backward()
+        optimizer.step()
+
+    return step
+
+
+def _sum(outputs: tuple[Tensor, ...]) -> Tensor:
+    return torch.stack([output.sum() for output in outputs]).sum()
+
+
+def _as_tensors(action: Any) -> Any:
+    if isinstance(action, dict):
+        return {key: torch.as_tensor(each) for key, each in action.items()}
+    return torch.as_tensor(action)
