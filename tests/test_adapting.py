@@ -125,13 +125,15 @@ def test_adapting_goes_on_after_a_resume(tmp_path):
 
 
 def test_the_entropy_is_steered_to_its_target():
-    found = {}
-    for target in (0.3, 0.69):
-        settings = {**BASE, "ppo.target_entropy": target, "ppo.total_timesteps": 20_000, "ppo.learning_rate": 3e-3}
-        for update in Trainer(override(Config(), settings)):
-            found[target] = update.metrics["loss/entropy"], update.metrics["update/ent_coef"]
-    assert found[0.69][0] > found[0.3][0]
-    assert found[0.69][1] > found[0.3][1]
+    settings = {**BASE, "ppo.ent_coef": 0.1, "ppo.total_timesteps": 20_000, "ppo.learning_rate": 3e-3}
+    entropy, coef = {}, {}
+    for target in (0.3, 0.65):
+        updates = [update.metrics for update in Trainer(override(Config(), {**settings, "ppo.target_entropy": target}))]
+        late = updates[len(updates) // 2 :]
+        entropy[target] = sum(metrics["loss/entropy"] for metrics in late) / len(late)
+        coef[target] = late[-1]["update/ent_coef"]
+    assert entropy[0.3] < 0.55 < entropy[0.65] < 0.65  # four seeds: 0.42 to 0.52 and 0.60 to 0.61
+    assert coef[0.3] < 0.01 < 0.1 < coef[0.65]
 
 
 def test_two_rulers_for_one_setting_are_refused():

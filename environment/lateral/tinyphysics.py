@@ -138,7 +138,7 @@ def onnx_network(model: str | Path) -> Network:
     """The network of the file through onnxruntime, one thread. Raises EnvError."""
     graph = load_onnx(model)
     try:
-        import onnxruntime  # type: ignore[import-untyped]  # it has no stubs
+        import onnxruntime
         from onnx import TensorProto, helper
     except ImportError:
         raise EnvError("plant='onnx' needs onnxruntime: pip install onnxruntime onnx") from None

@@ -36,9 +36,9 @@ def test_pids_published_score(driven):
 
 
 def test_every_row_is_that_of_the_rules(driven, segments, model):
-    """Bit for bit, one car at a time through the whole graph; all 100 with benchmarks/lateral.py."""
+    """Bit for bit, one car at a time through the whole graph."""
     _, drive = driven
-    for i in (0, 17, 99):
+    for i in range(100):
         actions, lataccel = drive_by_the_rules(model, segments / f"{i:05d}.csv")
         assert lataccel[:500] == drive.lataccel[:500, i].tolist()
         assert actions[:500] == drive.actions[:500, i].tolist()
