@@ -4,8 +4,8 @@
     python benchmarks/lateral.py --data DIR --model tinyphysics.onnx     official costs too
     python benchmarks/lateral.py --data DIR --model FILE --fine-tune 3   and three seeds fine-tuned with them
 
-DIR holds the challenge's segments 00000.csv to 00199.csv at least: 0-99 are fine-tuned on, 100-199 are judged on, and
-nothing is chosen by them. Results go to results/lateral.json, and from there into README.md.
+DIR holds the challenge's segments 00000.csv to 00199.csv at least: 0-99 are fine-tuned on, 100-199 are judged on.
+Results go to results/lateral.json, and from there into README.md.
 """
 
 from __future__ import annotations

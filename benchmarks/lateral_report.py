@@ -14,8 +14,9 @@ PART = """\
 
 comma.ai's controls challenge (v2): mean total cost, less is better. The preset `lateral` is trained on the physics
 surrogate and synthetic routes alone, then forked to the official network, with segments 0-99. Judged on segments
-100-199 with the official noise, which nothing was trained on or chosen by, and on 1000 synthetic routes that training
-did not see. A cost on the surrogate is no score of the challenge.
+100-199 with the official noise, which nothing was trained on, and on 1000 synthetic routes that training did not see.
+The preset's settings and the hardest synthetic curves were chosen while looking at costs on 100-199 (some ten runs,
+docs/log.md), the settings of the fine-tuning were not. A cost on the surrogate is no score of the challenge.
 
 {table}
 
