@@ -75,8 +75,8 @@ def network_ways(trainer: Trainer) -> dict[str, list[Way]]:
     }
     if is_plain(trainer):
         bare = Bare(trainer)
-        rows, few, all_rows = obs, batch.obs.squeeze(0), rollout.obs.flatten(0, 1)  # type: ignore[union-attr]
-        array = rows.numpy()  # type: ignore[union-attr]
+        rows, few, all_rows = obs, batch.obs.squeeze(0), rollout.obs.flatten(0, 1)  # type: ignore[union-attr]  # vectors
+        array = rows.numpy()  # type: ignore[union-attr]  # likewise
         ways["actor"] += [Way(torch.no_grad()(lambda: bare.actor(rows)), N), Way(lambda: bare.in_numpy(array), N)]
         ways["values"].append(Way(torch.no_grad()(lambda: bare.critic(all_rows)), steps))
         ways["learning"].append(Way(_gradient_step(bare, lambda: _sum((bare.actor(few), bare.critic(few)))), 0.0))

@@ -20,12 +20,13 @@ from ppo_lab.config import Config, PPOConfig
 from ppo_lab.envs import Obs
 from ppo_lab.errors import ConfigError
 from ppo_lab.gradient import minibatch_loss
+from ppo_lab.numpy_rollout import numpy_policy
 from ppo_lab.rollout import Rollout, estimate_values
 from ppo_lab.trees import apply, leaves
 
 LOG = logging.getLogger("ppo_lab")
 MOMENTS = {"adam": 2, "adamw": 2, "sgd": 0}  # numbers that the optimizer keeps for each weight
-PROBE = (2, 4)  # environments in the two small runs that tell how the passes grow
+PROBE = (32, 64)  # environments in two runs that tell how the passes grow; with fewer, weights outweigh the rows
 
 
 class MemoryPlan(NamedTuple):
@@ -98,7 +99,7 @@ def plan_memory(config: Config, model: ActorCritic, obs: Obs) -> MemoryPlan:
 
 def nbytes(holder: object) -> int:
     """Bytes of the tensors that a Rollout or a Batch holds."""
-    held = vars(holder) if hasattr(holder, "__dict__") else holder._asdict()  # type: ignore[attr-defined]
+    held = vars(holder) if hasattr(holder, "__dict__") else holder._asdict()  # type: ignore[attr-defined]  # a NamedTuple, then
     trees = [value for value in held.values() if isinstance(value, Tensor | dict)]
     return sum(tensor.nbytes for tree in trees for tensor in leaves(tree))
 
@@ -115,7 +116,7 @@ def _passes(ppo: PPOConfig, model: ActorCritic, obs: Obs, N: int) -> dict[str, i
     copies = 1 if ppo.update_epochs == 1 and (ppo.num_minibatches == 1 or not model.recurrent) else 2
     kept = 4 * 4 * rows + 2 * 8 * chunks  # rewards, advantages (twice) and returns; two orders of the rows
     counts = {
-        "acting": N,
+        "acting": N if numpy_policy(model, obs) is None else rows,  # in NumPy log_prob comes in one batch, afterwards
         "values": N if model.recurrent else N * (T + 1) / 2,  # a chunk at a time; or all rows, of which the probe has 2
         "statistics": rows / L,
         "gradient": -(-batch // ppo.accumulate),

@@ -116,14 +116,14 @@ def collect_in_numpy(envs: Envs, model: ActorCritic, policy: NumpyPolicy, state:
         policy.act(obs[t], state.action_rng, action[t])
         last, step = step, envs.step(model.to_env(action_rows[t]))
         if step is not last:  # many environments write into one Step for ever
-            led_to_next, rewards, ends, cut, led_to, counts = (rows.numpy() for rows in step)  # type: ignore[union-attr]
+            led_to_next, rewards, ends, cut, led_to, counts = (rows.numpy() for rows in step)  # type: ignore[union-attr]  # tensors
         starts[t] = begins  # before `done`: with T = 1 it is a view of that very row
         reward[t] = rewards
         terminated[t] = ends
         np.logical_or(ends, cut, out=done[t])
         valid[t] = counts
         if may_end_early:
-            over: Tensor | None = envs.episode_done  # type: ignore[attr-defined]
+            over: Tensor | None = envs.episode_done  # type: ignore[attr-defined]  # asked above
             episode_done[t] = done[t] if over is None else over.numpy()
         final_obs[t] = led_to
         obs[t + 1] = led_to_next

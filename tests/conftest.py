@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+LATERAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "lateral"  # the challenge's own
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 torch.set_num_threads(1)
 settings.register_profile(
@@ -21,3 +24,27 @@ settings.load_profile("default")
 def root() -> Path:
     """The folder of the checkout."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def segments(tmp_path_factory) -> Path:
+    """The folder with the first 200 official segments."""
+    archive = LATERAL_DATA / "segments_00000_00199.tar.xz"
+    if not archive.is_file():
+        pytest.skip(f"the official segments are not at hand: {archive.name}")
+    place = tmp_path_factory.mktemp("segments")
+    with tarfile.open(archive) as tar:
+        tar.extractall(place, filter="data")
+    return place / "data"
+
+
+@pytest.fixture(scope="session")
+def model() -> Path:
+    """The official network."""
+    for package in ("onnx", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: pip install ppo_lab[lateral]")
+    path = LATERAL_DATA / "tinyphysics.onnx"
+    if not path.is_file():
+        pytest.skip(f"the official network is not at hand: {path.name}")
+    return path
