@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import importlib.util
 import inspect
-import logging
 import tempfile
 import textwrap
 from pathlib import Path
@@ -22,18 +21,17 @@ import torch
 from environment.lateral import driver
 from environment.lateral.controllers import PidController
 from environment.lateral.rules import CONTEXT, CONTROL_START, PREVIEW
+from environment.lateral_env import CHOICES
 from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.distributions import BetaHead, GaussianHead, SquashedHead
 from ppo_lab.errors import ConfigError, RunError
-from ppo_lab.export import Policy, load_policy
+from ppo_lab.export import Policy
 from ppo_lab.lateral.official_controller import Controller, Network, activate, preview
+from ppo_lab.lateral.policy_controller import DEFAULTS, ENV, policy_and_modes
 from ppo_lab.networks import ACTIVATIONS, MLP, LeafInput
 from ppo_lab.runs.files import disk, replace
-from ppo_lab.runs.run import find_checkpoint, find_run, read_config
+from ppo_lab.runs.run import find_checkpoint, look_up_run
 
-ENV = "ppo_lab/LateralControl-v0"
-DEFAULTS = {"observation": "compact", "action": "delta"}  # of the environment
-ACTIONS = ("delta", "absolute", "pid_residual")
 FIRST_LINE = "# A controller for comma.ai's controls challenge, written by ppo_lab"  # tells our files from others
 TOLERANCE = 1e-6  # between the policy's action and the file's, both in float64; the action is within +-1
 
@@ -70,7 +68,7 @@ def export_controller(
     place on random observations, in float64: what a model answers in float32 or half precision is that, rounded.
 
     Args:
-        run: The run's path, or a policy.
+        run: Its folder, its name under run.root of config.yaml, or a policy.
         file: Where to write, e.g. `ppo.py`; it is replaced if it is there.
         at: The checkpoint of a run: a step, "latest" or "best".
         observation, action: How a policy was trained (None: "compact", "delta"). A run knows: leave them out.
@@ -78,9 +76,9 @@ def export_controller(
     Returns: The file.
 
     Raises:
-        ConfigError: It was not trained on LateralControl, or has what the file cannot hold: a core, another body than
-            an MLP, wrappers of the environment.
-        RunError: No such run or checkpoint, the file cannot be written, or it does not act as the policy does.
+        ConfigError: It has what the file cannot hold: a core, or another body than an MLP.
+        RunError: No such run or checkpoint, one that `load_controller` refuses too, the file cannot be written, or it
+            does not act as the policy does.
     """
     origin = _of_policy(run, observation, action) if isinstance(run, Policy) else _of_run(run, at, observation, action)
     actor = read_actor(origin.policy.model, origin.observation)
@@ -98,35 +96,20 @@ def export_controller(
 
 
 def _of_policy(policy: Policy, observation: str | None, action: str | None) -> Origin:
-    given = {"observation": observation or DEFAULTS["observation"], "action": action or DEFAULTS["action"]}
-    return Origin(policy, _known("observation", given["observation"]), _known("action", given["action"]), "a policy")
+    modes = {"observation": observation or DEFAULTS["observation"], "action": action or DEFAULTS["action"]}
+    for key, value in modes.items():
+        if value not in CHOICES[key]:
+            raise ConfigError(f"export_controller: {key}={value!r}; allowed are {', '.join(CHOICES[key])}")
+    return Origin(policy, **modes, name="a policy")
 
 
 def _of_run(run: str | Path, at: int | str, observation: str | None, action: str | None) -> Origin:
     if observation is not None or action is not None:
         raise ConfigError("export_controller: observation and action go with a policy; a run knows its own")
-    folder = find_run(run)
-    env = read_config(folder).env
-    if env.id != ENV:
-        raise ConfigError(f"{folder} was trained on {env.id}; a controller comes from a run on {ENV}")
-    seen = {"wrappers": bool(env.wrappers), "frame_stack": env.frame_stack != 1, "time_aware": env.time_aware}
-    for key in (key for key, changed in seen.items() if changed):
-        raise ConfigError(f"env.{key}: {folder} was trained with it; an exported controller sees no such observation")
-    path, passed = find_checkpoint(folder, at)
-    for reason in passed:
-        logging.getLogger("ppo_lab").warning("passed over: %s", reason)
-    policy = load_policy(folder, int(path.name))
-    if policy.envs_given:
-        raise ConfigError(f"{folder} was trained in environments of a script's own; export its policy: load_policy()")
-    chosen = {key: _known(key, env.kwargs.get(key, default)) for key, default in DEFAULTS.items()}
-    return Origin(policy, **chosen, name=f"run {folder.name} after {int(path.name):,} steps")
-
-
-def _known(key: str, value: str) -> str:
-    allowed = {"observation": tuple(driver.SIZES), "action": ACTIONS}[key]
-    if value not in allowed:
-        raise ConfigError(f"export_controller: {key}={value!r}; allowed are {', '.join(allowed)}")
-    return value
+    folder = look_up_run(run)
+    policy, modes = policy_and_modes(folder, at)
+    step = int(find_checkpoint(folder, at)[0].name)
+    return Origin(policy, **modes, name=f"run {folder.name} after {step:,} steps")
 
 
 def read_actor(model: ActorCritic, observation: str) -> Actor:

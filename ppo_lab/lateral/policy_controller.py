@@ -17,6 +17,7 @@ from ppo_lab.export import Policy, load_policy
 from ppo_lab.runs.run import look_up_run, read_config
 
 ENV = "ppo_lab/LateralControl-v0"
+DEFAULTS = {"observation": "compact", "action": "delta"}  # of the environment
 
 
 class PolicyController:
@@ -89,7 +90,12 @@ def load_controller(run: str | Path, at: int | str = "latest") -> PolicyControll
     Raises:
         RunError: No such run or checkpoint, a run on another environment, or one that sees through wrappers.
     """
-    folder = look_up_run(run)
+    policy, modes = policy_and_modes(look_up_run(run), at)
+    return PolicyController(policy, **modes)
+
+
+def policy_and_modes(folder: Path, at: int | str) -> tuple[Policy, dict[str, str]]:
+    """A run's policy, and the `observation` and `action` it was trained with. Raises RunError as `load_controller`."""
     env = read_config(folder).env
     if env.id != ENV:
         raise RunError(f"{folder} was trained on {env.id}; a lateral controller comes from a run on {ENV}")
@@ -100,5 +106,4 @@ def load_controller(run: str | Path, at: int | str = "latest") -> PolicyControll
     policy = load_policy(folder, at)
     if policy.envs_given:
         raise RunError(f"{folder} was trained in environments of a script's own: make a PolicyController of its policy")
-    modes = {name: env.kwargs[name] for name in ("observation", "action") if name in env.kwargs}
-    return PolicyController(policy, **modes)
+    return policy, {name: env.kwargs.get(name, default) for name, default in DEFAULTS.items()}

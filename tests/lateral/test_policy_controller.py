@@ -108,7 +108,10 @@ def test_a_run_says_how_it_sees_and_steers(make_run, run, monkeypatch):
     monkeypatch.setattr(PolicyController, "__init__", lambda self, policy, **modes: told.append(modes))
     load_controller(folder)
     load_controller(run, at=800)
-    assert told == [{"observation": "full256", "action": "absolute"}, {}]
+    assert told == [
+        {"observation": "full256", "action": "absolute"},
+        {"observation": "compact", "action": "delta"},
+    ]
     with pytest.raises(RunError, match="no checkpoint at 5"):
         load_controller(run, at=5)
 
