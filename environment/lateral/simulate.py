@@ -50,11 +50,13 @@ def advance(drive: Drive, plant: Plant, t: int, command: Any) -> None:
     drive.lataccel[t] = drive.xp.clip(plant.next_lataccel(drive, t), before - MAX_CHANGE, before + MAX_CHANGE)
 
 
-def noise_draws(routes: Routes, noise: Noise, rng: np.random.Generator | None = None) -> np.ndarray:
-    """(400, N) the noise of rows 100 to 499: uniform numbers in [0, 1); 0.5, which is none, for "expected"."""
-    shape = (EPISODE_STEPS, routes.num_routes)
+def noise_draws(routes: Routes, noise: Noise, seed: int = 0) -> np.ndarray:
+    """(400, N) the noise of rows 100 to 499: uniform numbers in [0, 1); 0.5, which is none, for "expected".
+
+    seed: of "fresh" noise; that of a route does not depend on how many follow it.
+    """
     if noise == "official":
         return np.stack([official_draws(key) for key in routes.keys], axis=1)
     if noise == "fresh":
-        return (rng or np.random.default_rng()).random(shape)
-    return np.full(shape, 0.5)
+        return np.random.default_rng(seed).random((routes.num_routes, EPISODE_STEPS)).T
+    return np.full((EPISODE_STEPS, routes.num_routes), 0.5)

@@ -12,7 +12,7 @@ from environment.lateral.controllers import Controller, PidController, ZeroContr
 from environment.lateral.making import load_routes, make_plant
 from environment.lateral.plants import Plant
 from environment.lateral.routes import Routes
-from environment.lateral.rules import COST_END, EPISODE_STEPS, Cost, cost
+from environment.lateral.rules import COST_END, Cost, cost
 from environment.lateral.simulate import Noise, noise_draws, simulate
 from environment.lateral_env import CHOICES
 from ppo_lab.errors import ConfigError, NonFiniteError
@@ -56,7 +56,7 @@ def evaluate_lateral(
     _check(plant, noise, seeds, seed, model, routes)
     name, driver = _named(controller, at)
     chosen = load_routes(routes, (0, segments) if isinstance(segments, int) else segments, routes_seed)
-    draws = [_draws(chosen, noise, seed + k) for k in range(seeds)]
+    draws = [noise_draws(chosen, noise, seed + k) for k in range(seeds)]
     car = make_plant(plant, chosen.num_routes, torch.device("cpu"), model, expected=noise == "expected")
     pid = _drives("pid", PidController(), car, chosen, draws)
     mine = pid if controller == "pid" else _drives(name, driver, car, chosen, draws)
@@ -73,13 +73,6 @@ def _named(controller: str | Path | Controller, at: int | str) -> tuple[str, Con
     if isinstance(controller, str | Path):
         return look_up_run(controller).name, load_controller(controller, at)
     return type(controller).__name__, controller
-
-
-def _draws(routes: Routes, noise: Noise, seed: int) -> np.ndarray:
-    """(400, N) the noise of one set."""
-    if noise == "fresh":  # a segment's noise does not depend on how many follow it
-        return np.random.default_rng(seed).random((routes.num_routes, EPISODE_STEPS)).T
-    return noise_draws(routes, noise)
 
 
 def _drives(name: str, controller: Controller, plant: Plant, routes: Routes, draws: list[np.ndarray]) -> Drives:
