@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -45,9 +47,13 @@ def normalized(advantage: Tensor, valid: Tensor | None = None) -> Tensor:
         return advantage.masked_scatter(valid, normalized(advantage[valid]))
     wide = advantage.double()
     var, mean = torch.var_mean(wide, correction=0)
+    if var.device.type == "cpu":  # a look at memory that is here costs less than operations on single numbers
+        spread, middle = math.sqrt(var), mean.item()
+        scale = 1.0 / spread if spread > 1e-6 * max(1.0, abs(middle)) else 0.0
+        return ((wide - middle) * scale).to(advantage.dtype)
     std = var.sqrt()
-    scale = torch.where(std > 1e-6 * mean.abs().clamp(min=1.0), 1.0 / std, 0.0)
-    return ((wide - mean) * scale).to(advantage.dtype)
+    factor = torch.where(std > 1e-6 * mean.abs().clamp(min=1.0), 1.0 / std, 0.0)
+    return ((wide - mean) * factor).to(advantage.dtype)
 
 
 def explained_variance(value: Tensor, returns: Tensor) -> Tensor:

@@ -80,12 +80,13 @@ def minibatches(
     parts = min(num_minibatches, len(order))
     if parts == 0:
         return  # every row was a reset
-    shuffled = _columns(rollout, advantage, returns).map(lambda column: column.flatten(0, 1).index_select(0, order))
+    columns = _columns(rollout, advantage, returns)
+    shuffled = columns.map(lambda column: column.flatten(0, 1).index_select(0, order).unsqueeze(0))  # (1, M, ...)
     first = 0
-    for piece in order.tensor_split(parts):
-        few = slice(first, first + len(piece))
-        yield shuffled.map(lambda column, few=few: column[few].unsqueeze(0))  # (1, B, ...)
-        first = few.stop
+    for part in order.tensor_split(parts):
+        size = len(part)
+        yield shuffled.map(lambda column, first=first, size=size: column.narrow(1, first, size))  # (1, B, ...)
+        first += size
 
 
 def whole(rollout: Rollout, advantage: Tensor, returns: Tensor) -> Batch:

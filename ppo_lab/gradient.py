@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
+from torch import Tensor
 from torch.amp import GradScaler
 
 from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.batches import Batch
 from ppo_lab.config import PPOConfig
 from ppo_lab.losses import Loss, ppo_loss, weighted_mean
+from ppo_lab.mlp_gradient import MLPGradient
 from ppo_lab.optimizer import clear_gradients
+from ppo_lab.plain_mlp import plain_mlp
+from ppo_lab.rollout import Rollout
+
+
+class Learning(Protocol):
+    """What finding a gradient needs of the training state."""
+
+    model: ActorCritic
+    optimizer: torch.optim.Optimizer
+    scaler: GradScaler
 
 
 def minibatch_loss(model: ActorCritic, batch: Batch, ppo: PPOConfig) -> Loss:
@@ -23,17 +37,33 @@ def minibatch_loss(model: ActorCritic, batch: Batch, ppo: PPOConfig) -> Loss:
     )  # fmt: skip
 
 
-def leave_gradient(
-    model: ActorCritic, optimizer: torch.optim.Optimizer, scaler: GradScaler, batch: Batch, ppo: PPOConfig
-) -> Loss:
-    """Leave the gradient of a minibatch's loss in the parameters; the loss.
+class Autograd:
+    """Loss and gradient of a batch by torch's autograd, for any model; the gradient is left in the parameters.
 
     In `accumulate` parts, each weighted by its share of the rows, so that the sum is the gradient of the whole.
     """
-    clear_gradients(optimizer)
-    parts = []
-    for part, share in batch.split(ppo.accumulate):
-        loss = minibatch_loss(model, part, ppo)
-        scaler.scale(loss.total if share == 1.0 else loss.total * share).backward()
-        parts.append((loss, share))
-    return weighted_mean(parts)
+
+    flat: Tensor | None = None  # gradients are tensors of their own
+
+    def __init__(
+        self, model: ActorCritic, optimizer: torch.optim.Optimizer, scaler: GradScaler, ppo: PPOConfig
+    ) -> None:
+        self.model, self.optimizer, self.scaler, self.ppo = model, optimizer, scaler, ppo
+
+    def __call__(self, batch: Batch) -> Loss:
+        """The loss of a batch, recurrent or not."""
+        clear_gradients(self.optimizer)
+        parts = []
+        for part, share in batch.split(self.ppo.accumulate):
+            loss = minibatch_loss(self.model, part, self.ppo)
+            self.scaler.scale(loss.total if share == 1.0 else loss.total * share).backward()
+            parts.append((loss, share))
+        return weighted_mean(parts)
+
+
+def gradient_route(state: Learning, rollout: Rollout, ppo: PPOConfig, route: str) -> Autograd | MLPGradient:
+    """How an update finds its gradients. route: "autograd", or "auto" for by hand where the model is plain enough."""
+    plain = plain_mlp(state.model, rollout.obs) if route == "auto" and ppo.accumulate == 1 else None
+    if plain is None:
+        return Autograd(state.model, state.optimizer, state.scaler, ppo)
+    return MLPGradient(state.model, plain, ppo, -(-rollout.reward.numel() // ppo.num_minibatches))

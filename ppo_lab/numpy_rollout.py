@@ -7,74 +7,50 @@ probabilities are computed afterwards, in one batch, as values are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional as F
 
 from ppo_lab.actor_critic import ActorCritic
-from ppo_lab.distributions import CategoricalHead, GaussianHead
 from ppo_lab.envs import Envs, Obs
-from ppo_lab.networks.mlp import MLP
-from ppo_lab.networks.observation import LeafInput
+from ppo_lab.plain_mlp import PlainMLP, plain_mlp
 
 if TYPE_CHECKING:
     from ppo_lab.rollout import Collecting, Rollout
 
 LARGEST = 2**18  # rows * inputs * outputs of a layer; with more it is the arithmetic that takes time
-IN_PLACE: dict[Callable[..., Any], Callable[[np.ndarray], Any]] = {
-    torch.tanh: lambda x: np.tanh(x, out=x),
-    F.relu: lambda x: np.maximum(x, 0.0, out=x),
-}
 
 
 def numpy_policy(model: ActorCritic, obs: Obs) -> NumpyPolicy | None:
     """The actor of `model` in NumPy, for observations like `obs` (N, F); None where torch has to do it.
 
-    It does vectors of float32 on a CPU, an MLP without memory or masks, and Discrete or Box actions whose noise depends
-    on nothing.
+    It does a few rows of what `plain_mlp` takes.
     """
-    if not isinstance(model, ActorCritic) or not isinstance(obs, Tensor):
-        return None  # an observation of several keys
-    body, head = model.actor_body, model.actor_head
-    if not isinstance(model.features, LeafInput) or not model.features.unchanged or not isinstance(body, MLP):
+    plain = plain_mlp(model, obs)
+    if plain is None or max(layer.weight.numel() for layer in (*plain.actor, plain.actor_head)) * len(obs) > LARGEST:
         return None
-    if model.masked or model.actor_core is not None or model.autocast_dtype is not None:
-        return None
-    if isinstance(head, CategoricalHead):
-        layers = [*body.layers, head.logits]
-    elif isinstance(head, GaussianHead) and isinstance(head.log_std, Tensor) and not head.noise_size:
-        layers = [*body.layers, head.mean]
-    else:
-        return None
-    weights = [layer.weight for layer in layers]
-    small = max(weight.numel() for weight in weights) * len(obs) <= LARGEST
-    floats = {(each.device.type, each.dtype) for each in (obs, *weights)} == {("cpu", torch.float32)}
-    return NumpyPolicy(model, layers, len(obs)) if small and floats and body.activation in IN_PLACE else None
+    return NumpyPolicy(plain, len(obs))
 
 
 class NumpyPolicy:
     """Normaliser, body and head of an actor on views of their numbers. Valid until these are moved or replaced."""
 
-    def __init__(self, model: ActorCritic, layers: list[Any], num_envs: int) -> None:
-        body, normalizer = model.actor_body, getattr(model.features, "normalizer", None)
-        assert isinstance(body, MLP)
-        self.activate = IN_PLACE[body.activation]
+    def __init__(self, plain: PlainMLP, num_envs: int) -> None:
+        layers, normalizer = [*plain.actor, plain.actor_head], plain.normalizer
         self.layers = [
             (layer.weight.detach().numpy().T, layer.bias.detach().numpy(), np.empty((num_envs, len(layer.bias)), "f4"))
             for layer in layers
         ]
+        self.tanh = plain.tanh
         self.moments = None if normalizer is None else (normalizer.center.numpy(), normalizer.scale.numpy())
         self.clip = 0.0 if normalizer is None else normalizer.clip
         self.drawn = torch.empty(num_envs, len(layers[-1].bias))  # (N, K) random numbers, from torch's generator
         self.noise = self.drawn.numpy()
-        head, self.std = model.actor_head, None
-        if isinstance(head, GaussianHead):
-            assert isinstance(head.log_std, Tensor)
-            self.std = head.log_std.detach().clamp(*head.log_std_bounds).exp().numpy()  # (K,)
+        self.std = None  # (K,)
+        if plain.log_std is not None:
+            self.std = plain.log_std.detach().clamp(*plain.log_std_bounds).exp().numpy()
 
     @np.errstate(all="ignore")  # what is not finite is found after the rollout, and named
     def act(self, obs: np.ndarray, generator: Generator, action: np.ndarray) -> None:
@@ -87,7 +63,7 @@ class NumpyPolicy:
         for w, b, h in hidden:
             np.matmul(x, w, out=h)
             np.add(h, b, out=h)
-            self.activate(h)
+            np.tanh(h, out=h) if self.tanh else np.maximum(h, 0.0, out=h)
             x = h
         np.matmul(x, weight, out=parameters)
         np.add(parameters, bias, out=parameters)  # (N, K) logits or means

@@ -14,6 +14,9 @@ from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.config import PPOConfig
 from ppo_lab.schedules import warmup_factor
 
+# What torch's fused step calls in the end. They are not public: a test holds them equal to it for the version we pin.
+KERNELS: dict[type, Any] = {torch.optim.Adam: torch._fused_adam_, torch.optim.AdamW: torch._fused_adamw_}
+
 
 def make_optimizer(model: ActorCritic, ppo: PPOConfig) -> torch.optim.Optimizer:
     """Adam, AdamW or SGD with groups for actor and critic, whose learning rates are set before every update.
@@ -86,11 +89,11 @@ def set_learning_rates(
 
 
 def gradient_step(
-    optimizer: torch.optim.Optimizer, total: Tensor | None, max_grad_norm: float, scaler: GradScaler | None = None
+    optimizer: torch.optim.Optimizer, flat: Tensor | None, max_grad_norm: float, scaler: GradScaler | None = None
 ) -> Tensor:
-    """One step down the gradient of `total`, its global norm clipped; returns the norm before clipping, ().
+    """One step down the gradients that the parameters hold, their global norm clipped; the norm before clipping, ().
 
-    total: None takes the gradients that are there already (see `gradient.leave_gradient`).
+    flat: one tensor (P,) that all of the gradients are views of; None: each is a tensor of its own.
 
     A norm that is not finite calls the step off: clipping would spread one NaN to every parameter. Who wants to know
     looks at the norm. On a device nobody waits for that: the optimizer reads `found_inf` there. scaler: float16 only,
@@ -98,13 +101,14 @@ def gradient_step(
     step that was called off.
     """
     scaled = scaler is not None and scaler.is_enabled()
-    if total is not None:
-        clear_gradients(optimizer)
-        (scaler.scale(total) if scaler is not None else total).backward()
     if scaler is not None and scaled:
         scaler.unscale_(optimizer)
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    if flat is None:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    else:
+        norm = torch.linalg.vector_norm(flat)
+        flat.mul_(torch.clamp(max_grad_norm / (norm + 1e-6), max=1.0))
     if norm.device.type != "cpu" or scaled:
         setattr(optimizer, "found_inf", (~norm.isfinite()).float())  # noqa: B010  # fused ones read it; not in stubs
     elif not math.isfinite(norm.item()):  # a look at memory that is here costs less than an operation
@@ -112,9 +116,31 @@ def gradient_step(
     if scaler is not None and scaled:
         scaler.step(optimizer)
         scaler.update()
-    else:
+    elif flat is None or not _quick_step(optimizer):
         optimizer.step()
     return norm
+
+
+@torch.no_grad()
+def _quick_step(optimizer: torch.optim.Optimizer) -> bool:
+    """What `optimizer.step()` does once it has moments, in two calls a group; False where that has to do it.
+
+    Torch looks at every parameter of a small network again and again before it calls the same kernel: twice the time.
+    """
+    kernel = KERNELS.get(type(optimizer))
+    if kernel is None or not optimizer.state:
+        return False
+    for group in optimizer.param_groups:
+        parameters, (beta1, beta2) = group["params"], group["betas"]
+        known = [(parameter, optimizer.state[parameter]) for parameter in parameters]
+        steps = [state["step"] for _, state in known]
+        torch._foreach_add_(steps, 1)
+        gradients, means, squares = zip(*((p.grad, s["exp_avg"], s["exp_avg_sq"]) for p, s in known), strict=True)
+        kernel(
+            parameters, gradients, means, squares, [], steps, lr=group["lr"], beta1=beta1, beta2=beta2,
+            weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False, maximize=False,
+        )  # fmt: skip
+    return True
 
 
 def clear_gradients(optimizer: torch.optim.Optimizer) -> None:

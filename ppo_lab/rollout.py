@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,6 +16,9 @@ from ppo_lab.errors import NonFiniteError
 from ppo_lab.flat_spaces import MASK_KEY
 from ppo_lab.numpy_rollout import collect_in_numpy, numpy_policy
 from ppo_lab.trees import apply, at, copy, leaves, rows_of
+
+BLOCK = 2**22  # bytes of observations that pass through a network at once where no gradient is wanted,
+ROWS = 2048  # and rows at most
 
 
 @dataclass
@@ -154,7 +157,7 @@ def estimate_values(model: ActorCritic, rollout: Rollout, memory: Memory) -> Mem
     cut_off = rollout.done & ~rollout.terminated  # there row t + 1 is another episode: ask for what would have come
     value, next_value = rollout.value, rollout.next_value
     if not rollout.memory:
-        both = model.value(rollout.obs)  # (T + 1, N)
+        both = _in_blocks(model.value, rollout.obs)  # (T + 1, N)
         value.copy_(both[:-1])
         next_value.copy_(both[1:])
         if cut_off.any():
@@ -171,6 +174,17 @@ def estimate_values(model: ActorCritic, rollout: Rollout, memory: Memory) -> Mem
     following = torch.cat([value[1:], model.value(at(rollout.obs, -1), memory).unsqueeze(0)])  # (T, N)
     torch.where(cut_off, led_to, following, out=next_value)
     return memory
+
+
+def _in_blocks(function: Callable[[Obs], Tensor], obs: Obs) -> Tensor:
+    """function(obs) of (T, N, *obs), a few rows at a time: what lies between layers stays in a processor's cache."""
+    T, N = leaves(obs)[0].shape[:2]
+    size = min(ROWS, max(1, BLOCK * T * N // sum(leaf.nbytes for leaf in leaves(obs))))
+    if size >= T * N:
+        return function(obs)
+    rows = apply(lambda leaf: leaf.flatten(0, 1), obs)
+    parts = [function(at(rows, slice(first, first + size))) for first in range(0, T * N, size)]
+    return torch.cat(parts).unflatten(0, (T, N))
 
 
 def check_finite(rollout: Rollout) -> None:

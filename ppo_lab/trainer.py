@@ -15,6 +15,7 @@ from torch import Tensor
 from ppo_lab import continuing
 from ppo_lab.adapting import adapt, divergence_if_needed
 from ppo_lab.advantages import gae, normalized
+from ppo_lab.allocator import keep_freed_memory
 from ppo_lab.batches import Batch, minibatches
 from ppo_lab.config import Config, PPOConfig
 from ppo_lab.config_file import check_live
@@ -23,7 +24,7 @@ from ppo_lab.envs import EnvFactory, Envs
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.events import AdvantagesEstimated, Event, MinibatchStepped, RolloutCollected, Update
 from ppo_lab.export import Policy
-from ppo_lab.gradient import leave_gradient
+from ppo_lab.gradient import gradient_route
 from ppo_lab.interrupts import interrupt_deferred
 from ppo_lab.losses import Loss
 from ppo_lab.mailbox import Mailbox, take_changes
@@ -59,6 +60,7 @@ class Trainer:
         """
         if config.run.threads is not None:
             torch.set_num_threads(config.run.threads)
+        keep_freed_memory()
         self.config = config
         self.env_factory = envs if callable(envs) else None
         self.envs = continuing.environments(config, envs)
@@ -74,8 +76,7 @@ class Trainer:
             self.envs.close()  # leave no worker behind
             raise
         self.envs_given, self.closed = envs is not None, False
-        self.changes: list[Change] = []  # live changes so far, oldest first; with a run, its journal
-        self._mailbox = Mailbox()
+        self.changes, self._mailbox = list[Change](), Mailbox()  # live changes so far (the journal), and those to come
         self._busy = threading.RLock()  # held while anything of the state moves
         self.save_asked = False  # by a person, for the end of the update under way
         self._under_way: Iterator[Event] | None = None
@@ -117,7 +118,6 @@ class Trainer:
         """One iteration of PPO (Schulman et al. 2017, algorithm 1)."""
         state, rollout = self.state, self.rollout
         ppo = self._begin_update()
-
         collect(self.envs, state.model, state, rollout)
         state.global_step += int(rollout.valid.sum())  # it happened, whatever becomes of the update
         state.episodes.update(rollout.reward, rollout.episode_done, rollout.valid)
@@ -131,14 +131,14 @@ class Trainer:
         metrics |= critic_metrics(rollout.value, returns, rollout.valid) | state.episodes.metrics()
         state.model.critic_head.refresh(returns[rollout.valid])
         moved = divergence_if_needed(ppo, state.model, rollout)
-        losses: list[Loss] = []
-        grad_norms: list[Tensor] = []
+        losses, grad_norms = list[Loss](), list[Tensor]()
+        gradient = gradient_route(state, rollout, ppo, self.config.run.gradient)
         for epoch, batch in self._batches(ppo, reward, advantage, returns):
-            loss = leave_gradient(state.model, state.optimizer, state.scaler, batch, ppo)
+            loss = gradient(batch)
             if ppo.target_kl is not None and not loss.approx_kl <= 1.5 * ppo.target_kl:  # NaN stops too
                 break
             losses.append(loss)
-            grad_norms.append(gradient_step(state.optimizer, None, ppo.max_grad_norm, state.scaler))
+            grad_norms.append(gradient_step(state.optimizer, gradient.flat, ppo.max_grad_norm, state.scaler))
             yield MinibatchStepped(epoch, batch, loss, grad_norms[-1])
 
         metrics |= loss_metrics(losses, grad_norms, scaled=state.scaler.is_enabled())

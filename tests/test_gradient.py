@@ -9,7 +9,7 @@ from torch.amp import GradScaler
 from ppo_lab.batches import minibatches
 from ppo_lab.config import Config, PPOConfig
 from ppo_lab.config_file import override
-from ppo_lab.gradient import leave_gradient
+from ppo_lab.gradient import Autograd
 from ppo_lab.rollout import Rollout, collect
 from ppo_lab.train_state import initial_state
 from tests.scripted import Script
@@ -20,7 +20,7 @@ ENDS = ["....", "T...", "..C.", ".C..", "....", "B.T.", "...."]
 def gradient(model, batch, parts):
     ppo = PPOConfig(accumulate=parts, ent_coef=0.01, vf_coef=0.7)
     optimizer = torch.optim.Adam(model.parameters())
-    loss = leave_gradient(model, optimizer, GradScaler("cpu", enabled=False), batch, ppo)
+    loss = Autograd(model, optimizer, GradScaler("cpu", enabled=False), ppo)(batch)
     return loss, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 from ppo_lab.config import Config
 from ppo_lab.config_file import override
 from ppo_lab.events import MinibatchStepped
-from ppo_lab.optimizer import gradient_step
+from ppo_lab.optimizer import _quick_step, gradient_step
 from ppo_lab.trainer import Trainer
 
 BASE = {
@@ -105,4 +107,31 @@ def test_a_step_on_a_gradient_that_is_not_finite_is_called_off(optimizer):
                 parameter.grad = torch.full_like(parameter, 0.01 * factor)
             norm = gradient_step(trainer.state.optimizer, None, 0.5)
             assert norm.isfinite() == (factor == 1.0)
+    assert ours.fingerprint() == twin.fingerprint()
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"ppo__optimizer": "adamw", "ppo__weight_decay": 0.1}, {"ppo__optimizer": "sgd"}]
+)
+def test_the_quick_step_is_the_step_of_torch(changes):
+    """Bit for bit, moments and their number of steps included, from the first one on and after a checkpoint."""
+    ours, twin = made(**changes), made(**changes)
+    for turn in range(4):
+        for trainer in (ours, twin):
+            random, optimizer = torch.Generator().manual_seed(turn), trainer.state.optimizer
+            parameters = list(trainer.state.model.parameters())
+            flat = torch.randn(sum(p.numel() for p in parameters), generator=random)
+            for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+                parameter.grad = part.view_as(parameter)
+            for group in optimizer.param_groups:
+                group["lr"] = 0.01 * (1 + turn)
+            if trainer is ours:
+                gradient_step(optimizer, flat, 1e9)
+                assert _quick_step(optimizer) == (optimizer.__class__ is not torch.optim.SGD)
+                if optimizer.__class__ is torch.optim.SGD:
+                    optimizer.step()
+            else:
+                optimizer.step()
+                optimizer.step()
+            optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     assert ours.fingerprint() == twin.fingerprint()

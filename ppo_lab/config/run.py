@@ -22,6 +22,9 @@ class RunConfig(Section):
     threads: int | None = Field(
         1, description="torch CPU threads (small networks are fastest with 1); null: torch's", ge=1, le=1024
     )
+    gradient: Literal["auto", "autograd"] = Field(
+        "auto", description="auto: by hand where a model is a small MLP on a CPU; autograd: always by torch's autograd"
+    )
     tensorboard: bool = Field(True, description="write TensorBoard event files beside metrics.jsonl")
     checkpoint_every: int = Field(
         50_000, description="env steps between checkpoints; 0: only when the run ends or is stopped", ge=0

@@ -1,0 +1,221 @@
+"""The gradient by hand is the one that autograd finds, whatever the model, the loss and the numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.amp import GradScaler
+
+from environment.cartpole import CartPole
+from ppo_lab import mlp_gradient
+from ppo_lab.batches import minibatches
+from ppo_lab.config import Config
+from ppo_lab.config_file import override
+from ppo_lab.envs import make_envs
+from ppo_lab.events import MinibatchStepped
+from ppo_lab.gradient import Autograd, gradient_route
+from ppo_lab.mlp_gradient import MLPGradient
+from ppo_lab.optimizer import gradient_step
+from ppo_lab.rollout import Rollout, collect
+from ppo_lab.train_state import initial_state
+from ppo_lab.trainer import Trainer
+from tests.scripted import Script
+
+CARTPOLE = {"env.id": "ppo_lab/CartPole-v1", "env.num_envs": 4}
+BOX = {"env.id": "ppo_lab/Spaces-v0", "env.kwargs": {"action": "box"}, "env.num_envs": 4}
+ROWS = 33  # times 4 environments, in 3 minibatches: their sizes differ by none
+
+
+def made(where, **changes):
+    small = {"model.hidden_sizes": [8, 16], "ppo.num_steps": ROWS, "ppo.num_minibatches": 3, "run.root": None}
+    changes = {key.replace("__", "."): value for key, value in changes.items()}
+    return override(Config(), small | where | changes)
+
+
+def state_and_batch(config, spread=0.7):
+    """A policy that has moved on from the one of the rollout, and a minibatch whose ratios are far from 1."""
+    envs = make_envs(config)
+    state, random = initial_state(config, envs), torch.Generator().manual_seed(7)
+    rollout = Rollout.empty(ROWS, envs.num_envs, state.obs, state.model)
+    collect(envs, state.model, state, rollout)
+    state.model.refresh_statistics(rollout.obs, rollout.valid)
+    state.model.critic_head.refresh(3.0 + 2.0 * torch.randn(50, generator=random))
+    with torch.no_grad():
+        for parameter in state.model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=random))
+        rollout.log_prob.add_(spread * torch.randn(rollout.log_prob.shape, generator=random))
+        rollout.value.add_(0.3 * torch.randn(rollout.value.shape, generator=random))
+    advantage = torch.randn(rollout.value.shape, generator=random)
+    batch = next(minibatches(rollout, advantage, rollout.value + advantage, 3, random))
+    return state, rollout, batch
+
+
+def both(config, spread=0.7):
+    """Loss and gradients by hand and by autograd, each (loss, [gradients])."""
+    state, rollout, batch = state_and_batch(config, spread)
+    found = []
+    for route in ("auto", "autograd"):
+        gradient = gradient_route(state, rollout, config.ppo, route)
+        assert isinstance(gradient, MLPGradient if route == "auto" else Autograd)
+        loss = gradient(batch)
+        zero = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in state.model.parameters()]
+        found.append((loss, zero))
+    return found
+
+
+def assert_equal(ours, theirs):
+    for name in ours[0]._fields:
+        torch.testing.assert_close(getattr(ours[0], name), getattr(theirs[0], name).detach(), atol=1e-6, rtol=1e-5)
+    assert max(gradient.abs().max() for gradient in theirs[1]) > 1e-3
+    for one, other in zip(ours[1], theirs[1], strict=True):
+        assert (one - other).abs().max() <= 1e-5 * other.abs().max() + 1e-8
+
+
+LOSSES = {
+    "plain": {},
+    "entropy": {"ppo.ent_coef": 0.05},
+    "value clip": {"ppo.value_clip_coef": 0.1},
+    "dual clip": {"ppo.dual_clip": 1.5},
+    "wide clip": {"ppo.clip_coef": 5.0},
+    "values normalised": {"model.normalize_value": True, "ppo.value_clip_coef": 0.1},
+    "observations normalised": {"model.normalize_obs": True},
+}
+
+
+@pytest.mark.parametrize("where", [CARTPOLE, BOX], ids=["discrete", "box"])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_it_is_the_gradient_of_autograd(where, shared, activation, loss):
+    config = made(where | LOSSES[loss], model__shared=shared, model__activation=activation)
+    ours, theirs = both(config)
+    assert 0.0 < theirs[0].clip_fraction < 1.0 or loss == "wide clip"
+    assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("hidden", [[], [8], [8, 4, 8]])
+def test_any_number_of_hidden_layers(hidden):
+    assert_equal(*both(made(CARTPOLE, model__hidden_sizes=hidden, ppo__ent_coef=0.01)))
+
+
+def test_blocks_add_up(monkeypatch):
+    config = made(BOX, model__hidden_sizes=[8, 4], ppo__ent_coef=0.01)
+    whole = both(config)[0]
+    monkeypatch.setattr(mlp_gradient, "BLOCK", 8 * 5)  # 5 rows at a time: of 44 the last block has 4
+    assert_equal(both(config)[0], whole)
+
+
+@pytest.mark.parametrize("log_std", [-3.0, 3.0])
+def test_log_std_outside_its_bounds_has_no_gradient(log_std):
+    config = made(BOX, model__log_std_min=-2.0, model__log_std_max=2.0, ppo__ent_coef=0.1)
+    state, rollout, batch = state_and_batch(config)
+    with torch.no_grad():
+        state.model.actor_head.log_std.fill_(log_std)
+    for route in ("auto", "autograd"):
+        gradient_route(state, rollout, config.ppo, route)(batch)
+        assert not state.model.actor_head.log_std.grad.any()
+
+
+def test_a_ratio_of_one_and_equal_advantages_are_no_special_case():
+    config = made(CARTPOLE)
+    state, rollout, batch = state_and_batch(config)
+    with torch.no_grad():
+        now, _, _ = state.model.evaluate(batch.obs, batch.action, None, batch.starts)
+    batch = batch._replace(log_prob=now, advantage=torch.ones_like(now))
+    found = []
+    for route in ("auto", "autograd"):
+        loss = gradient_route(state, rollout, config.ppo, route)(batch)
+        found.append((loss, [parameter.grad.clone() for parameter in state.model.parameters()]))
+    assert_equal(*found)
+
+
+@pytest.mark.parametrize("broken", ["advantage", "log_prob", "returns", "obs"])
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_a_step_is_called_off_where_autograd_s_is(broken, number, activation):
+    config, found = made(CARTPOLE, model__activation=activation, ppo__value_clip_coef=0.1), []
+    for route in ("auto", "autograd"):
+        state, rollout, batch = state_and_batch(config)
+        column = getattr(batch, broken).clone()
+        column.view(-1)[0] = number
+        before = [parameter.clone() for parameter in state.model.parameters()]
+        gradient = gradient_route(state, rollout, config.ppo, route)
+        loss = gradient(batch._replace(**{broken: column}))
+        norm = gradient_step(state.optimizer, gradient.flat, 0.5)
+        assert norm.isfinite() or all(map(torch.equal, before, state.model.parameters()))
+        found.append([norm.isfinite().item(), loss.total.isfinite().item(), loss.approx_kl.isfinite().item()])
+    assert found[0] == found[1]
+
+
+def test_the_norm_of_one_tensor_is_the_norm_of_all():
+    config = made(BOX)
+    steps = []
+    for route in ("auto", "autograd"):
+        state, rollout, batch = state_and_batch(config)
+        for group in state.optimizer.param_groups:
+            group["lr"] = 0.1
+        gradient = gradient_route(state, rollout, config.ppo, route)
+        norms = []
+        for limit in (0.01, 1e6):
+            gradient(batch)
+            norms.append(gradient_step(state.optimizer, gradient.flat, limit))
+        steps.append((torch.stack(norms), torch.cat([p.detach().flatten() for p in state.model.parameters()])))
+    torch.testing.assert_close(*[norms for norms, _ in steps], rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(*[weights for _, weights in steps], rtol=0.0, atol=2e-4)  # Adam, lr 0.1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"model.core": "gru"}, {"model.precision": "bfloat16"}, {"model.activation": "elu"}, {"ppo.accumulate": 2},
+     {"model.std": "state"}, {"model.std": "gsde"}, {"model.distribution": "beta"}],
+)  # fmt: skip
+def test_what_it_cannot_do_is_left_to_autograd(changes):
+    config = made(BOX | changes)
+    state, rollout, _ = state_and_batch(config)
+    assert isinstance(gradient_route(state, rollout, config.ppo, "auto"), Autograd)
+
+
+def test_somebody_s_hook_is_called():
+    config = made(CARTPOLE)
+    state, rollout, batch = state_and_batch(config)
+    assert isinstance(gradient_route(state, rollout, config.ppo, "auto"), MLPGradient)
+    seen = []
+    state.model.actor_body.register_forward_hook(lambda *_: seen.append(1))
+    gradient_route(state, rollout, config.ppo, "auto")(batch)
+    assert seen
+
+
+def test_rows_that_only_reset_stay_outside():
+    """Next-step autoreset: what is no experience is not in a minibatch, so sizes vary; the largest is made room for."""
+    config = made({}, ppo__num_minibatches=2)
+    runs = []
+    for route in ("auto", "autograd"):
+        trainer = Trainer(
+            override(config, {"ppo.num_steps": 7, "run.gradient": route}),
+            Script(["....", "T...", "..C.", ".C..", "....", "B.T.", "...."], next_step=True),
+        )
+        sizes = {event.batch.starts.shape[1] for event in trainer.events() if isinstance(event, MinibatchStepped)}
+        runs.append(torch.cat([p.detach().flatten() for p in trainer.state.model.parameters()]))
+        assert sizes
+        assert max(sizes) <= 14
+    torch.testing.assert_close(*runs, atol=1e-3, rtol=1e-3)
+
+
+def test_two_trainings_stay_together():
+    """The same run by either route, over updates: weights agree to rounding, which early training does not blow up."""
+    runs = []
+    for route in ("auto", "autograd"):
+        config = made(CARTPOLE, ppo__total_timesteps=4 * ROWS * 3, run__gradient=route, ppo__ent_coef=0.01)
+        trainer = Trainer(config, CartPole(4))
+        updates = list(trainer)
+        runs.append((torch.cat([p.detach().flatten() for p in trainer.state.model.parameters()]), updates))
+    torch.testing.assert_close(runs[0][0], runs[1][0], atol=1e-5, rtol=1e-4)
+    for one, other in zip(runs[0][1], runs[1][1], strict=True):
+        for key in ("loss/policy", "loss/value", "loss/entropy", "update/approx_kl", "update/grad_norm"):
+            assert one.metrics[key] == pytest.approx(other.metrics[key], rel=1e-3, abs=1e-6), key
+
+
+def test_no_scaler_is_needed():
+    state, _, _ = state_and_batch(made(CARTPOLE))
+    assert isinstance(state.scaler, GradScaler)
+    assert not state.scaler.is_enabled()
