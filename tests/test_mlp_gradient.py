@@ -191,7 +191,7 @@ def test_rows_that_only_reset_stay_outside():
     runs = []
     for route in ("auto", "autograd"):
         trainer = Trainer(
-            override(config, {"ppo.num_steps": 7, "run.gradient": route}),
+            override(config, {"ppo.num_steps": 7, "ppo.total_timesteps": 4 * 7 * 3, "run.gradient": route}),
             Script(["....", "T...", "..C.", ".C..", "....", "B.T.", "...."], next_step=True),
         )
         sizes = {event.batch.starts.shape[1] for event in trainer.events() if isinstance(event, MinibatchStepped)}
