@@ -11,10 +11,11 @@ from torch.amp import GradScaler
 from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.batches import Batch
 from ppo_lab.config import PPOConfig
+from ppo_lab.envs import Obs
 from ppo_lab.losses import Loss, ppo_loss, weighted_mean
 from ppo_lab.mlp_gradient import MLPGradient
 from ppo_lab.optimizer import clear_gradients
-from ppo_lab.plain_mlp import plain_mlp
+from ppo_lab.plain_mlp import PlainMLP, plain_mlp
 from ppo_lab.rollout import Rollout
 
 
@@ -62,8 +63,13 @@ class Autograd:
 
 
 def gradient_route(state: Learning, rollout: Rollout, ppo: PPOConfig, route: str) -> Autograd | MLPGradient:
-    """How an update finds its gradients. route: "autograd", or "auto" for by hand where the model is plain enough."""
-    plain = plain_mlp(state.model, rollout.obs) if route == "auto" and ppo.accumulate == 1 else None
+    """How an update finds its gradients: by hand where `by_hand` knows how, else by autograd."""
+    plain = by_hand(state.model, rollout.obs, ppo, route)
     if plain is None:
         return Autograd(state.model, state.optimizer, state.scaler, ppo)
     return MLPGradient(state.model, plain, ppo, -(-rollout.reward.numel() // ppo.num_minibatches))
+
+
+def by_hand(model: ActorCritic, obs: Obs, ppo: PPOConfig, route: str) -> PlainMLP | None:
+    """The layers of a model whose gradient is found by hand; None for all others, and with the route "autograd"."""
+    return plain_mlp(model, obs) if route == "auto" and ppo.accumulate == 1 else None

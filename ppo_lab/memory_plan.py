@@ -16,12 +16,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.batches import whole
-from ppo_lab.config import Config, PPOConfig
+from ppo_lab.config import Config
 from ppo_lab.envs import Obs
 from ppo_lab.errors import ConfigError
-from ppo_lab.gradient import minibatch_loss
+from ppo_lab.gradient import by_hand, minibatch_loss
+from ppo_lab.mlp_gradient import MLPGradient, block_rows
 from ppo_lab.numpy_rollout import numpy_policy
-from ppo_lab.rollout import Rollout, estimate_values
+from ppo_lab.rollout import Rollout, estimate_values, rows_at_once
 from ppo_lab.trees import apply, leaves
 
 LOG = logging.getLogger("ppo_lab")
@@ -82,7 +83,7 @@ def plan_memory(config: Config, model: ActorCritic, obs: Obs) -> MemoryPlan:
     one = Rollout.empty(ppo.num_steps, 1, first, model, ppo.chunk_length)  # its tensors have no memory
     weights = sum(p.nbytes for p in model.parameters())
     device = leaves(obs)[0].device
-    sizes = _passes(ppo, model, obs, N)
+    sizes = _passes(config, model, obs, N)
     plan = MemoryPlan(
         rollout=N * nbytes(one),
         minibatches=sizes["minibatches"],
@@ -104,9 +105,10 @@ def nbytes(holder: object) -> int:
     return sum(tensor.nbytes for tree in trees for tensor in leaves(tree))
 
 
-def _passes(ppo: PPOConfig, model: ActorCritic, obs: Obs, N: int) -> dict[str, int]:
+def _passes(config: Config, model: ActorCritic, obs: Obs, N: int) -> dict[str, int]:
     """Bytes of everything that grows with the rows of a rollout, but the rollout itself."""
-    small, large = (_probe(ppo, model, obs, rows) for rows in PROBE)
+    small, large = (_probe(config, model, obs, rows) for rows in PROBE)
+    ppo, plain = config.ppo, by_hand(model, obs, config.ppo, config.run.gradient)
     weights = sum(p.nbytes for p in model.parameters())  # their gradients are the learner's
     each = {name: max(0.0, (large[name] - small[name]) / (PROBE[1] - PROBE[0])) for name in small}
     T, L = ppo.num_steps, min(ppo.chunk_length, ppo.num_steps) if model.recurrent else 1
@@ -117,19 +119,20 @@ def _passes(ppo: PPOConfig, model: ActorCritic, obs: Obs, N: int) -> dict[str, i
     kept = 4 * 4 * rows + 2 * 8 * chunks  # rewards, advantages (twice) and returns; two orders of the rows
     counts = {
         "acting": N if numpy_policy(model, obs) is None else rows,  # in NumPy log_prob comes in one batch, afterwards
-        "values": N if model.recurrent else N * (T + 1) / 2,  # a chunk at a time; or all rows, of which the probe has 2
+        # a chunk at a time; or a block of all rows, of which the probe has 2 for each environment
+        "values": N if model.recurrent else min(N * (T + 1), rows_at_once(obs)) / 2,
         "statistics": rows / L,
-        "gradient": -(-batch // ppo.accumulate),
+        "gradient": -(-batch // ppo.accumulate) if plain is None else block_rows(plain, batch),
         "minibatches": copies * copied,
     }
     sizes = {name: int(small[name] + each[name] * (count - PROBE[0])) for name, count in counts.items()}
     return sizes | {"minibatches": sizes["minibatches"] + kept, "gradient": sizes["gradient"] - weights}
 
 
-def _probe(ppo: PPOConfig, model: ActorCritic, obs: Obs, rows: int) -> dict[str, int]:
+def _probe(config: Config, model: ActorCritic, obs: Obs, rows: int) -> dict[str, int]:
     """Peak bytes of each pass for a rollout of `rows` environments and one chunk. Nothing of the run moves."""
     seen = apply(lambda all_rows: all_rows[:1].expand(rows, *all_rows.shape[1:]), obs)
-    device = leaves(obs)[0].device
+    device, ppo = leaves(obs)[0].device, config.ppo
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         model = copy.deepcopy(model)
         L = min(ppo.chunk_length, ppo.num_steps) if model.recurrent else 1
@@ -141,14 +144,21 @@ def _probe(ppo: PPOConfig, model: ActorCritic, obs: Obs, rows: int) -> dict[str,
         memory = model.initial_memory(rows)
         batch = whole(rollout, rollout.value, rollout.value)
 
+        plain = by_hand(model, seen, ppo, config.run.gradient)
+
         @torch.no_grad()
         def act() -> Any:
             return model.step(seen, memory, rollout.starts[0])
 
+        def learn() -> Any:
+            if plain is None:
+                return minibatch_loss(model, batch, ppo).total.backward()
+            return MLPGradient(model, plain, ppo, rows)(batch)
+
         return {
             "acting": peak_bytes(act),
             "values": peak_bytes(lambda: estimate_values(model, rollout, memory)),
-            "gradient": peak_bytes(lambda: minibatch_loss(model, batch, ppo).total.backward()),
+            "gradient": peak_bytes(learn),
             "statistics": peak_bytes(lambda: model.refresh_statistics(rollout.obs, rollout.valid)),
             "minibatches": nbytes(batch),
         }

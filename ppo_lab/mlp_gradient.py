@@ -39,8 +39,7 @@ class MLPGradient:
         sizes = [each.numel() for each in parameters]
         for parameter, part in zip(parameters, self.flat.split(sizes), strict=True):
             parameter.grad = part.view_as(parameter)
-        widest = max((layer.out_features for layer in (*plain.actor, *plain.critic)), default=1)
-        self.rows = max(1, min(rows, BLOCK // widest))
+        self.rows = block_rows(plain, rows)
         self.actor = Body(plain.actor, plain.tanh, self.rows)
         self.critic = self.actor if model.shared else Body(plain.critic, plain.tanh, self.rows)
         self.actor_head, self.critic_head = Head(plain.actor_head), Head(model.critic_head)
@@ -106,6 +105,12 @@ class MLPGradient:
         kept = old_value + np.clip(value - old_value, -clip, clip) - returns
         kept *= kept
         return np.maximum(square, kept), 2.0 * error * ~(kept > square)
+
+
+def block_rows(plain: PlainMLP, rows: int) -> int:
+    """How many of `rows` go through at once."""
+    widest = max((layer.out_features for layer in (*plain.actor, *plain.critic)), default=1)
+    return max(1, min(rows, BLOCK // widest))
 
 
 class Body:

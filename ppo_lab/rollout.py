@@ -17,8 +17,7 @@ from ppo_lab.flat_spaces import MASK_KEY
 from ppo_lab.numpy_rollout import collect_in_numpy, numpy_policy
 from ppo_lab.trees import apply, at, copy, leaves, rows_of
 
-BLOCK = 2**22  # bytes of observations that pass through a network at once where no gradient is wanted,
-ROWS = 2048  # and rows at most
+BLOCK, ROWS = 2**22, 2048  # bytes of observations in `rows_at_once`, and rows at most
 
 
 @dataclass
@@ -179,12 +178,18 @@ def estimate_values(model: ActorCritic, rollout: Rollout, memory: Memory) -> Mem
 def _in_blocks(function: Callable[[Obs], Tensor], obs: Obs) -> Tensor:
     """function(obs) of (T, N, *obs), a few rows at a time: what lies between layers stays in a processor's cache."""
     T, N = leaves(obs)[0].shape[:2]
-    size = min(ROWS, max(1, BLOCK * T * N // sum(leaf.nbytes for leaf in leaves(obs))))
+    size = rows_at_once(at(obs, 0))
     if size >= T * N:
         return function(obs)
     rows = apply(lambda leaf: leaf.flatten(0, 1), obs)
     parts = [function(at(rows, slice(first, first + size))) for first in range(0, T * N, size)]
     return torch.cat(parts).unflatten(0, (T, N))
+
+
+def rows_at_once(obs: Obs) -> int:
+    """How many rows like those of obs (N, *obs) pass through a network at once where no gradient is wanted."""
+    row = sum(leaf.nbytes for leaf in leaves(obs)) // len(leaves(obs)[0])
+    return min(ROWS, max(1, BLOCK // max(1, row)))
 
 
 def check_finite(rollout: Rollout) -> None:

@@ -23,7 +23,7 @@ class RunConfig(Section):
         1, description="torch CPU threads (small networks are fastest with 1); null: torch's", ge=1, le=1024
     )
     gradient: Literal["auto", "autograd"] = Field(
-        "auto", description="auto: by hand where a model is a small MLP on a CPU; autograd: always by torch's autograd"
+        "auto", description="auto: by hand for an MLP on a CPU, which is quicker, else autograd; autograd: always"
     )
     tensorboard: bool = Field(True, description="write TensorBoard event files beside metrics.jsonl")
     checkpoint_every: int = Field(
