@@ -128,16 +128,15 @@ def _quick_step(optimizer: torch.optim.Optimizer) -> bool:
     Torch looks at every parameter of a small network again and again before it calls the same kernel: twice the time.
     """
     kernel = KERNELS.get(type(optimizer))
-    if kernel is None or not optimizer.state:
-        return False
+    if kernel is None or len(optimizer.state) < sum(len(group["params"]) for group in optimizer.param_groups):
+        return False  # a fork may have moments for some
     for group in optimizer.param_groups:
-        parameters, (beta1, beta2) = group["params"], group["betas"]
-        known = [(parameter, optimizer.state[parameter]) for parameter in parameters]
-        steps = [state["step"] for _, state in known]
+        states = [optimizer.state[parameter] for parameter in group["params"]]
+        steps, means, squares = ([state[name] for state in states] for name in ("step", "exp_avg", "exp_avg_sq"))
+        gradients, (beta1, beta2) = [parameter.grad for parameter in group["params"]], group["betas"]
         torch._foreach_add_(steps, 1)
-        gradients, means, squares = zip(*((p.grad, s["exp_avg"], s["exp_avg_sq"]) for p, s in known), strict=True)
         kernel(
-            parameters, gradients, means, squares, [], steps, lr=group["lr"], beta1=beta1, beta2=beta2,
+            group["params"], gradients, means, squares, [], steps, lr=group["lr"], beta1=beta1, beta2=beta2,
             weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False, maximize=False,
         )  # fmt: skip
     return True
