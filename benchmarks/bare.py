@@ -18,8 +18,13 @@ from torch import Tensor, nn
 
 from environment import BATCHED
 from ppo_lab import Trainer, make_envs
+from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.batches import minibatches
+from ppo_lab.config import PPOConfig
 from ppo_lab.envs import make_maker
+from ppo_lab.mlp_gradient import MLPGradient
+from ppo_lab.optimizer import quick_step
+from ppo_lab.plain_mlp import plain_mlp
 from ppo_lab.rollout import estimate_values
 
 DRAWN = 32  # random actions of all environments, used again and again
@@ -80,6 +85,7 @@ def network_ways(trainer: Trainer) -> dict[str, list[Way]]:
         ways["actor"] += [Way(torch.no_grad()(lambda: bare.actor(rows)), N), Way(lambda: bare.in_numpy(array), N)]
         ways["values"].append(Way(torch.no_grad()(lambda: bare.critic(all_rows)), steps))
         ways["learning"].append(Way(_gradient_step(bare, lambda: _sum((bare.actor(few), bare.critic(few)))), 0.0))
+        ways["learning"].append(Way(_by_hand(copy.deepcopy(model), few, ppo), 0.0))
     passes = ppo.update_epochs if ppo.recompute_advantage else 1
     one_step = steps / (ppo.update_epochs * ppo.num_minibatches)
     ways["values"] = [way._replace(env_steps=steps / passes) for way in ways["values"]]
@@ -89,10 +95,7 @@ def network_ways(trainer: Trainer) -> dict[str, list[Way]]:
 
 def is_plain(trainer: Trainer) -> bool:
     """Two networks of linear layers on a vector: what `Bare` can be."""
-    model, space = trainer.config.model, trainer.envs.observation_space
-    vector = isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype == np.float32
-    plain = model.body == "mlp" and model.core == "none" and not model.shared and model.activation in ACTIVATIONS
-    return vector and plain
+    return not trainer.config.model.shared and plain_mlp(trainer.state.model, trainer.state.obs) is not None
 
 
 class Bare(nn.Module):
@@ -136,6 +139,29 @@ def _gradient_step(model: nn.Module, total: Callable[[], Tensor]) -> Callable[[]
         optimizer.zero_grad(set_to_none=True)
         total().backward()
         optimizer.step()
+
+    return step
+
+
+def _by_hand(model: ActorCritic, x: Tensor, ppo: PPOConfig) -> Callable[[], None]:
+    """The same with the chain rule written out, and Adam's kernel called directly."""
+    plain = plain_mlp(model, x)
+    assert plain is not None
+    gradient = MLPGradient(model, plain, ppo, len(x))  # for its memory
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.0, fused=True)
+    optimizer.step()  # makes its moments
+    parts = ((gradient.actor, gradient.actor_head), (gradient.critic, gradient.critic_head))
+    slopes = [np.ones((len(head.bias), gradient.rows), np.float32) for _, head in parts]
+
+    def step() -> None:
+        gradient.flat.zero_()
+        for first in range(0, len(x), gradient.rows):
+            few = x[first : first + gradient.rows]
+            for (body, head), slope in zip(parts, slopes, strict=True):
+                features = body.forward(few)
+                head.forward(features)
+                body.backward(few, head.backward(features, slope[:, : len(few)]))
+        quick_step(optimizer)
 
     return step
 

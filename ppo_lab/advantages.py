@@ -29,11 +29,9 @@ def gae(
     """
     delta = torch.where(valid, reward + gamma * next_value * ~terminated - value, 0.0)  # (T, N)
     decay = (~done & valid).to(delta.dtype) * (gamma * gae_lambda)  # (T, N)
-    advantage = torch.empty_like(delta)
-    running = torch.zeros_like(delta[0])  # (N,)
-    for t in range(len(delta) - 1, -1, -1):
-        running = torch.addcmul(delta[t], decay[t], running)
-        advantage[t] = running
+    advantage, rows, kept = delta, delta.unbind(), decay.unbind()
+    for t in range(len(rows) - 2, -1, -1):
+        rows[t].addcmul_(kept[t], rows[t + 1])
     return advantage, advantage + value
 
 

@@ -38,14 +38,13 @@ class NumpyPolicy:
     """Normaliser, body and head of an actor on views of their numbers. Valid until these are moved or replaced."""
 
     def __init__(self, plain: PlainMLP, num_envs: int) -> None:
-        layers, normalizer = [*plain.actor, plain.actor_head], plain.normalizer
+        layers = [*plain.actor, plain.actor_head]
         self.layers = [
             (layer.weight.detach().numpy().T, layer.bias.detach().numpy(), np.empty((num_envs, len(layer.bias)), "f4"))
             for layer in layers
         ]
         self.tanh = plain.tanh
-        self.moments = None if normalizer is None else (normalizer.center.numpy(), normalizer.scale.numpy())
-        self.clip = 0.0 if normalizer is None else normalizer.clip
+        self.normalizer = plain.normalizer
         self.drawn = torch.empty(num_envs, len(layers[-1].bias))  # (N, K) random numbers, from torch's generator
         self.noise = self.drawn.numpy()
         self.std = None  # (K,)
@@ -55,10 +54,7 @@ class NumpyPolicy:
     @np.errstate(all="ignore")  # what is not finite is found after the rollout, and named
     def act(self, obs: np.ndarray, generator: Generator, action: np.ndarray) -> None:
         """Draw an action for each row of obs (N, F) into `action`, (N,) int64 or (N, K) float32."""
-        x = obs
-        if self.moments is not None:
-            center, scale = self.moments
-            x = np.clip((x - center) * scale, -self.clip, self.clip)
+        x = obs if self.normalizer is None else self.normalizer.in_numpy(obs)
         *hidden, (weight, bias, parameters) = self.layers
         for w, b, h in hidden:
             np.matmul(x, w, out=h)

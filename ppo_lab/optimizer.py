@@ -116,13 +116,13 @@ def gradient_step(
     if scaler is not None and scaled:
         scaler.step(optimizer)
         scaler.update()
-    elif flat is None or not _quick_step(optimizer):
+    elif flat is None or not quick_step(optimizer):
         optimizer.step()
     return norm
 
 
 @torch.no_grad()
-def _quick_step(optimizer: torch.optim.Optimizer) -> bool:
+def quick_step(optimizer: torch.optim.Optimizer) -> bool:
     """What `optimizer.step()` does once it has moments, in two calls a group; False where that has to do it.
 
     Torch looks at every parameter of a small network again and again before it calls the same kernel: twice the time.

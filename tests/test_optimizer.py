@@ -10,7 +10,7 @@ import torch
 from ppo_lab.config import Config
 from ppo_lab.config_file import override
 from ppo_lab.events import MinibatchStepped
-from ppo_lab.optimizer import _quick_step, gradient_step
+from ppo_lab.optimizer import gradient_step, quick_step
 from ppo_lab.trainer import Trainer
 
 BASE = {
@@ -127,7 +127,7 @@ def test_the_quick_step_is_the_step_of_torch(changes):
                 group["lr"] = 0.01 * (1 + turn)
             if trainer is ours:
                 gradient_step(optimizer, flat, 1e9)
-                quick = _quick_step(optimizer)
+                quick = quick_step(optimizer)
                 assert quick == (type(optimizer) is not torch.optim.SGD)
                 if not quick:
                     optimizer.step()
