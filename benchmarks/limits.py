@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from limits_report import limits_tables
 from machine import hardware, load, versions
 from measurement import measure, write_json
 from report import write_readme
+from scaling_figure import write_picture
 from settings import LIMITS, LIMITS_SCALING, LIMITS_SCALING_ENVS, RESULTS, ROOT
 from tqdm import tqdm
 
@@ -81,6 +83,7 @@ def main() -> None:
     if options.rounds < 1 or options.seconds < 0:
         parser.error("--rounds: at least 1; --seconds: at least 0")
     if options.report:
+        write_picture(json.loads(OUT.read_text(encoding="utf-8"))["scaling"])
         write_readme()
         return
     if options.preset or options.overrides:
@@ -92,6 +95,7 @@ def main() -> None:
     write_json(options.out, results)
     print(f"\n{limits_tables(results)}\n\n{options.out}")
     if options.out.resolve() == OUT:
+        write_picture(results["scaling"])
         write_readme()
 
 

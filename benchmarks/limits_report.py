@@ -18,7 +18,8 @@ No PPO that uses PyTorch and NumPy can take more env steps per second than the e
 gradient steps alone allow: `limit = 1 / (1 / environment + 1 / actor + 1 / values + epochs / train)`. Each is measured
 alone, on one thread: the environment with random actions, without our adapter (unless that is faster); the actor on N
 rows and the critic on a rollout, in bare linear layers, the actor in NumPy where that is faster; forward, backward and
-fused Adam of a minibatch without a loss. "Reached" is our training. Everything takes turns in one process; of
+fused Adam of a minibatch without a loss, by autograd or with the chain rule by hand (`ppo_lab/mlp_gradient.py`),
+whichever is faster. "Reached" is our training. Everything takes turns in one process; of
 {rounds} turns the fastest counts. Adapter: the environment as our rollout steps it.
 
 {tables}
@@ -30,7 +31,9 @@ Load average before {before}, after {after} (1: one process computing, as here).
 SCALING = """\
 Cost per env step of `ppo_lab/CartPole-v1` by `env.num_envs`, 32 steps a rollout, 4 epochs of 4 minibatches; memory as
 `trainer.memory_plan` says before, and how much larger the process became at most, which keeps some of what tensors gave
-back:"""
+back:
+
+![cost per env step and memory by the number of environments](results/scaling.png)"""
 
 PROFILE = """\
 Where the time of {name} goes by function: its own time, callees left out, while the profiler watches, which
