@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppo_lab.actor_critic import ActorCritic
-from ppo_lab.batches import whole
+from ppo_lab.batches import Batch, whole
 from ppo_lab.config import Config, PPOConfig
 from ppo_lab.envs import Obs
 from ppo_lab.errors import ConfigError
 from ppo_lab.gradient import minibatch_loss
 from ppo_lab.numpy_rollout import numpy_policy
 from ppo_lab.rollout import Rollout, estimate_values
-from ppo_lab.trees import apply, leaves
+from ppo_lab.trees import apply, at, leaves
 
 LOG = logging.getLogger("ppo_lab")
 MOMENTS = {"adam": 2, "adamw": 2, "sgd": 0}  # numbers that the optimizer keeps for each weight
@@ -128,22 +128,15 @@ def _passes(ppo: PPOConfig, model: ActorCritic, obs: Obs, N: int) -> dict[str, i
 
 def _probe(ppo: PPOConfig, model: ActorCritic, obs: Obs, rows: int) -> dict[str, int]:
     """Peak bytes of each pass for a rollout of `rows` environments and one chunk. Nothing of the run moves."""
-    seen = apply(lambda all_rows: all_rows[:1].expand(rows, *all_rows.shape[1:]), obs)
     device = leaves(obs)[0].device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         model = copy.deepcopy(model)
-        L = min(ppo.chunk_length, ppo.num_steps) if model.recurrent else 1
-        rollout = Rollout.empty(L, rows, seen, model, L)
-        for target, source in zip(leaves(rollout.obs), leaves(seen), strict=True):
-            target.copy_(source)  # to all rows
-        rollout.valid.fill_(True)
-        rollout.starts[0] = rollout.starts[L // 2] = True  # chunks are cut there
+        rollout, batch = pretend(ppo, model, obs, rows)
         memory = model.initial_memory(rows)
-        batch = whole(rollout, rollout.value, rollout.value)
 
         @torch.no_grad()
         def act() -> Any:
-            return model.step(seen, memory, rollout.starts[0])
+            return model.step(at(rollout.obs, 0), memory, rollout.starts[0])
 
         return {
             "acting": peak_bytes(act),
@@ -152,6 +145,18 @@ def _probe(ppo: PPOConfig, model: ActorCritic, obs: Obs, rows: int) -> dict[str,
             "statistics": peak_bytes(lambda: model.refresh_statistics(rollout.obs, rollout.valid)),
             "minibatches": nbytes(batch),
         }
+
+
+def pretend(ppo: PPOConfig, model: ActorCritic, obs: Obs, rows: int) -> tuple[Rollout, Batch]:
+    """A rollout of `rows` environments and one chunk, in which all saw the first row of `obs`; and it as one batch."""
+    seen = apply(lambda all_rows: all_rows[:1].expand(rows, *all_rows.shape[1:]), obs)
+    L = min(ppo.chunk_length, ppo.num_steps) if model.recurrent else 1
+    rollout = Rollout.empty(L, rows, seen, model, L)
+    for target, source in zip(leaves(rollout.obs), leaves(seen), strict=True):
+        target.copy_(source)  # to all rows
+    rollout.valid.fill_(True)
+    rollout.starts[0] = rollout.starts[L // 2] = True  # chunks are cut there
+    return rollout, whole(rollout, rollout.value, rollout.value)
 
 
 def peak_bytes(function: Callable[[], Any]) -> int:

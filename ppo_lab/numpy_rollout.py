@@ -24,7 +24,9 @@ from ppo_lab.networks.observation import LeafInput
 if TYPE_CHECKING:
     from ppo_lab.rollout import Collecting, Rollout
 
-LARGEST = 2**18  # rows * inputs * outputs of a layer; with more it is the arithmetic that takes time
+# Rows * inputs * outputs of a layer. With more it is the arithmetic that takes time, and OpenBLAS, which run.threads
+# does not reach, would use threads of its own: products of up to 2^18 it computes with one.
+LARGEST = 2**18
 IN_PLACE: dict[Callable[..., Any], Callable[[np.ndarray], Any]] = {
     torch.tanh: lambda x: np.tanh(x, out=x),
     F.relu: lambda x: np.maximum(x, 0.0, out=x),

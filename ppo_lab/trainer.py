@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ppo_lab import continuing
@@ -35,6 +34,7 @@ from ppo_lab.rollout import Rollout, collect, estimate_values
 from ppo_lab.runs.journal import Change
 from ppo_lab.runs.run import Run
 from ppo_lab.schedules import in_force, settings_at
+from ppo_lab.threads import measured, use_threads
 from ppo_lab.train_state import fingerprint, initial_state
 
 Settings = Mapping[str, Any]
@@ -57,19 +57,18 @@ class Trainer:
         envs: instead of the ones config.env asks for; or a function that makes environment number i (a gymnasium.Env).
         run: an open folder to go on in, instead of a new one.
         """
-        if config.run.threads is not None:
-            torch.set_num_threads(config.run.threads)
-        self.config = config
+        use_threads(config.run.threads)
         self.env_factory = envs if callable(envs) else None
         self.envs = continuing.environments(config, envs)
         try:
             self.state = initial_state(config, self.envs)
             ppo, state = config.ppo, self.state
             self.memory_plan = plan_memory(config, state.model, state.obs)  # of what follows
+            self.config, self.thread_choice = measured(config, state.model, state.obs)
             self.rollout = Rollout.empty(ppo.num_steps, self.envs.num_envs, state.obs, state.model, ppo.chunk_length)
             # why a resume would not go on bit for bit; None: it will
             self.inexact = continuing.why_inexact(config, self.envs, envs)
-            self.run = run or (Run.create(config) if config.run.root is not None else None)
+            self.run = run or (Run.create(self.config) if config.run.root is not None else None)
         except BaseException:
             self.envs.close()  # leave no worker behind
             raise

@@ -24,6 +24,7 @@ FLOORS = [
     ["batches", "reward_scaling"],
     ["train_state", "events", "gradient"],
     ["memory_plan"],
+    ["threads"],
     ["mailbox", "continuing", "converting", "recording", "adapting"],
     ["trainer"],
     ["replaying", "selfplay", "scale", "lateral"],
