@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import torch
+from torch import Tensor
 from torch.amp import GradScaler
 
 from ppo_lab.actor_critic import ActorCritic
@@ -12,7 +16,17 @@ from ppo_lab.losses import Loss, ppo_loss, weighted_mean
 from ppo_lab.optimizer import clear_gradients
 
 
-def minibatch_loss(model: ActorCritic, batch: Batch, ppo: PPOConfig) -> Loss:
+class LossSettings(NamedTuple):
+    """The settings that the loss reads; those that change while training runs may be tensors ()."""
+
+    clip_coef: Any  # float or Tensor
+    vf_coef: float | Tensor
+    ent_coef: float | Tensor
+    value_clip_coef: float | None
+    dual_clip: float | None
+
+
+def minibatch_loss(model: ActorCritic, batch: Batch, ppo: PPOConfig | LossSettings) -> Loss:
     """The PPO loss of a batch; its means are over the rows that are experience, its values in the critic's units."""
     pick, scaled = batch.experience, model.critic_head.normalized
     log_prob, entropy, value = model.evaluate(batch.obs, batch.action, batch.memory, batch.starts)  # (L, B) each
@@ -24,7 +38,12 @@ def minibatch_loss(model: ActorCritic, batch: Batch, ppo: PPOConfig) -> Loss:
 
 
 def leave_gradient(
-    model: ActorCritic, optimizer: torch.optim.Optimizer, scaler: GradScaler, batch: Batch, ppo: PPOConfig
+    model: ActorCritic,
+    optimizer: torch.optim.Optimizer,
+    scaler: GradScaler,
+    batch: Batch,
+    ppo: PPOConfig,
+    minibatch_loss: Callable[[ActorCritic, Batch, PPOConfig], Loss] = minibatch_loss,
 ) -> Loss:
     """Leave the gradient of a minibatch's loss in the parameters; the loss.
 

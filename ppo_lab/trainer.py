@@ -15,6 +15,7 @@ from ppo_lab import continuing
 from ppo_lab.adapting import adapt, divergence_if_needed
 from ppo_lab.advantages import gae, normalized
 from ppo_lab.batches import Batch, minibatches
+from ppo_lab.compiling import loss_function
 from ppo_lab.config import Config, PPOConfig
 from ppo_lab.config_file import check_live
 from ppo_lab.diagnostics import critic_metrics, loss_metrics, settings_metrics
@@ -65,9 +66,9 @@ class Trainer:
             ppo, state = config.ppo, self.state
             self.memory_plan = plan_memory(config, state.model, state.obs)  # of what follows
             self.config, self.thread_choice = measured(config, state.model, state.obs)
+            self.minibatch_loss = loss_function(config)
             self.rollout = Rollout.empty(ppo.num_steps, self.envs.num_envs, state.obs, state.model, ppo.chunk_length)
-            # why a resume would not go on bit for bit; None: it will
-            self.inexact = continuing.why_inexact(config, self.envs, envs)
+            self.inexact = continuing.why_inexact(config, self.envs, envs)  # why resume is not bit for bit; None: it is
             self.run = run or (Run.create(self.config) if config.run.root is not None else None)
         except BaseException:
             self.envs.close()  # leave no worker behind
@@ -79,7 +80,7 @@ class Trainer:
         self.save_asked = False  # by a person, for the end of the update under way
         self._under_way: Iterator[Event] | None = None
         self._event: Event | None = None  # happened, not yet yielded
-        self._seconds: defaultdict[type, float] = defaultdict(float)  # spent on each kind of event of this update
+        self._seconds: defaultdict[type, list[float]] = defaultdict(list)  # of each event of this update, by kind
 
     def __iter__(self) -> Iterator[Update]:
         """Train, yielding after every update, until total_timesteps are reached."""
@@ -133,7 +134,7 @@ class Trainer:
         losses: list[Loss] = []
         grad_norms: list[Tensor] = []
         for epoch, batch in self._batches(ppo, reward, advantage, returns):
-            loss = leave_gradient(state.model, state.optimizer, state.scaler, batch, ppo)
+            loss = leave_gradient(state.model, state.optimizer, state.scaler, batch, ppo, self.minibatch_loss)
             if ppo.target_kl is not None and not loss.approx_kl <= 1.5 * ppo.target_kl:  # NaN stops too
                 break
             losses.append(loss)
@@ -182,7 +183,7 @@ class Trainer:
         except BaseException:
             self._under_way = None  # a generator that raised is over: the next loop starts with a new rollout
             raise
-        self._seconds[type(event)] += time.perf_counter() - began
+        self._seconds[type(event)].append(time.perf_counter() - began)
         if isinstance(event, Update):
             self._under_way = None
             finish_update(self, event, self._seconds)

@@ -22,7 +22,7 @@ FLOORS = [
     ["numpy_rollout"],
     ["rollout", "export", "optimizer", "evaluation"],
     ["batches", "reward_scaling"],
-    ["train_state", "events", "gradient"],
+    ["train_state", "events", "gradient", "compiling"],
     ["memory_plan"],
     ["threads"],
     ["mailbox", "continuing", "converting", "recording", "adapting"],

@@ -24,6 +24,9 @@ class RunConfig(Section):
         1,
         description="torch CPU threads (small networks are fastest with 1); auto: measured at start; null: torch's",
     )
+    compile: bool = Field(
+        False, description="torch.compile for the minibatch's loss and gradient; takes 10 s to minutes at the start"
+    )
     tensorboard: bool = Field(True, description="write TensorBoard event files beside metrics.jsonl")
     checkpoint_every: int = Field(
         50_000, description="env steps between checkpoints; 0: only when the run ends or is stopped", ge=0
