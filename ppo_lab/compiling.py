@@ -20,6 +20,7 @@ from torch import Tensor
 from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.batches import Batch
 from ppo_lab.config import Config, PPOConfig
+from ppo_lab.envs import Envs
 from ppo_lab.errors import ConfigError
 from ppo_lab.gradient import LossSettings, minibatch_loss
 from ppo_lab.losses import Loss
@@ -30,7 +31,7 @@ COMPILERS = {"darwin": "clang++", "win32": "cl"}  # elsewhere g++; CXX in the en
 _numbers = itertools.count(1)
 
 
-def loss_function(config: Config) -> Callable[[ActorCritic, Batch, PPOConfig], Loss]:
+def loss_function(config: Config, envs: Envs) -> Callable[[ActorCritic, Batch, PPOConfig], Loss]:
     """What computes a minibatch's loss: `gradient.minibatch_loss`, compiled where run.compile asks for it.
 
     Raises ConfigError for a model with a core, or if there is nothing to compile with.
@@ -43,16 +44,20 @@ def loss_function(config: Config) -> Callable[[ActorCritic, Batch, PPOConfig], L
             "program would fall into dozens of pieces; set run.compile to false"
         )
     check_compiler()
-    return CompiledLoss()
+    parts = config.ppo.num_minibatches * config.ppo.accumulate
+    even = config.ppo.num_steps * envs.num_envs % parts == 0 and not envs.next_step_autoreset
+    return CompiledLoss(any_size=not even)
 
 
 class CompiledLoss:
-    """`minibatch_loss`, compiled at its first call, for any number of rows but one, which has a program of its own.
+    """`minibatch_loss`, compiled at its first call.
 
     The model is an argument and stays as it is: its weights have the same names, copies of it are not compiled.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, any_size: bool) -> None:
+        """any_size: for minibatches of other sizes too; a program for one size is somewhat faster."""
+        self._any_size = any_size
         # Torch keeps what it compiled, and what it knows to vary, by code object and name. Each trainer has its own:
         # otherwise the ninth network of a process is not compiled, and images of a second size count as varying ones.
         code = minibatch_loss.__code__.replace(co_name=f"minibatch_loss_{next(_numbers)}")
@@ -76,7 +81,9 @@ class CompiledLoss:
             coefficient(ppo.clip_coef), coefficient(ppo.vf_coef), coefficient(ppo.ent_coef) if ppo.ent_coef else 0.0,
             ppo.value_clip_coef, ppo.dual_clip,
         )  # fmt: skip
-        found: Loss = self._compiled(model, batch.map(_of_any_size), settings)
+        if self._any_size:  # else two programs would round differently, and a resumed run begin with the other one
+            batch = batch.map(_of_any_size)
+        found: Loss = self._compiled(model, batch, settings)
         return found
 
     def tell_warm_up(self, seconds: Sequence[float]) -> None:
@@ -92,7 +99,7 @@ class CompiledLoss:
 
 
 def _of_any_size(column: Tensor) -> Tensor:
-    """A column (1, B, ...) whose B may be another one next time: else two programs would round differently."""
+    """A column (1, B, ...) whose B may be another one next time."""
     torch._dynamo.maybe_mark_dynamic(column, 1)
     return column
 

@@ -66,7 +66,7 @@ class Trainer:
             ppo, state = config.ppo, self.state
             self.memory_plan = plan_memory(config, state.model, state.obs)  # of what follows
             self.config, self.thread_choice = measured(config, state.model, state.obs)
-            self.minibatch_loss = loss_function(config)
+            self.minibatch_loss = loss_function(config, self.envs)
             self.rollout = Rollout.empty(ppo.num_steps, self.envs.num_envs, state.obs, state.model, ppo.chunk_length)
             self.inexact = continuing.why_inexact(config, self.envs, envs)  # why resume is not bit for bit; None: it is
             self.run = run or (Run.create(self.config) if config.run.root is not None else None)

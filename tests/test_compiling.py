@@ -27,6 +27,7 @@ SMALL = {
 }  # fmt: skip
 CASES = {
     "mlp": {},
+    "equal sizes": {"ppo.num_minibatches": 4},
     "cnn": {"env.id": "ppo_lab/Catch-v0", "model.body": "cnn_small"},
 }
 
@@ -69,6 +70,7 @@ def test_compiled_and_not_give_the_same_numbers_and_nothing_is_compiled_later(ca
     assert graphs == [graphs[0]] + [graphs[0] + 1] * 5
     told = [line for line in caplog.messages if line.startswith("run.compile: compiling took ")]
     assert len(told) == 1
+    assert compiled.minibatch_loss._any_size == (case != "equal sizes")
     assert list(compiled.state.model.state_dict()) == list(plain.state.model.state_dict())
 
 
@@ -107,7 +109,7 @@ def test_many_networks_are_compiled_in_one_process(monkeypatch):
         model, ppo = trainer.state.model, trainer.config.ppo
         _, batch = pretend(ppo, model, trainer.state.obs, 6)
         found = []
-        for loss in (minibatch_loss, CompiledLoss()):
+        for loss in (minibatch_loss, CompiledLoss(any_size=True)):
             model.zero_grad()
             loss(model, batch, ppo).total.backward()
             found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
@@ -117,7 +119,7 @@ def test_many_networks_are_compiled_in_one_process(monkeypatch):
 
 
 def test_what_is_compiled_belongs_to_one_trainer():
-    one, other = CompiledLoss(), CompiledLoss()
+    one, other = CompiledLoss(any_size=True), CompiledLoss(any_size=True)
     names = {each._compiled.__wrapped__.__code__.co_name for each in (one, other)}
     assert len(names) == 2
     assert "minibatch_loss" not in names
@@ -155,7 +157,7 @@ def test_without_a_compiler_it_is_refused_with_what_to_install(monkeypatch, tmp_
 
 def test_the_warm_up_is_told_once_when_a_few_minibatches_are_in(caplog):
     caplog.set_level(logging.WARNING, logger="ppo_lab")
-    loss = CompiledLoss()
+    loss = CompiledLoss(any_size=True)
     loss.tell_warm_up([9.001, 0.001])
     assert not caplog.messages
     loss.tell_warm_up([0.001, 2.001, 0.001])
