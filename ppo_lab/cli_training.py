@@ -74,6 +74,8 @@ def _follow(trainer: Trainer, stop: StopAsked) -> Mapping[str, float]:
     state, metrics = trainer.state, {}
     name = trainer.run.name if trainer.run is not None else "training"
     print(f"{name}: {state.model.describe()}; {trainer.memory_plan}", file=sys.stderr)
+    if trainer.thread_choice is not None:
+        print(trainer.thread_choice, file=sys.stderr)
     with tqdm(
         desc=name, total=state.total_timesteps, initial=min(state.global_step, state.total_timesteps),
         unit=" steps", unit_scale=True, mininterval=pause, maxinterval=pause, dynamic_ncols=True,

@@ -154,6 +154,10 @@ def _fork(cls: type[Trainer], place: str | Path, at: int | str, overrides: Mappi
         run.discard()
         raise
     try:
+        if trainer.config != config:  # run.threads: auto is a number now
+            config = trainer.config
+            lineage["changes"] = differences(old, config)
+            run.settle(config, lineage)
         same_seed = config.run.seed == old.run.seed
         same_task = (config.env.id, config.env.kwargs) == (old.env.id, old.env.kwargs)
         saved = converted(saved, old, config, same_task)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch.amp import GradScaler
 
 from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.batches import Batch
-from ppo_lab.config import PPOConfig
+from ppo_lab.config import Config, PPOConfig, RunConfig
 from ppo_lab.envs import Obs
 from ppo_lab.losses import Loss, ppo_loss, weighted_mean
 from ppo_lab.mlp_gradient import MLPGradient
@@ -27,7 +28,17 @@ class Learning(Protocol):
     scaler: GradScaler
 
 
-def minibatch_loss(model: ActorCritic, batch: Batch, ppo: PPOConfig) -> Loss:
+class LossSettings(NamedTuple):
+    """The settings that the loss reads; those that change while training runs may be tensors ()."""
+
+    clip_coef: Any  # float or Tensor
+    vf_coef: float | Tensor
+    ent_coef: float | Tensor
+    value_clip_coef: float | None
+    dual_clip: float | None
+
+
+def minibatch_loss(model: ActorCritic, batch: Batch, ppo: PPOConfig | LossSettings) -> Loss:
     """The PPO loss of a batch; its means are over the rows that are experience, its values in the critic's units."""
     pick, scaled = batch.experience, model.critic_head.normalized
     log_prob, entropy, value = model.evaluate(batch.obs, batch.action, batch.memory, batch.starts)  # (L, B) each
@@ -38,6 +49,9 @@ def minibatch_loss(model: ActorCritic, batch: Batch, ppo: PPOConfig) -> Loss:
     )  # fmt: skip
 
 
+LossFunction = Callable[[ActorCritic, Batch, PPOConfig], Loss]
+
+
 class Autograd:
     """Loss and gradient of a batch by torch's autograd, for any model; the gradient is left in the parameters.
 
@@ -46,30 +60,40 @@ class Autograd:
 
     flat: Tensor | None = None  # gradients are tensors of their own
 
-    def __init__(
-        self, model: ActorCritic, optimizer: torch.optim.Optimizer, scaler: GradScaler, ppo: PPOConfig
-    ) -> None:
-        self.model, self.optimizer, self.scaler, self.ppo = model, optimizer, scaler, ppo
+    def __init__(self, state: Learning, ppo: PPOConfig, loss_of: LossFunction) -> None:
+        """loss_of: `minibatch_loss`, or that compiled."""
+        self.state, self.ppo, self.loss_of = state, ppo, loss_of
 
     def __call__(self, batch: Batch) -> Loss:
         """The loss of a batch, recurrent or not."""
-        clear_gradients(self.optimizer)
+        clear_gradients(self.state.optimizer)
         parts = []
         for part, share in batch.split(self.ppo.accumulate):
-            loss = minibatch_loss(self.model, part, self.ppo)
-            self.scaler.scale(loss.total if share == 1.0 else loss.total * share).backward()
+            loss = self.loss_of(self.state.model, part, self.ppo)
+            self.state.scaler.scale(loss.total if share == 1.0 else loss.total * share).backward()
             parts.append((loss, share))
         return weighted_mean(parts)
 
 
-def gradient_route(state: Learning, rollout: Rollout, ppo: PPOConfig, route: str) -> Autograd | MLPGradient:
-    """How an update finds its gradients: by hand where `by_hand` knows how, else by autograd."""
-    plain = by_hand(state.model, rollout.obs, ppo, route)
+def gradient_route(
+    state: Learning, rollout: Rollout, ppo: PPOConfig, run: RunConfig, loss_of: LossFunction = minibatch_loss
+) -> Autograd | MLPGradient:
+    """How an update finds its gradients: by hand where `by_hand` says so, else by autograd."""
+    plain = by_hand(state.model, rollout.obs, ppo, run)
     if plain is None:
-        return Autograd(state.model, state.optimizer, state.scaler, ppo)
+        return Autograd(state, ppo, loss_of)
     return MLPGradient(state.model, plain, ppo, -(-rollout.reward.numel() // ppo.num_minibatches))
 
 
-def by_hand(model: ActorCritic, obs: Obs, ppo: PPOConfig, route: str) -> PlainMLP | None:
-    """The layers of a model whose gradient is found by hand; None for all others, and with the route "autograd"."""
-    return plain_mlp(model, obs) if route == "auto" and ppo.accumulate == 1 else None
+def by_hand(model: ActorCritic, obs: Obs, ppo: PPOConfig, run: RunConfig) -> PlainMLP | None:
+    """The layers of a model whose gradient is found by hand; None for all others, or where `run` wants autograd."""
+    return None if run.gradient == "autograd" or run.compile or ppo.accumulate > 1 else plain_mlp(model, obs)
+
+
+def leave_gradient(config: Config, model: ActorCritic, batch: Batch) -> None:
+    """What one minibatch takes, for who measures it: the gradient by hand or by autograd, not compiled."""
+    plain = by_hand(model, batch.obs, config.ppo, config.run)
+    if plain is None:
+        minibatch_loss(model, batch, config.ppo).total.backward()
+    else:
+        MLPGradient(model, plain, config.ppo, batch.starts.numel())(batch)

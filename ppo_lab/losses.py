@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,12 @@ class Loss(NamedTuple):
     clip_fraction: Tensor  # () share of rows whose ratio left [1 - clip_coef, 1 + clip_coef]
 
 
-def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip_coef: float, dual_clip: float | None = None) -> Tensor:
+Coefficient = TypeVar("Coefficient", float, Tensor)  # as a tensor () it can vary in a program that stays as it is
+
+
+def clipped_surrogate(
+    ratio: Tensor, advantage: Tensor, clip_coef: Coefficient, dual_clip: float | None = None
+) -> Tensor:
     """PPO's objective as a loss, () (Schulman et al. 2017, eq. 7), with r = pi(a|s) / pi_old(a|s):
 
         L = -mean(min(r * A, clip(r, 1 - eps, 1 + eps) * A))
@@ -71,9 +76,9 @@ def ppo_loss(
     advantage: Tensor,  # (L, B) as it is to be used: normalise before
     returns: Tensor,  # (L, B)
     *,
-    clip_coef: float,
-    vf_coef: float,
-    ent_coef: float,
+    clip_coef: Coefficient,
+    vf_coef: float | Tensor,
+    ent_coef: float | Tensor,
     value_clip_coef: float | None = None,
     dual_clip: float | None = None,
 ) -> Loss:
@@ -84,7 +89,7 @@ def ppo_loss(
     critic = value_loss(value, old_value, returns, value_clip_coef)
     mean_entropy = entropy.mean()
     total = policy + vf_coef * critic
-    if ent_coef:
+    if isinstance(ent_coef, Tensor) or ent_coef:
         total = total - ent_coef * mean_entropy
     with torch.no_grad():
         kl = approximate_kl(log_ratio.detach())

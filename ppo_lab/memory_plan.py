@@ -15,15 +15,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppo_lab.actor_critic import ActorCritic
-from ppo_lab.batches import whole
-from ppo_lab.config import Config
+from ppo_lab.batches import Batch, whole
+from ppo_lab.config import Config, PPOConfig
 from ppo_lab.envs import Obs
 from ppo_lab.errors import ConfigError
-from ppo_lab.gradient import by_hand, minibatch_loss
-from ppo_lab.mlp_gradient import MLPGradient, block_rows
+from ppo_lab.gradient import by_hand, leave_gradient
+from ppo_lab.mlp_gradient import block_rows
 from ppo_lab.numpy_rollout import numpy_policy
 from ppo_lab.rollout import Rollout, estimate_values, rows_at_once
-from ppo_lab.trees import apply, leaves
+from ppo_lab.trees import apply, at, leaves
 
 LOG = logging.getLogger("ppo_lab")
 MOMENTS = {"adam": 2, "adamw": 2, "sgd": 0}  # numbers that the optimizer keeps for each weight
@@ -108,7 +108,7 @@ def nbytes(holder: object) -> int:
 def _passes(config: Config, model: ActorCritic, obs: Obs, N: int) -> dict[str, int]:
     """Bytes of everything that grows with the rows of a rollout, but the rollout itself."""
     small, large = (_probe(config, model, obs, rows) for rows in PROBE)
-    ppo, plain = config.ppo, by_hand(model, obs, config.ppo, config.run.gradient)
+    ppo, plain = config.ppo, by_hand(model, obs, config.ppo, config.run)
     weights = sum(p.nbytes for p in model.parameters())  # their gradients are the learner's
     each = {name: max(0.0, (large[name] - small[name]) / (PROBE[1] - PROBE[0])) for name in small}
     T, L = ppo.num_steps, min(ppo.chunk_length, ppo.num_steps) if model.recurrent else 1
@@ -131,37 +131,35 @@ def _passes(config: Config, model: ActorCritic, obs: Obs, N: int) -> dict[str, i
 
 def _probe(config: Config, model: ActorCritic, obs: Obs, rows: int) -> dict[str, int]:
     """Peak bytes of each pass for a rollout of `rows` environments and one chunk. Nothing of the run moves."""
-    seen = apply(lambda all_rows: all_rows[:1].expand(rows, *all_rows.shape[1:]), obs)
     device, ppo = leaves(obs)[0].device, config.ppo
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         model = copy.deepcopy(model)
-        L = min(ppo.chunk_length, ppo.num_steps) if model.recurrent else 1
-        rollout = Rollout.empty(L, rows, seen, model, L)
-        for target, source in zip(leaves(rollout.obs), leaves(seen), strict=True):
-            target.copy_(source)  # to all rows
-        rollout.valid.fill_(True)
-        rollout.starts[0] = rollout.starts[L // 2] = True  # chunks are cut there
+        rollout, batch = pretend(ppo, model, obs, rows)
         memory = model.initial_memory(rows)
-        batch = whole(rollout, rollout.value, rollout.value)
-
-        plain = by_hand(model, seen, ppo, config.run.gradient)
 
         @torch.no_grad()
         def act() -> Any:
-            return model.step(seen, memory, rollout.starts[0])
-
-        def learn() -> Any:
-            if plain is None:
-                return minibatch_loss(model, batch, ppo).total.backward()
-            return MLPGradient(model, plain, ppo, rows)(batch)
+            return model.step(at(rollout.obs, 0), memory, rollout.starts[0])
 
         return {
             "acting": peak_bytes(act),
             "values": peak_bytes(lambda: estimate_values(model, rollout, memory)),
-            "gradient": peak_bytes(learn),
+            "gradient": peak_bytes(lambda: leave_gradient(config, model, batch)),
             "statistics": peak_bytes(lambda: model.refresh_statistics(rollout.obs, rollout.valid)),
             "minibatches": nbytes(batch),
         }
+
+
+def pretend(ppo: PPOConfig, model: ActorCritic, obs: Obs, rows: int) -> tuple[Rollout, Batch]:
+    """A rollout of `rows` environments and one chunk, in which all saw the first row of `obs`; and it as one batch."""
+    seen = apply(lambda all_rows: all_rows[:1].expand(rows, *all_rows.shape[1:]), obs)
+    L = min(ppo.chunk_length, ppo.num_steps) if model.recurrent else 1
+    rollout = Rollout.empty(L, rows, seen, model, L)
+    for target, source in zip(leaves(rollout.obs), leaves(seen), strict=True):
+        target.copy_(source)  # to all rows
+    rollout.valid.fill_(True)
+    rollout.starts[0] = rollout.starts[L // 2] = True  # chunks are cut there
+    return rollout, whole(rollout, rollout.value, rollout.value)
 
 
 def peak_bytes(function: Callable[[], Any]) -> int:

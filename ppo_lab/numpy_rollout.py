@@ -20,7 +20,9 @@ from ppo_lab.plain_mlp import PlainMLP, plain_mlp
 if TYPE_CHECKING:
     from ppo_lab.rollout import Collecting, Rollout
 
-LARGEST = 2**18  # rows * inputs * outputs of a layer; with more it is the arithmetic that takes time
+# Rows * inputs * outputs of a layer. With more it is the arithmetic that takes time, and OpenBLAS, which run.threads
+# does not reach, would use threads of its own: products of up to 2^18 it computes with one.
+LARGEST = 2**18
 
 
 def numpy_policy(model: ActorCritic, obs: Obs) -> NumpyPolicy | None:

@@ -6,21 +6,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ppo_lab.compiling import CompiledLoss
 from ppo_lab.continuing import checkpoint_tree
 from ppo_lab.errors import RunError
 from ppo_lab.evaluation import evaluate
-from ppo_lab.events import RolloutCollected, Update
+from ppo_lab.events import MinibatchStepped, RolloutCollected, Update
 
 if TYPE_CHECKING:
     from ppo_lab.trainer import Trainer
 
 
-def finish_update(trainer: Trainer, update: Update, seconds: Mapping[type, float]) -> None:
+def finish_update(trainer: Trainer, update: Update, seconds: Mapping[type, list[float]]) -> None:
     """Add times (and now and then an evaluation) to the metrics of an update, write them down, save when it is time."""
     settings, metrics, steps = trainer.config.run, update.metrics, int(trainer.rollout.valid.sum())
-    metrics["time/rollout_seconds"] = seconds[RolloutCollected]
-    metrics["time/learn_seconds"] = sum(seconds.values()) - seconds[RolloutCollected]
-    metrics["time/steps_per_second"] = steps / sum(seconds.values())
+    rollout, everything = sum(seconds[RolloutCollected]), sum(map(sum, seconds.values()))
+    metrics["time/rollout_seconds"] = rollout
+    metrics["time/learn_seconds"] = everything - rollout
+    metrics["time/steps_per_second"] = steps / everything
+    if isinstance(trainer.minibatch_loss, CompiledLoss):
+        trainer.minibatch_loss.tell_warm_up(seconds[MinibatchStepped])
     if passed(update.global_step, steps, settings.eval_every):
         episodes, factory = settings.eval_episodes, trainer.env_factory
         result = evaluate(trainer.policy(), trainer.config, episodes, env_factory=factory)

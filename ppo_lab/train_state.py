@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -135,7 +136,7 @@ def initial_state(config: Config, envs: Envs) -> TrainState:
     Weights, actions and minibatch order have a stream of random numbers each, so that no use of one shifts another.
     """
     seed = seeds(config.run.seed)
-    with torch.random.fork_rng(devices=[]):  # the caller's global random numbers stay as they were
+    with torch.random.fork_rng(devices=[]), one_thread():  # the caller's global random numbers stay as they were
         torch.manual_seed(seed.weights)
         model = ActorCritic(config.model, envs.observation_space, envs.action_space)  # on the CPU: equal on any device
     model.to(envs.device)
@@ -153,6 +154,17 @@ def initial_state(config: Config, envs: Envs) -> TrainState:
         reward_scaler=RewardScaler(envs.num_envs, envs.device),
         configured_timesteps=config.ppo.total_timesteps,
     )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """In here torch computes with one: the last digits of an orthogonal matrix depend on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def pick_device(name: str) -> torch.device:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ppo_lab import continuing
@@ -17,6 +16,7 @@ from ppo_lab.adapting import adapt, divergence_if_needed
 from ppo_lab.advantages import gae, normalized
 from ppo_lab.allocator import keep_freed_memory
 from ppo_lab.batches import Batch, minibatches
+from ppo_lab.compiling import loss_function
 from ppo_lab.config import Config, PPOConfig
 from ppo_lab.config_file import check_live
 from ppo_lab.diagnostics import critic_metrics, loss_metrics, settings_metrics
@@ -36,6 +36,7 @@ from ppo_lab.rollout import Rollout, collect, estimate_values
 from ppo_lab.runs.journal import Change
 from ppo_lab.runs.run import Run
 from ppo_lab.schedules import in_force, settings_at
+from ppo_lab.threads import measured, use_threads
 from ppo_lab.train_state import fingerprint, initial_state
 
 Settings = Mapping[str, Any]
@@ -58,20 +59,19 @@ class Trainer:
         envs: instead of the ones config.env asks for; or a function that makes environment number i (a gymnasium.Env).
         run: an open folder to go on in, instead of a new one.
         """
-        if config.run.threads is not None:
-            torch.set_num_threads(config.run.threads)
+        use_threads(config.run.threads)
         keep_freed_memory()
-        self.config = config
         self.env_factory = envs if callable(envs) else None
         self.envs = continuing.environments(config, envs)
         try:
             self.state = initial_state(config, self.envs)
             ppo, state = config.ppo, self.state
             self.memory_plan = plan_memory(config, state.model, state.obs)  # of what follows
+            self.config, self.thread_choice = measured(config, state.model, state.obs)
+            self.minibatch_loss = loss_function(config, self.envs)
             self.rollout = Rollout.empty(ppo.num_steps, self.envs.num_envs, state.obs, state.model, ppo.chunk_length)
-            # why a resume would not go on bit for bit; None: it will
-            self.inexact = continuing.why_inexact(config, self.envs, envs)
-            self.run = run or (Run.create(config) if config.run.root is not None else None)
+            self.inexact = continuing.why_inexact(config, self.envs, envs)  # why resume is not bit for bit; None: it is
+            self.run = run or (Run.create(self.config) if config.run.root is not None else None)
         except BaseException:
             self.envs.close()  # leave no worker behind
             raise
@@ -81,7 +81,7 @@ class Trainer:
         self.save_asked = False  # by a person, for the end of the update under way
         self._under_way: Iterator[Event] | None = None
         self._event: Event | None = None  # happened, not yet yielded
-        self._seconds: defaultdict[type, float] = defaultdict(float)  # spent on each kind of event of this update
+        self._seconds: defaultdict[type, list[float]] = defaultdict(list)  # of each event of this update, by kind
 
     def __iter__(self) -> Iterator[Update]:
         """Train, yielding after every update, until total_timesteps are reached."""
@@ -132,7 +132,7 @@ class Trainer:
         state.model.critic_head.refresh(returns[rollout.valid])
         moved = divergence_if_needed(ppo, state.model, rollout)
         losses, grad_norms = list[Loss](), list[Tensor]()
-        gradient = gradient_route(state, rollout, ppo, self.config.run.gradient)
+        gradient = gradient_route(state, rollout, ppo, self.config.run, self.minibatch_loss)
         for epoch, batch in self._batches(ppo, reward, advantage, returns):
             loss = gradient(batch)
             if ppo.target_kl is not None and not loss.approx_kl <= 1.5 * ppo.target_kl:  # NaN stops too
@@ -183,7 +183,7 @@ class Trainer:
         except BaseException:
             self._under_way = None  # a generator that raised is over: the next loop starts with a new rollout
             raise
-        self._seconds[type(event)] += time.perf_counter() - began
+        self._seconds[type(event)].append(time.perf_counter() - began)
         if isinstance(event, Update):
             self._under_way = None
             finish_update(self, event, self._seconds)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch.amp import GradScaler
 
+from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.batches import minibatches
 from ppo_lab.config import Config, PPOConfig
 from ppo_lab.config_file import override
-from ppo_lab.gradient import Autograd
+from ppo_lab.gradient import Autograd, minibatch_loss
 from ppo_lab.rollout import Rollout, collect
 from ppo_lab.train_state import initial_state
 from tests.scripted import Script
@@ -17,10 +20,16 @@ from tests.scripted import Script
 ENDS = ["....", "T...", "..C.", ".C..", "....", "B.T.", "...."]
 
 
+class Learner(NamedTuple):
+    model: ActorCritic
+    optimizer: torch.optim.Optimizer
+    scaler: GradScaler
+
+
 def gradient(model, batch, parts):
     ppo = PPOConfig(accumulate=parts, ent_coef=0.01, vf_coef=0.7)
     optimizer = torch.optim.Adam(model.parameters())
-    loss = Autograd(model, optimizer, GradScaler("cpu", enabled=False), ppo)(batch)
+    loss = Autograd(Learner(model, optimizer, GradScaler("cpu", enabled=False)), ppo, minibatch_loss)(batch)
     return loss, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 

@@ -9,7 +9,7 @@ from torch.amp import GradScaler
 from environment.cartpole import CartPole
 from ppo_lab import mlp_gradient
 from ppo_lab.batches import minibatches
-from ppo_lab.config import Config
+from ppo_lab.config import Config, RunConfig
 from ppo_lab.config_file import override
 from ppo_lab.envs import make_envs
 from ppo_lab.events import MinibatchStepped
@@ -55,7 +55,7 @@ def both(config, spread=0.7):
     state, rollout, batch = state_and_batch(config, spread)
     found = []
     for route in ("auto", "autograd"):
-        gradient = gradient_route(state, rollout, config.ppo, route)
+        gradient = gradient_route(state, rollout, config.ppo, RunConfig(gradient=route))
         assert isinstance(gradient, MLPGradient if route == "auto" else Autograd)
         loss = gradient(batch)
         zero = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in state.model.parameters()]
@@ -112,7 +112,7 @@ def test_log_std_outside_its_bounds_has_no_gradient(log_std):
     with torch.no_grad():
         state.model.actor_head.log_std.fill_(log_std)
     for route in ("auto", "autograd"):
-        gradient_route(state, rollout, config.ppo, route)(batch)
+        gradient_route(state, rollout, config.ppo, RunConfig(gradient=route))(batch)
         assert not state.model.actor_head.log_std.grad.any()
 
 
@@ -124,7 +124,7 @@ def test_a_ratio_of_one_and_equal_advantages_are_no_special_case():
     batch = batch._replace(log_prob=now, advantage=torch.ones_like(now))
     found = []
     for route in ("auto", "autograd"):
-        loss = gradient_route(state, rollout, config.ppo, route)(batch)
+        loss = gradient_route(state, rollout, config.ppo, RunConfig(gradient=route))(batch)
         found.append((loss, [parameter.grad.clone() for parameter in state.model.parameters()]))
     assert_equal(*found)
 
@@ -139,7 +139,7 @@ def test_a_step_is_called_off_where_autograd_s_is(broken, number, activation):
         column = getattr(batch, broken).clone()
         column.view(-1)[0] = number
         before = [parameter.clone() for parameter in state.model.parameters()]
-        gradient = gradient_route(state, rollout, config.ppo, route)
+        gradient = gradient_route(state, rollout, config.ppo, RunConfig(gradient=route))
         loss = gradient(batch._replace(**{broken: column}))
         norm = gradient_step(state.optimizer, gradient.flat, 0.5)
         assert norm.isfinite() or all(map(torch.equal, before, state.model.parameters()))
@@ -154,7 +154,7 @@ def test_the_norm_of_one_tensor_is_the_norm_of_all():
         state, rollout, batch = state_and_batch(config)
         for group in state.optimizer.param_groups:
             group["lr"] = 0.1
-        gradient = gradient_route(state, rollout, config.ppo, route)
+        gradient = gradient_route(state, rollout, config.ppo, RunConfig(gradient=route))
         norms = []
         for limit in (0.01, 1e6):
             gradient(batch)
@@ -172,16 +172,16 @@ def test_the_norm_of_one_tensor_is_the_norm_of_all():
 def test_what_it_cannot_do_is_left_to_autograd(changes):
     config = made(BOX | changes)
     state, rollout, _ = state_and_batch(config)
-    assert isinstance(gradient_route(state, rollout, config.ppo, "auto"), Autograd)
+    assert isinstance(gradient_route(state, rollout, config.ppo, config.run), Autograd)
 
 
 def test_somebody_s_hook_is_called():
     config = made(CARTPOLE)
     state, rollout, batch = state_and_batch(config)
-    assert isinstance(gradient_route(state, rollout, config.ppo, "auto"), MLPGradient)
+    assert isinstance(gradient_route(state, rollout, config.ppo, config.run), MLPGradient)
     seen = []
     state.model.actor_body.register_forward_hook(lambda *_: seen.append(1))
-    gradient_route(state, rollout, config.ppo, "auto")(batch)
+    gradient_route(state, rollout, config.ppo, config.run)(batch)
     assert seen
 
 

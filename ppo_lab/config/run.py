@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from ppo_lab.config.section import Section
 
+Count = Annotated[int, Field(ge=1, le=1024)]
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -19,8 +20,12 @@ class RunConfig(Section):
     root: str | None = Field("runs", description="folder of all runs, relative to config.yaml; null: write nothing")
     seed: int = Field(1, description="everything random in the run follows from it", ge=0, lt=2**31)
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda if there is one, else cpu")
-    threads: int | None = Field(
-        1, description="torch CPU threads (small networks are fastest with 1); null: torch's", ge=1, le=1024
+    threads: Count | Literal["auto"] | None = Field(
+        1,
+        description="torch CPU threads (small networks are fastest with 1); auto: measured at start; null: torch's",
+    )
+    compile: bool = Field(
+        False, description="torch.compile for the minibatch's loss and gradient; takes 10 s to minutes at the start"
     )
     gradient: Literal["auto", "autograd"] = Field(
         "auto", description="auto: by hand for an MLP on a CPU, which is quicker, else autograd; autograd: always"

@@ -38,7 +38,7 @@ def launch(trainer: Trainer) -> Session:
             before = None
     announce(trainer)
     if before is None:
-        print(trainer.memory_plan)
+        print(*filter(None, (trainer.memory_plan, trainer.thread_choice)), sep="\n")
     session = Session(trainer, before)
     if ui_attached():
         from ppo_lab.notebook.dashboard import Dashboard  # ipywidgets only where they are used

@@ -70,6 +70,13 @@ class Run:
         """Where the checkpoints lie."""
         return self.folder / "checkpoints"
 
+    def settle(self, config: Config, lineage: Mapping[str, Any]) -> None:
+        """Write down settings that were still to be measured when the folder was made, before anything happens."""
+        with disk(f"write the settings of {self.folder}"):
+            replace_synced(self.folder / "config.yaml", render_yaml(config).encode())
+            replace_synced(self.folder / "lineage.json", json.dumps(lineage, indent=1).encode())
+        self.config = config
+
     def record(self, update: int, global_step: int, metrics: Mapping[str, float]) -> None:
         """One update's numbers, to every sink."""
         with disk(f"write the metrics of {self.folder}"), ExitStack() as every:
