@@ -20,7 +20,9 @@ class Loss(NamedTuple):
     clip_fraction: Tensor  # () share of rows whose ratio left [1 - clip_coef, 1 + clip_coef]
 
 
-def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip_coef: float, dual_clip: float | None = None) -> Tensor:
+def clipped_surrogate(
+    ratio: Tensor, advantage: Tensor, clip_coef: float | Tensor, dual_clip: float | None = None
+) -> Tensor:
     """PPO's objective as a loss, () (Schulman et al. 2017, eq. 7), with r = pi(a|s) / pi_old(a|s):
 
         L = -mean(min(r * A, clip(r, 1 - eps, 1 + eps) * A))
@@ -29,7 +31,7 @@ def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip_coef: float, dual_c
     dual_clip: where A < 0 the objective is at least dual_clip * A (Ye et al. 2020, "Mastering complex control"), so
     that a sample far outside, whose ratio has exploded, cannot dominate the gradient: it has none.
     """
-    clipped = ratio.clamp(1.0 - clip_coef, 1.0 + clip_coef)
+    clipped = ratio.clamp(1.0 - clip_coef, 1.0 + clip_coef)  # type: ignore[arg-type]  # two floats or two tensors
     objective = torch.minimum(ratio * advantage, clipped * advantage)
     if dual_clip is not None:
         objective = torch.where(advantage < 0, torch.maximum(objective, dual_clip * advantage), objective)
@@ -71,9 +73,9 @@ def ppo_loss(
     advantage: Tensor,  # (L, B) as it is to be used: normalise before
     returns: Tensor,  # (L, B)
     *,
-    clip_coef: float,
+    clip_coef: float | Tensor,
     vf_coef: float,
-    ent_coef: float,
+    ent_coef: float | Tensor,  # a tensor (both may be one, ()) is taken for another number than 0, and not looked at
     value_clip_coef: float | None = None,
     dual_clip: float | None = None,
 ) -> Loss:
@@ -84,7 +86,7 @@ def ppo_loss(
     critic = value_loss(value, old_value, returns, value_clip_coef)
     mean_entropy = entropy.mean()
     total = policy + vf_coef * critic
-    if ent_coef:
+    if isinstance(ent_coef, Tensor) or ent_coef:
         total = total - ent_coef * mean_entropy
     with torch.no_grad():
         kl = approximate_kl(log_ratio.detach())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from torch import Generator, Tensor
 from torch.amp import GradScaler
 
 from ppo_lab.actor_critic import ActorCritic, Memory
-from ppo_lab.config import Config
+from ppo_lab.config import Config, RunConfig
 from ppo_lab.envs import Envs, Obs
 from ppo_lab.episodes import EpisodeStatistics
 from ppo_lab.errors import ConfigError, RunError
@@ -153,6 +154,17 @@ def initial_state(config: Config, envs: Envs) -> TrainState:
         reward_scaler=RewardScaler(envs.num_envs, envs.device),
         configured_timesteps=config.ppo.total_timesteps,
     )
+
+
+def prepare_torch(run: RunConfig) -> None:
+    """Threads and determinism as `run` asks for. Both are of the whole process; who asks for none changes none."""
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
+    if run.deterministic:
+        # read when a GPU multiplies matrices for the first time; this value is good for cuBLAS and for cuDNN's LSTM
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
 def pick_device(name: str) -> torch.device:

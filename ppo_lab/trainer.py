@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ppo_lab import continuing
@@ -35,7 +34,7 @@ from ppo_lab.rollout import Rollout, collect, estimate_values
 from ppo_lab.runs.journal import Change
 from ppo_lab.runs.run import Run
 from ppo_lab.schedules import in_force, settings_at
-from ppo_lab.train_state import fingerprint, initial_state
+from ppo_lab.train_state import fingerprint, initial_state, prepare_torch
 
 Settings = Mapping[str, Any]
 Given = Envs | EnvFactory | None  # None: what config.env asks for
@@ -57,8 +56,9 @@ class Trainer:
         envs: instead of the ones config.env asks for; or a function that makes environment number i (a gymnasium.Env).
         run: an open folder to go on in, instead of a new one.
         """
-        if config.run.threads is not None:
-            torch.set_num_threads(config.run.threads)
+        from ppo_lab.scale.graphs import make_graphs  # a wing
+
+        prepare_torch(config.run)
         self.config = config
         self.env_factory = envs if callable(envs) else None
         self.envs = continuing.environments(config, envs)
@@ -67,8 +67,8 @@ class Trainer:
             ppo, state = config.ppo, self.state
             self.memory_plan = plan_memory(config, state.model, state.obs)  # of what follows
             self.rollout = Rollout.empty(ppo.num_steps, self.envs.num_envs, state.obs, state.model, ppo.chunk_length)
-            # why a resume would not go on bit for bit; None: it will
-            self.inexact = continuing.why_inexact(config, self.envs, envs)
+            self.graphs = make_graphs(config, self.envs, state, self.rollout)
+            self.inexact = continuing.why_inexact(config, self.envs, envs)  # a resume; None: it goes on bit for bit
             self.run = run or (Run.create(config) if config.run.root is not None else None)
         except BaseException:
             self.envs.close()  # leave no worker behind
@@ -118,7 +118,7 @@ class Trainer:
         state, rollout = self.state, self.rollout
         ppo = self._begin_update()
 
-        collect(self.envs, state.model, state, rollout)
+        collect(self.envs, state.model, state, rollout, self.graphs.rollout)
         state.global_step += int(rollout.valid.sum())  # it happened, whatever becomes of the update
         state.episodes.update(rollout.reward, rollout.episode_done, rollout.valid)
         yield RolloutCollected(rollout)
@@ -134,12 +134,14 @@ class Trainer:
         losses: list[Loss] = []
         grad_norms: list[Tensor] = []
         for epoch, batch in self._batches(ppo, reward, advantage, returns):
-            loss = leave_gradient(state.model, state.optimizer, state.scaler, batch, ppo)
+            taken = self.graphs.step(batch, ppo)  # captured: gradient and step at once
+            loss = taken[0] if taken else leave_gradient(state.model, state.optimizer, state.scaler, batch, ppo)
             if ppo.target_kl is not None and not loss.approx_kl <= 1.5 * ppo.target_kl:  # NaN stops too
                 break
             losses.append(loss)
-            grad_norms.append(gradient_step(state.optimizer, None, ppo.max_grad_norm, state.scaler))
-            yield MinibatchStepped(epoch, batch, loss, grad_norms[-1])
+            norm = taken[1] if taken else gradient_step(state.optimizer, None, ppo.max_grad_norm, state.scaler)
+            grad_norms.append(norm)
+            yield MinibatchStepped(epoch, batch, loss, norm)
 
         metrics |= loss_metrics(losses, grad_norms, scaled=state.scaler.is_enabled())
         metrics |= adapt(state, self.config.ppo, ppo, metrics, moved)
@@ -151,8 +153,8 @@ class Trainer:
         """The settings of this update: schedules and live changes in force."""
         state, ppo = self.state, self.config.ppo
         settings = in_force(settings_at(ppo, state.live, state.global_step, state.total_timesteps), state.adapted)
-        steps = self.envs.num_envs * ppo.num_steps
-        set_learning_rates(state.optimizer, ppo, settings.learning_rate, state.global_step, steps)
+        rows = self.rollout.reward.numel()
+        set_learning_rates(state.optimizer, ppo, settings.learning_rate, state.global_step, rows)
         return settings
 
     def _advantages(self, reward: Tensor, ppo: PPOConfig) -> tuple[Tensor, Tensor]:

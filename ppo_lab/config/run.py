@@ -22,6 +22,13 @@ class RunConfig(Section):
     threads: int | None = Field(
         1, description="torch CPU threads (small networks are fastest with 1); null: torch's", ge=1, le=1024
     )
+    cuda_graphs: bool | Literal["auto"] = Field(
+        False,
+        description="steps as CUDA graphs; auto: on a GPU, those that can be; true: all, or it says why not",
+    )
+    deterministic: bool = Field(
+        False, description="GPU: algorithms that repeat bit for bit, in all of this process; slower (not measured yet)"
+    )
     tensorboard: bool = Field(True, description="write TensorBoard event files beside metrics.jsonl")
     checkpoint_every: int = Field(
         50_000, description="env steps between checkpoints; 0: only when the run ends or is stopped", ge=0
