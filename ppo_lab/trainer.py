@@ -63,11 +63,10 @@ class Trainer:
         self.env_factory = envs if callable(envs) else None
         self.envs = continuing.environments(config, envs)
         try:
-            self.state = initial_state(config, self.envs)
-            ppo, state = config.ppo, self.state
-            self.memory_plan = plan_memory(config, state.model, state.obs)  # of what follows
-            self.rollout = Rollout.empty(ppo.num_steps, self.envs.num_envs, state.obs, state.model, ppo.chunk_length)
-            self.graphs = make_graphs(config, self.envs, state, self.rollout)
+            self.state, T, L = initial_state(config, self.envs), config.ppo.num_steps, config.ppo.chunk_length
+            self.memory_plan = plan_memory(config, self.state.model, self.state.obs)  # of what follows
+            self.rollout = Rollout.empty(T, self.envs.num_envs, self.state.obs, self.state.model, L)
+            self.graphs = make_graphs(config, self.envs, self.state, self.rollout)
             self.inexact = continuing.why_inexact(config, self.envs, envs)  # a resume; None: it goes on bit for bit
             self.run = run or (Run.create(config) if config.run.root is not None else None)
         except BaseException:
@@ -153,8 +152,7 @@ class Trainer:
         """The settings of this update: schedules and live changes in force."""
         state, ppo = self.state, self.config.ppo
         settings = in_force(settings_at(ppo, state.live, state.global_step, state.total_timesteps), state.adapted)
-        rows = self.rollout.reward.numel()
-        set_learning_rates(state.optimizer, ppo, settings.learning_rate, state.global_step, rows)
+        set_learning_rates(state.optimizer, ppo, settings.learning_rate, state.global_step, self.rollout.reward.numel())
         return settings
 
     def _advantages(self, reward: Tensor, ppo: PPOConfig) -> tuple[Tensor, Tensor]:
