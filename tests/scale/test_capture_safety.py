@@ -1,8 +1,8 @@
 """What is captured asks the device for nothing: shown without a GPU, on torch's device "meta".
 
-A tensor there has a shape and no numbers, so that whatever wants to know one raises (`.item()`, `if tensor`, an index by a
-mask), and so does an operation with a tensor that lies on the CPU. What a GPU would allow and a capture not, copies from
-and to the host, is refused by `OnOneDevice`.
+A tensor there has a shape and no numbers, so that whatever wants to know one raises (`.item()`, `if tensor`, an index
+by a mask), and so does an operation with a tensor that lies on the CPU. What a GPU would allow and a capture not,
+copies from and to the host, is refused by `OnOneDevice`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SYNCHRONISES = {"_local_scalar_dense", "nonzero", "masked_select", "unique", "eq
 
 
 class OnOneDevice(TorchDispatchMode):
-    """Raises where the host would wait for the device, where numbers decide about a shape, and at copies between the two."""
+    """Raises where the host would wait for the device, numbers decide about a shape, or one copies to the other."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -160,7 +160,7 @@ CASES = [
 
 @pytest.mark.parametrize(("env_id", "kwargs", "changes"), CASES, ids=str)
 def test_a_rollout_step_stays_on_the_device(env_id, kwargs, changes):
-    config, envs, state, rollout = made(env_id, kwargs, changes)
+    _, envs, state, rollout = made(env_id, kwargs, changes)
     step = RolloutStep(envs, state, rollout)
     with capturing(), torch.no_grad():
         step._act()
@@ -168,7 +168,7 @@ def test_a_rollout_step_stays_on_the_device(env_id, kwargs, changes):
 
 @pytest.mark.parametrize(("env_id", "kwargs", "changes"), CASES, ids=str)
 def test_a_minibatch_step_stays_on_the_device(env_id, kwargs, changes):
-    config, envs, state, rollout = made(env_id, kwargs, changes)
+    config, _, state, rollout = made(env_id, kwargs, changes)
     step = MinibatchStep(state.model, state.optimizer)
     batch = batch_of(rollout)
     with capturing():
@@ -178,11 +178,11 @@ def test_a_minibatch_step_stays_on_the_device(env_id, kwargs, changes):
 
 
 def test_what_asks_the_device_is_found():
-    config, envs, state, rollout = made("ppo_lab/CartPole-v1", {}, {"model.core": "gru"})
+    config, _, state, rollout = made("ppo_lab/CartPole-v1", {}, {"model.core": "gru"})
     step = MinibatchStep(state.model, state.optimizer)
     batch = batch_of(rollout)
     state.model.actor_core.unrolled = False  # it asks where episodes start
-    with capturing(), pytest.raises((AssertionError, RuntimeError), match="waits for the device|meta"):
+    with capturing(), pytest.raises((AssertionError, RuntimeError), match=r"waits for the device|meta"):
         step(batch, config.ppo)
 
 
