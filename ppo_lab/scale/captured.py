@@ -15,6 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 WARM_UP = 3  # calls before the capture, so that libraries have chosen their kernels and taken their memory
+Work = Callable[[], None]
 Restore = Callable[[], None]
 
 
@@ -22,7 +23,7 @@ class Captured:
     """`function()` as one CUDA graph. On another device it is called as it is: the same tensors, without a graph."""
 
     def __init__(
-        self, function: Restore, device: torch.device, restore: Restore, generators: Sequence[Generator] = ()
+        self, function: Work, device: torch.device, restore: Restore, generators: Sequence[Generator] = ()
     ) -> None:
         """Warms up and captures. Afterwards nothing has happened yet: a warm-up must not train or step anything.
 
@@ -32,27 +33,24 @@ class Captured:
             restore: Puts back what a call of it has changed.
             generators: All that it draws random numbers from.
         """
-        self._function = function
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._do = function
         with _side_stream(device) as stream:
             for _ in range(WARM_UP):
                 function()
                 restore()
         if stream is None:
             return
-        self._graph = torch.cuda.CUDAGraph()
+        graph = torch.cuda.CUDAGraph()
         for generator in generators:
-            self._graph.register_generator_state(generator)
+            graph.register_generator_state(generator)
         # thread_local: a dashboard's thread may go on with what it does on the device
-        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             function()
+        self._do = graph.replay
 
     def __call__(self) -> None:
         """Do it once."""
-        if self._graph is None:
-            self._function()
-        else:
-            self._graph.replay()
+        self._do()
 
 
 @contextmanager
