@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import partialmethod
 
 import pytest
 import torch
 
+from environment import cartpole
 from ppo_lab import load_config, rollout
 from ppo_lab.config import Config
 from ppo_lab.config_file import override
@@ -14,12 +16,21 @@ from ppo_lab.envs import make_envs
 from ppo_lab.errors import ConfigError, EnvError
 from ppo_lab.events import MinibatchStepped
 from ppo_lab.networks.cores import Recurrent
+from ppo_lab.networks.mlp import MLP
+from ppo_lab.scale import minibatch_step, rollout_step
 from ppo_lab.scale.captured import Captured, snapshot
 from ppo_lab.trainer import Trainer
 from ppo_lab.trees import leaves
+from tests.scale.recorded import Recorded
 from tests.scripted import Script
 
-SMALL = {"env.num_envs": 6, "ppo.num_steps": 16, "ppo.total_timesteps": 6 * 16 * 5, "run.root": None}
+SMALL = {
+    "env.num_envs": 6,
+    "ppo.num_steps": 16,
+    "ppo.total_timesteps": 6 * 16 * 3,
+    "ppo.update_epochs": 2,
+    "run.root": None,
+}
 SHORT = {"env.kwargs": {"max_episode_steps": 9}}  # episodes end in every rollout, cut off or terminated
 SPACES = {"env.id": "ppo_lab/Spaces-v0"}
 GRU, LSTM = ({"model.core": core, "model.core_size": 8, "ppo.chunk_length": 8} for core in ("gru", "lstm"))
@@ -77,9 +88,19 @@ def torch_alone(monkeypatch):
     monkeypatch.setattr(rollout, "numpy_policy", lambda *_: None)
 
 
-@pytest.mark.usefixtures("torch_alone")
+@pytest.fixture
+def recorded(monkeypatch, torch_alone):
+    """Graphs that are recorded and replayed, as on a GPU; NumPy would not be in the recording."""
+    for module in (minibatch_step, rollout_step):
+        monkeypatch.setattr(module, "Captured", Recorded)
+    monkeypatch.setattr(MLP, "_in_numpy", lambda *_: False)
+    monkeypatch.setattr(cartpole.CartPole, "__init__", partialmethod(cartpole.CartPole.__init__, use_numpy=False))
+
+
+@pytest.mark.parametrize("way", ["torch_alone", "recorded"])
 @pytest.mark.parametrize("name", CASES)
-def test_the_same_run_bit_for_bit(name):
+def test_the_same_run_bit_for_bit(name, way, request):
+    request.getfixturevalue(way)
     preset, changes = CASES[name]
     plain, static = trainer_of(preset, False, changes), trainer_of(preset, True, changes)
     expected, ours = ran(plain), ran(static)
@@ -116,22 +137,21 @@ def test_a_core_cell_by_cell_is_the_core():
         assert torch.allclose(*gradients, atol=1e-6, rtol=1e-4)
 
 
-@pytest.mark.usefixtures("torch_alone")
+@pytest.mark.usefixtures("recorded")
 @pytest.mark.parametrize("preset", ["cartpole", "cartpole_no_velocity"])
 def test_what_a_person_sets_reaches_the_captured_step(preset):
-    trainers = [trainer_of(preset, graphs, {"ppo.chunk_length": 8}) for graphs in (False, True)]
+    more = {"ppo.chunk_length": 8, "ppo.total_timesteps": 6 * 16 * 5}
+    trainers = [trainer_of(preset, graphs, more) for graphs in (False, True)]
     for trainer in trainers:
         updates = iter(trainer)
         next(updates)
-        for changes in (
-            {"learning_rate": 1e-4, "ent_coef": 0.02, "clip_coef": 0.05},
-            {"vf_coef": 2.0, "max_grad_norm": 0.1},
-        ):
-            trainer.set(**changes)
+        for key, value in {"learning_rate": 1e-4, "ent_coef": 0.02, "vf_coef": 2.0, "max_grad_norm": 0.1}.items():
+            trainer.set(**{key: value}, clip_coef=0.05)
             next(updates)
     assert trainers[0].fingerprint() == trainers[1].fingerprint()
 
 
+@pytest.mark.usefixtures("recorded")
 def test_a_rate_of_zero_moves_nothing():
     trainer = trainer_of("cartpole", True, {"ppo.learning_rate_schedule": "constant"})
     updates = iter(trainer)
@@ -164,7 +184,7 @@ def test_nothing_moves_in_memory(preset):
     assert places() == before
 
 
-@pytest.mark.usefixtures("torch_alone")
+@pytest.mark.usefixtures("recorded")
 @pytest.mark.parametrize("preset", ["cartpole", "cartpole_no_velocity"])
 def test_a_resumed_run_is_the_run(preset, tmp_path):
     records = {"run.root": str(tmp_path), "run.name": "one", "ppo.chunk_length": 8}
@@ -179,7 +199,7 @@ def test_a_resumed_run_is_the_run(preset, tmp_path):
     resumed.close()
 
 
-@pytest.mark.usefixtures("torch_alone")
+@pytest.mark.usefixtures("recorded")
 def test_weights_that_are_loaded_into_a_trainer_at_work_are_the_ones_it_goes_on_with():
     trainer, plain = trainer_of("cartpole", True), trainer_of("cartpole", False)
     for one in (trainer, plain):
