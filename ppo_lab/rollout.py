@@ -86,12 +86,12 @@ class Collecting(Protocol):
     action_rng: Generator
 
 
-Captured = Callable[[Collecting], None]  # fills the rollout that it was made for
+CapturedSteps = Callable[[Collecting], None]  # fills the rollout that it was made for
 
 
 @torch.no_grad()
 def collect(
-    envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout, captured: Captured | None = None
+    envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout, captured: CapturedSteps | None = None
 ) -> None:
     """Fill `rollout` with the next T steps, and move `state` with them. Values come in one batch at the end.
 
