@@ -14,6 +14,7 @@ from typing import Any
 from settings import ROOT
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+ON_GPU = {"gpu_training.py"}
 
 
 class Clock:
@@ -29,12 +30,12 @@ class Clock:
 
 
 def measure(script: str, kind: str, **task: Any) -> dict[str, Any]:
-    """What benchmarks/<script> says of one task, in a process of its own, without a GPU and with one thread.
+    """What benchmarks/<script> says of one task, in a process of its own with one thread; only `ON_GPU` see a GPU.
 
     Raises SystemExit with the end of what the child wrote if it fails.
     """
     command = [sys.executable, str(ROOT / "benchmarks" / script), kind, json.dumps(task)]
-    environment = os.environ | ONE_THREAD | {"CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | ONE_THREAD | ({} if script in ON_GPU else {"CUDA_VISIBLE_DEVICES": ""})
     child = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if child.returncode:
         end = "\n".join(child.stderr.splitlines()[-15:])

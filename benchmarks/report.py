@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from gpu_report import gpu_part
 from lateral_report import lateral_part
 from learned import learning_part
 from limits_report import limits_part
 from settings import GOAL, RESULTS, ROOT
 from tables import cpu, machine_line, markdown, of, ratio, shown, speed_rows, spread, wall
 
-PARTS = ("versus_sb3", "recurrent", "learning", "saving", "lateral", "limits")
+PARTS = ("versus_sb3", "recurrent", "learning", "saving", "lateral", "limits", "gpu")
 
 SPEED_NAMES = {
     "sb3": "Stable-Baselines3, `CartPole-v1` in its DummyVecEnv",
@@ -138,8 +139,9 @@ def readme(
     saving: dict[str, Any] | None = None,
     lateral: dict[str, Any] | None = None,
     limits: dict[str, Any] | None = None,
+    gpu: dict[str, Any] | None = None,
 ) -> str:
-    """The whole page; a part without results is left out."""
+    """The whole page; a part without results is left out, or says that there are none (GPU)."""
     parts = [INTRODUCTION]
     if versus:
         parts.append(_versus_part(versus))
@@ -154,6 +156,7 @@ def readme(
         parts.append(lateral_part(lateral))
     if limits:
         parts.append(limits_part(limits))
+    parts.append(gpu_part(gpu))
     return "\n".join(parts)
 
 

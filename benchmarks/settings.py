@@ -112,6 +112,16 @@ LIMITS_SCALING: dict[str, Any] = {**SPEED_OURS, "env.id": "ppo_lab/CartPole-v1",
 LIMITS_SCALING_ENVS = [64, 256, 1024, 4096, 16_384]
 
 
+# CUDA graphs (gpu.py): presets of config.yaml, and what is changed in them for many environments.
+GPU: dict[str, dict[str, Any]] = {
+    "cartpole": {"ppo.num_steps": 32, "ppo.num_minibatches": 8, "ppo.update_epochs": 4},
+    "cartpole_no_velocity": {"ppo.num_steps": 32, "ppo.num_minibatches": 8, "ppo.update_epochs": 4},
+}
+GPU_DRY: dict[str, Any] = {"ppo.num_steps": 16, "ppo.update_epochs": 1}
+GPU_ENVS = [4096, 65_536]
+GPU_WARM_UP, GPU_UPDATES = 2, 10
+
+
 def preset_names() -> list[str]:
     """The presets of config.yaml, in its order."""
     from ppo_lab.yaml_text import parse_yaml

@@ -67,6 +67,7 @@ class CartPole:
     """
 
     next_step_autoreset = False
+    capturable = True
     frames_per_second = round(1 / TAU)
 
     def __init__(

@@ -55,6 +55,7 @@ class Catch:
     """
 
     next_step_autoreset = False
+    capturable = True
     frames_per_second = 10
 
     def __init__(

@@ -45,6 +45,7 @@ class Leak:
     """
 
     next_step_autoreset = False
+    capturable = True
 
     def __init__(
         self,

@@ -56,6 +56,7 @@ class Probe:
 
     table: Table
     next_step_autoreset = False
+    capturable = True
 
     def __init__(self, num_envs: int, device: str | torch.device = "cpu", max_episode_steps: int | None = None) -> None:
         table, name = self.table, type(self).__name__

@@ -38,6 +38,7 @@ class Recall:
     """
 
     next_step_autoreset = False
+    capturable = True
 
     def __init__(
         self,

@@ -91,8 +91,12 @@ def restore(trainer: Trainer, saved: Mapping[str, Any], environments: bool = Tru
     state.load_random_numbers(saved)
 
 
-def resume(cls: type[Trainer], place: str | Path, total_timesteps: int | None, envs: Any) -> Trainer:
-    """The trainer of a run, back at its newest whole checkpoint."""
+def resume(
+    cls: type[Trainer], place: str | Path, total_timesteps: int | None, envs: Any, others: Mapping[str, Any]
+) -> Trainer:
+    """The trainer of a run, back at its newest whole checkpoint. others: settings asked for, which it cannot have."""
+    if others:
+        raise RunError(f"a resumed run keeps its settings; for another {', '.join(others)} use Trainer.fork")
     with disk(f"resume {place}"):
         return _resume(cls, place, total_timesteps, envs)
 

@@ -34,16 +34,17 @@ def settings_metrics(ppo: PPOConfig, rates: Mapping[str, float]) -> dict[str, fl
 
 
 @torch.no_grad()
-def loss_metrics(losses: Sequence[Loss], grad_norms: Sequence[Tensor], scaled: bool = False) -> dict[str, float]:
+def loss_metrics(steps: Sequence[tuple[Loss, Tensor]], scaled: bool = False) -> dict[str, float]:
     """How many gradient steps an update took, and means over them; a number that does not exist is absent.
 
+    steps: loss and gradient norm () of each.
     scaled: gradients were scaled up for float16, where a step that overflows is called off and the next is smaller.
     Raises NonFiniteError if one was not finite: `gradient_step` did not take that one, and nothing is broken.
     """
-    taken = {"update/gradient_steps": float(len(losses))}
-    if not losses:
+    taken = {"update/gradient_steps": float(len(steps))}
+    if not steps:
         return taken
-    rows = torch.stack([torch.stack([*loss, norm]) for loss, norm in zip(losses, grad_norms, strict=True)])  # (S, 7)
+    rows = torch.stack([torch.stack([*loss, norm]) for loss, norm in steps])  # (S, 7)
     if scaled:
         overflowed = ~rows[:, -1].isfinite() & rows[:, :-1].isfinite().all(-1)  # (S,)
         taken |= {"update/skipped_steps": float(overflowed.sum())}

@@ -53,6 +53,8 @@ class Envs(Protocol):
     Some have more, to be asked for with getattr: `state_dict()` and `load_state_dict()`; `max_episode_steps`, None
     where there is no limit; and `episode_done`, (N,) bool after a step: the episode really ended. Where it is None or
     missing, terminated | truncated says so. They differ in Atari games where a lost life terminates the task.
+    `capturable`, True where a CUDA graph can hold `step`: it asks the device for nothing, writes what it remembers in
+    place (`state_dict()` has all of it), draws from `generator` alone, and starts episodes in the same step.
     """
 
     num_envs: int

@@ -27,7 +27,7 @@ class EpisodeStatistics:
 
         Without a loop over time: an episode's return is the running sum at its end minus that at the end before.
         """
-        returns = (reward.double() * valid).cumsum(0) + self.partial_return  # (T, N)
+        returns = _running_sum(reward.double() * valid) + self.partial_return  # (T, N)
         lengths = valid.long().cumsum(0) + self.partial_length  # (T, N)
         env, time = done.T.nonzero().unbind(-1)  # (E,) each, by environment, then by time
         total, steps = returns[time, env], lengths[time, env]  # (E,)
@@ -81,3 +81,13 @@ class EpisodeStatistics:
         """Take over what the unfinished episodes have gathered."""
         self.partial_return = saved["partial_return"].to(device)
         self.partial_length = saved["partial_length"].to(device)
+
+
+def _running_sum(rows: Tensor) -> Tensor:
+    """rows.cumsum(0); step by step where that is forbidden, because on a GPU it need not repeat bit for bit."""
+    if not torch.are_deterministic_algorithms_enabled():
+        return rows.cumsum(0)
+    sums = rows.clone()
+    for t in range(1, len(sums)):
+        sums[t] += sums[t - 1]
+    return sums

@@ -87,7 +87,8 @@ def gradient_route(
 
 def by_hand(model: ActorCritic, obs: Obs, ppo: PPOConfig, run: RunConfig) -> PlainMLP | None:
     """The layers of a model whose gradient is found by hand; None for all others, or where `run` wants autograd."""
-    return None if run.gradient == "autograd" or run.compile or ppo.accumulate > 1 else plain_mlp(model, obs)
+    otherwise = run.gradient == "autograd" or run.compile or run.cuda_graphs is True or ppo.accumulate > 1
+    return None if otherwise else plain_mlp(model, obs)
 
 
 def leave_gradient(config: Config, model: ActorCritic, batch: Batch) -> None:

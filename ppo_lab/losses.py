@@ -78,7 +78,7 @@ def ppo_loss(
     *,
     clip_coef: Coefficient,
     vf_coef: float | Tensor,
-    ent_coef: float | Tensor,
+    ent_coef: float | Tensor,  # a tensor () is taken for another number than 0, and not looked at
     value_clip_coef: float | None = None,
     dual_clip: float | None = None,
 ) -> Loss:

@@ -88,16 +88,24 @@ class Collecting(Protocol):
     action_rng: Generator
 
 
+CapturedSteps = Callable[[Collecting], None]  # fills the rollout that it was made for
+
+
 @torch.no_grad()
-def collect(envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout) -> None:
+def collect(
+    envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout, captured: CapturedSteps | None = None
+) -> None:
     """Fill `rollout` with the next T steps, and move `state` with them. Values come in one batch at the end.
 
+    captured: what takes the steps in place of the functions here (`scale.graphs.RolloutStep`).
     Raises NonFiniteError if an observation or a reward is NaN or infinite, EnvError if a mask leaves no legal action.
     """
     before = state.memory
     copy(at(rollout.obs, 0), state.obs)
-    policy = numpy_policy(model, state.obs)
-    if policy is None:
+    policy = numpy_policy(model, state.obs) if captured is None else None
+    if captured is not None:
+        captured(state)
+    elif policy is None:
         collect_in_torch(envs, model, state, rollout)
     else:
         collect_in_numpy(envs, model, policy, state, rollout)

@@ -46,12 +46,6 @@ class ThreadChoice(NamedTuple):
         return f"run.threads: auto took {self.threads}: an update's passes through the network take {times}"
 
 
-def use_threads(count: int | str | None) -> None:
-    """Compute with as many; "auto" begins with one, null leaves torch's own."""
-    if count is not None:
-        torch.set_num_threads(1 if isinstance(count, str) else count)
-
-
 def measured(config: Config, model: ActorCritic, obs: Obs) -> tuple[Config, ThreadChoice | None]:
     """The settings with a number in the place of run.threads: auto, and how it came about; others as they are.
 

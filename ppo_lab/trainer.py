@@ -14,7 +14,6 @@ from torch import Tensor
 from ppo_lab import continuing
 from ppo_lab.adapting import adapt, divergence_if_needed
 from ppo_lab.advantages import gae, normalized
-from ppo_lab.allocator import keep_freed_memory
 from ppo_lab.batches import Batch, minibatches
 from ppo_lab.compiling import loss_function
 from ppo_lab.config import Config, PPOConfig
@@ -30,13 +29,14 @@ from ppo_lab.losses import Loss
 from ppo_lab.mailbox import Mailbox, take_changes
 from ppo_lab.memory_plan import plan_memory
 from ppo_lab.optimizer import gradient_step, learning_rates, set_learning_rates
+from ppo_lab.process import prepare_process
 from ppo_lab.recording import finish_update, write_checkpoint
 from ppo_lab.reward_scaling import rewards_to_learn
 from ppo_lab.rollout import Rollout, collect, estimate_values
 from ppo_lab.runs.journal import Change
 from ppo_lab.runs.run import Run
 from ppo_lab.schedules import in_force, settings_at
-from ppo_lab.threads import measured, use_threads
+from ppo_lab.threads import measured
 from ppo_lab.train_state import fingerprint, initial_state
 
 Settings = Mapping[str, Any]
@@ -59,8 +59,9 @@ class Trainer:
         envs: instead of the ones config.env asks for; or a function that makes environment number i (a gymnasium.Env).
         run: an open folder to go on in, instead of a new one.
         """
-        use_threads(config.run.threads)
-        keep_freed_memory()
+        from ppo_lab.scale.graphs import make_graphs  # a wing: not above
+
+        prepare_process(config.run)
         self.env_factory = envs if callable(envs) else None
         self.envs = continuing.environments(config, envs)
         try:
@@ -70,6 +71,7 @@ class Trainer:
             self.config, self.thread_choice = measured(config, state.model, state.obs)
             self.minibatch_loss = loss_function(config, self.envs)
             self.rollout = Rollout.empty(ppo.num_steps, self.envs.num_envs, state.obs, state.model, ppo.chunk_length)
+            self.graphs = make_graphs(config, self.envs, state, self.rollout)
             self.inexact = continuing.why_inexact(config, self.envs, envs)  # why resume is not bit for bit; None: it is
             self.run = run or (Run.create(self.config) if config.run.root is not None else None)
         except BaseException:
@@ -118,7 +120,7 @@ class Trainer:
         """One iteration of PPO (Schulman et al. 2017, algorithm 1)."""
         state, rollout = self.state, self.rollout
         ppo = self._begin_update()
-        collect(self.envs, state.model, state, rollout)
+        collect(self.envs, state.model, state, rollout, self.graphs.rollout)
         state.global_step += int(rollout.valid.sum())  # it happened, whatever becomes of the update
         state.episodes.update(rollout.reward, rollout.episode_done, rollout.valid)
         yield RolloutCollected(rollout)
@@ -131,17 +133,18 @@ class Trainer:
         metrics |= critic_metrics(rollout.value, returns, rollout.valid) | state.episodes.metrics()
         state.model.critic_head.refresh(returns[rollout.valid])
         moved = divergence_if_needed(ppo, state.model, rollout)
-        losses, grad_norms = list[Loss](), list[Tensor]()
+        steps = list[tuple[Loss, Tensor]]()
         gradient = gradient_route(state, rollout, ppo, self.config.run, self.minibatch_loss)
         for epoch, batch in self._batches(ppo, reward, advantage, returns):
-            loss = gradient(batch)
+            taken = self.graphs.step(batch, ppo)  # captured: gradient and step at once
+            loss = taken[0] if taken else gradient(batch)
             if ppo.target_kl is not None and not loss.approx_kl <= 1.5 * ppo.target_kl:  # NaN stops too
                 break
-            losses.append(loss)
-            grad_norms.append(gradient_step(state.optimizer, gradient.flat, ppo.max_grad_norm, state.scaler))
-            yield MinibatchStepped(epoch, batch, loss, grad_norms[-1])
+            norm = taken[1] if taken else gradient_step(state.optimizer, gradient.flat, ppo.max_grad_norm, state.scaler)
+            steps.append((loss, norm))
+            yield MinibatchStepped(epoch, batch, loss, norm)
 
-        metrics |= loss_metrics(losses, grad_norms, scaled=state.scaler.is_enabled())
+        metrics |= loss_metrics(steps, scaled=state.scaler.is_enabled())
         metrics |= adapt(state, self.config.ppo, ppo, metrics, moved)
         state.model.refresh_statistics(rollout.obs, rollout.valid)
         state.update += 1
@@ -151,8 +154,7 @@ class Trainer:
         """The settings of this update: schedules and live changes in force."""
         state, ppo = self.state, self.config.ppo
         settings = in_force(settings_at(ppo, state.live, state.global_step, state.total_timesteps), state.adapted)
-        steps = self.envs.num_envs * ppo.num_steps
-        set_learning_rates(state.optimizer, ppo, settings.learning_rate, state.global_step, steps)
+        set_learning_rates(state.optimizer, ppo, settings.learning_rate, state.global_step, self.rollout.reward.numel())
         return settings
 
     def _advantages(self, reward: Tensor, ppo: PPOConfig) -> tuple[Tensor, Tensor]:
@@ -218,9 +220,7 @@ class Trainer:
         Only total_timesteps can be another one than before: everything else is a fork. Live changes made after the
         checkpoint are made again at the same updates. Raises RunError if there is nothing to resume, or it is in use.
         """
-        if others:
-            raise RunError(f"a resumed run keeps its settings; for another {', '.join(others)} use Trainer.fork")
-        return continuing.resume(cls, run, total_timesteps, envs)
+        return continuing.resume(cls, run, total_timesteps, envs, others)
 
     @classmethod
     def fork(

@@ -12,10 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # From the ground up; a module imports from floors below its own, or within its own folder.
 FLOORS = [
-    ["errors", "trees", "allocator"],
+    ["errors", "trees"],
     ["yaml_text", "flat_spaces"],
     ["config"],
-    ["config_file", "networks", "interrupts", "space_text"],
+    ["config_file", "networks", "interrupts", "space_text", "process"],
     ["distributions", "advantages", "losses", "schedules", "runs"],
     ["adapters", "envs", "wrappers"],
     ["actor_critic", "episodes", "diagnostics"],

@@ -116,6 +116,8 @@ CHANGES_TRAINING = {
 HAS_ITS_OWN_TEST = {
     "env.workers", "env.allow_import", "env.life_loss", "ppo.accumulate",
     "run.name", "run.root", "run.device", "run.threads", "run.compile", "run.tensorboard",
+    # in tests/scale/test_graphs.py
+    "run.cuda_graphs", "run.deterministic",
     # in tests/runs/test_resume.py
     "run.checkpoint_every", "run.keep_last", "run.keep_every", "run.best_by", "run.eval_every", "run.eval_episodes",
 }  # fmt: skip

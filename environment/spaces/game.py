@@ -33,6 +33,7 @@ class Spaces:
     """
 
     next_step_autoreset = False
+    capturable = True
 
     def __init__(
         self,

@@ -30,6 +30,13 @@ class RunConfig(Section):
     gradient: Literal["auto", "autograd"] = Field(
         "auto", description="auto: by hand for an MLP on a CPU, which is quicker, else autograd; autograd: always"
     )
+    cuda_graphs: bool | Literal["auto"] = Field(
+        False,
+        description="steps as CUDA graphs; auto: on a GPU, those that can be; true: all, or it says why not",
+    )
+    deterministic: bool = Field(
+        False, description="GPU: algorithms that repeat bit for bit, in all of this process; slower (not measured yet)"
+    )
     tensorboard: bool = Field(True, description="write TensorBoard event files beside metrics.jsonl")
     checkpoint_every: int = Field(
         50_000, description="env steps between checkpoints; 0: only when the run ends or is stopped", ge=0

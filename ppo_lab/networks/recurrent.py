@@ -28,6 +28,8 @@ class Recurrent(nn.Module):
     lose, at every one of them, what is below 1/256 of it.
     """
 
+    unrolled = False  # True: `features` goes cell by cell, equal to rounding: nothing is asked of the device
+
     def __init__(self, kind: str, num_inputs: int, size: int, layers: int) -> None:
         super().__init__()
         self.kind = kind
@@ -68,6 +70,8 @@ class Recurrent(nn.Module):
         if len(x) == 1:
             return self.step(x[0], memory, starts[0])[0].unsqueeze(0)
         with self._full_precision(x):
+            if self.unrolled:
+                return self._cell_by_cell(x, memory, starts)
             x, memory = x.to(memory.dtype), fresh(memory, starts[0])
             if not starts[1:].any():
                 return self._whole(x, memory)[0]
@@ -96,6 +100,14 @@ class Recurrent(nn.Module):
                 after.index_select(0, index(segments.last_of_env, x.device)),
                 after.index_select(0, index(segments.at_ends, x.device)),
             )
+
+    def _cell_by_cell(self, x: Tensor, memory: Tensor, starts: Tensor) -> Tensor:
+        """Row after row, as in the rollout: what a CUDA graph can hold, where cutting at starts needs their places."""
+        rows = []
+        for now, begins in zip(x.unbind(), starts.unbind(), strict=True):
+            features, memory = self.step(now, memory, begins)
+            rows.append(features)
+        return torch.stack(rows)
 
     def _whole(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Columns of equal length: x (M, S, F), memory (S, *memory) -> features (M, S, H), memory (S, *memory)."""

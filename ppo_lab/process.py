@@ -1,13 +1,30 @@
-"""Keep the memory that tensors gave back, instead of handing it to the system and asking for it again."""
+"""What a run sets for its whole process: threads, determinism, what becomes of freed memory."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+
+import torch
+
+from ppo_lab.config import RunConfig
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of malloc.h
 LARGEST = 2**25  # bytes of one tensor; glibc takes no larger threshold
 KEPT = 2**30  # bytes in all
+
+
+def prepare_process(run: RunConfig) -> None:
+    """Threads and determinism as `run` asks for ("auto" threads begin with one); freed memory is kept."""
+    if run.threads is not None:
+        torch.set_num_threads(1 if isinstance(run.threads, str) else run.threads)
+    if run.deterministic:
+        # read when a GPU multiplies matrices for the first time; this value is good for cuBLAS and for cuDNN's LSTM
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    keep_freed_memory()
 
 
 def keep_freed_memory() -> bool:

@@ -1,0 +1,1 @@
+"""Scale: what lets the same training use a larger machine."""

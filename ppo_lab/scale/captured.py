@@ -1,0 +1,86 @@
+"""A function over tensors that stay where they are, captured once as a CUDA graph and replayed from then on.
+
+A graph is a recording of kernels with their addresses. So what the function reads and writes must stay at its address,
+all shapes must be the same every time, and it may not ask the device for anything: no `.item()`, no `if tensor`, no
+copy to the host, no index by a mask. Its Python runs once, at the capture: numbers that are to change later must be
+tensors. Rules: the CUDA semantics page of torch's documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Generator, Tensor
+
+WARM_UP = 3  # calls before the capture, so that libraries have chosen their kernels and taken their memory
+Work = Callable[[], None]
+Restore = Callable[[], None]
+
+
+class Captured:
+    """`function()` as one CUDA graph. On another device it is called as it is: the same tensors, without a graph."""
+
+    def __init__(
+        self, function: Work, device: torch.device, restore: Restore, generators: Sequence[Generator] = ()
+    ) -> None:
+        """Warms up and captures. Afterwards nothing has happened yet: a warm-up must not train or step anything.
+
+        Args:
+            function: What to capture.
+            device: Where its tensors lie.
+            restore: Puts back what a call of it has changed.
+            generators: All that it draws random numbers from.
+        """
+        self._do = function
+        with _side_stream(device) as stream:
+            for _ in range(WARM_UP):
+                function()
+                restore()
+        if stream is None:
+            return
+        graph = torch.cuda.CUDAGraph()
+        for generator in generators:
+            graph.register_generator_state(generator)
+        # thread_local: a dashboard's thread may go on with what it does on the device
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            function()
+        self._do = graph.replay
+
+    def __call__(self) -> None:
+        """Do it once."""
+        self._do()
+
+
+@contextmanager
+def _side_stream(device: torch.device) -> Iterator[torch.cuda.Stream | None]:
+    """Another stream for what is done inside, the one to capture on; None where there are no streams."""
+    if device.type != "cuda":
+        yield None
+        return
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        yield stream
+    torch.cuda.current_stream(device).wait_stream(stream)
+
+
+def snapshot(tensors: Sequence[Tensor], generators: Sequence[Generator] = ()) -> Restore:
+    """What puts these tensors and streams of random numbers back to where they are now, in place."""
+    kept = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    states = [(generator, generator.get_state()) for generator in generators]
+
+    @torch.no_grad()
+    def restore() -> None:
+        for tensor, before in kept:
+            tensor.copy_(before)
+        for generator, state in states:
+            generator.set_state(state)
+
+    return restore
+
+
+def addresses(tensors: Sequence[Tensor]) -> tuple[int, ...]:
+    """Where the tensors lie. Where this has changed, a graph would read and write memory that is no longer theirs."""
+    return tuple(tensor.data_ptr() for tensor in tensors)
