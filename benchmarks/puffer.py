@@ -57,13 +57,15 @@ def speed(
     trainer = pufferlib.pufferl.PuffeRL(config | {"seed": seed}, envs, networks)
     trainer.print_dashboard = lambda *_, **__: None
     clock = Clock()
-    for update in range(warm_up + updates):
-        if update == warm_up:
-            clock = Clock()
-        trainer.evaluate()
-        trainer.train()
-    numbers = clock.read()
-    trainer.utilization.stop()
+    try:
+        for update in range(warm_up + updates):
+            if update == warm_up:
+                clock = Clock()
+            trainer.evaluate()
+            trainer.train()
+        numbers = clock.read()
+    finally:
+        trainer.utilization.stop()  # a thread that would keep this process alive
     parameters = sum(parameter.numel() for parameter in networks.parameters())
     told = {"parameters": parameters, "peak_megabytes": peak_megabytes()}
     return {"steps": updates * config["batch_size"], **told, **numbers}
