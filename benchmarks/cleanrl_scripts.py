@@ -49,7 +49,7 @@ def measure_script(
         given = flags(text, {**settings, "seed": seed, "total_timesteps": length * rows})
         runs.append(_run([python, str(path.resolve()), *given], num_threads))
     short, long = runs
-    if long.seconds <= short.seconds:
+    if long.seconds <= short.seconds or long.cpu_seconds <= short.cpu_seconds:
         raise SystemExit(f"{path.name}: {updates} updates are too few to tell what they take")
     return {
         "steps": updates * rows,

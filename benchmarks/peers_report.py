@@ -46,14 +46,20 @@ repeat. "CPU time" is how many times less computing an env step takes, which oth
 "Memory" is the most that the process had at once, libraries included. Loading libraries, making environments and
 networks and the first updates are outside the clock.
 
-Settings are equal, networks included (`workloads.py`). Nothing is logged, but for the rows "with records", which are
-ppo_lab as it comes, writing metrics.jsonl and TensorBoard files, and CleanRL's scripts, which cannot do without them.
+Settings are equal, networks included (`workloads.py`). Nothing is logged but in the rows "with records": ppo_lab as it
+comes, writing metrics.jsonl and TensorBoard files.{notes}
 
 {tables}
 
 {machine}
 Load average before {before}, after {after} (1: one process computing, as here).
 """
+
+NOTES = {  # what is told of a contender where it took part
+    "sbx": "SBX compiles its update with JAX in the first ones, which do not count.",
+    "pufferlib": "PufferLib's minibatches are whole rows of the rollout, with advantages computed again before each.",
+    "cleanrl": "CleanRL's scripts run twice, short and long, and the difference counts; they write TensorBoard files.",
+}
 
 RECURRENT = """\
 The defaults of sb3-contrib. ppo_lab has the same LSTMs with the two layers of 64 units before them, so that its LSTMs
@@ -86,7 +92,8 @@ SUMMARY = """\
 def peers_part(results: dict[str, Any]) -> str:
     """The whole part of benchmarks/README.md."""
     about = {"repeats": _repeats(results), "threads": threads_line(results), "machine": machine_line(results)}
-    return PART.format(tables=peers_tables(results), **about, **results["load"])
+    notes = "".join(f"\n{note}" for who, note in NOTES.items() if who in _took_part(results))
+    return PART.format(tables=peers_tables(results), notes=notes, **about, **results["load"])
 
 
 def peers_tables(results: dict[str, Any]) -> str:
@@ -148,7 +155,7 @@ def summary(results: dict[str, Any] | None) -> str:
     if results is None:
         return NOT_YET
     measured = results["measurements"]
-    others = [who for who in ("cleanrl", "sbx", "pufferlib") if any(of(runs, who) for runs in measured.values())]
+    others = [who for who in NOTES if who in _took_part(results)]
     heads = ["steps per second", "ppo_lab", "Stable-Baselines3", "ratio", "CPU time", "memory"]
     rows = []
     for name, runs in measured.items():
@@ -187,6 +194,10 @@ def threads_line(results: dict[str, Any]) -> str:
 def cost(run: dict[str, Any]) -> float:
     """Seconds of computing for a million env steps."""
     return 1e6 * cpu(run) / float(run["steps"])
+
+
+def _took_part(results: dict[str, Any]) -> set[str]:
+    return {run["contender"] for runs in results["measurements"].values() for run in runs}
 
 
 def _compared(own: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[str]:

@@ -120,7 +120,9 @@ path = pathlib.Path(__file__)
 (path.parent / "seen.jsonl").open("a").write(json.dumps([sys.argv[1:], str(pathlib.Path.cwd())]) + "\\n")
 parser = argparse.ArgumentParser()
 parser.add_argument("--total-timesteps", type=int)
-time.sleep(parser.parse_known_args()[0].total_timesteps / 1000)
+began, wanted = time.process_time(), parser.parse_known_args()[0].total_timesteps / 500
+while time.process_time() - began < wanted:
+    pass
 """
 
 
@@ -143,7 +145,19 @@ def test_cleanrl_is_given_our_settings(bench):
         assert getattr(config.ppo, key) == value, key
 
 
-def test_a_script_is_run_twice_and_the_difference_counts(bench, tmp_path):
+def test_the_difference_of_a_short_and_a_long_run_counts(bench, tmp_path, monkeypatch):
+    (tmp_path / "ppo.py").touch()
+    spent = bench.cleanrl_scripts.Spent
+    several = iter([spent(10.0, 8.0, 100.0), spent(14.0, 11.0, 120.0), spent(10.0, 8.0, 100.0), spent(9.0, 9.0, 100.0)])
+    monkeypatch.setattr(bench.cleanrl_scripts, "_run", lambda command, num_threads: next(several))
+    measure = bench.peers.contenders(bench.workloads.WORKLOADS["cartpole"], tmp_path)["cleanrl"]
+    told = {"steps": 60 * 1024, "seconds": 4.0, "cpu_seconds": 3.0, "peak_megabytes": 120.0}
+    assert measure(1) == told
+    with pytest.raises(SystemExit, match="too few to tell"):
+        measure(2)
+
+
+def test_a_script_is_run_twice_with_its_flags_where_nothing_is_kept(bench, tmp_path):
     (tmp_path / "ppo.py").write_text(SCRIPT)
     workload = replace(bench.workloads.tiny(bench.workloads.WORKLOADS["cartpole"]), updates=2)
     told = bench.peers.contenders(workload, cleanrl=tmp_path)["cleanrl"](3)
@@ -162,6 +176,20 @@ def test_a_script_that_fails_is_left_out_and_the_others_go_on(bench, tmp_path, c
     found = bench.peers.in_turns({"cleanrl": broken, "ours": lambda seed: {"steps": seed}}, 2, "test")
     assert [(one["contender"], one["steps"]) for one in found] == [("ours", 1), ("ours", 2)]
     assert "no gym here" in "".join(capsys.readouterr())
+
+
+def test_who_failed_once_is_not_tried_again_and_not_shown(bench):
+    tried = []
+
+    def flaky(seed):
+        tried.append(seed)
+        if seed == 2:
+            raise SystemExit("broken")
+        return {"steps": seed}
+
+    found = bench.peers.in_turns({"sbx": flaky, "ours": lambda seed: {"steps": seed}}, 3, "test")
+    assert tried == [1, 2]
+    assert [one["contender"] for one in found] == ["ours"] * 3
 
 
 def test_a_failure_of_one_of_the_two_sides_is_an_error(bench):
