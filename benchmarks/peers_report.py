@@ -84,7 +84,8 @@ NOT_YET = "Not measured yet: `python benchmarks/peers.py` takes about 25 minutes
 SUMMARY = """\
 {table}
 
-`python benchmarks/peers.py`: medians of {repeats} ({seeds} seeds for the last row); {threads}.
+`python benchmarks/peers.py`: medians of {repeats}{seeds}; equal settings; {threads}. A ratio of 2 says that
+ppo_lab is twice as fast; memory is the peak of a process, libraries included.
 {machine}
 """
 
@@ -156,7 +157,7 @@ def summary(results: dict[str, Any] | None) -> str:
         return NOT_YET
     measured = results["measurements"]
     others = [who for who in NOTES if who in _took_part(results)]
-    heads = ["steps per second", "ppo_lab", "Stable-Baselines3", "ratio", "CPU time", "memory"]
+    heads = ["steps per second", "ppo_lab", "Stable-Baselines3", "ratio", "in CPU time", "memory"]
     rows = []
     for name, runs in measured.items():
         if name == "goal":
@@ -169,7 +170,8 @@ def summary(results: dict[str, Any] | None) -> str:
                 rows.append([place, *_compared(own, of(runs, one.baseline)), *(_rate(of(runs, who)) for who in others)])
     if "goal" in measured:
         rows.append([*_goal_row(measured["goal"]), *("" for _ in others)])
-    seeds = len(of(measured.get("goal", []), "sb3"))
+    count = len(of(measured.get("goal", []), "sb3"))
+    seeds = f" ({count} seeds in the last row, where each has its best known settings)" if count else ""
     about = {"repeats": _repeats(results), "seeds": seeds, "threads": threads_line(results)}
     table = markdown([*heads, *(THEIRS[who] for who in others)], rows)
     return SUMMARY.format(table=table, machine=machine_line(results), **about)
@@ -201,18 +203,18 @@ def _took_part(results: dict[str, Any]) -> set[str]:
 
 
 def _compared(own: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[str]:
-    """Steps per second of both, how many times more, and how many times less computing."""
+    """Steps per second of both, and how many times as fast ours are by the clock and in computing."""
+    who = " (sb3-contrib)" if theirs[0]["contender"] == "sb3_contrib" else ""
     faster, less = ratio(own, theirs, rate), ratio(theirs, own, cost)
-    numbers = [f"{faster.of_medians:.1f} times", f"{less.of_medians:.1f} times less"]
-    return [_rate(own), _rate(theirs), *numbers, f"{_memory(own):,.0f} MB against {_memory(theirs):,.0f}"]
+    numbers = [f"{faster.of_medians:.1f}", f"{less.of_medians:.1f}"]
+    return [_rate(own), _rate(theirs) + who, *numbers, _memories(own, theirs)]
 
 
 def _goal_row(runs: list[dict[str, Any]]) -> list[str]:
     own, theirs = of(runs, "ours"), of(runs, "sb3")
     seconds = [f"{median(map(wall, each)):.1f} s" for each in (own, theirs)]
-    numbers = [f"{ratio(theirs, own, value).of_medians:.1f} times less" for value in (wall, cpu)]
-    memory = f"{_memory(own):,.0f} MB against {_memory(theirs):,.0f}"
-    return [f"CartPole, seconds to a mean return of {GOAL:g}", *seconds, *numbers, memory]
+    numbers = [f"{ratio(theirs, own, value).of_medians:.1f}" for value in (wall, cpu)]
+    return [f"CartPole, seconds to a mean return of {GOAL:g}", *seconds, *numbers, _memories(own, theirs)]
 
 
 def _rate(runs: list[dict[str, Any]]) -> str:
@@ -221,6 +223,10 @@ def _rate(runs: list[dict[str, Any]]) -> str:
 
 def _memory(runs: list[dict[str, Any]]) -> float:
     return float(median(run["peak_megabytes"] for run in runs))
+
+
+def _memories(own: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
+    return f"{_memory(own):,.0f} MB, {_memory(theirs):,.0f} MB"
 
 
 def _mean_return(runs: list[dict[str, Any]]) -> str:
