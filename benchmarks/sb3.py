@@ -80,7 +80,7 @@ def speed(
     model.learn((warm_up + updates) * rows, callback)
     numbers = callback.clock.read()
     told = {"return_mean": _mean_return(model), "peak_megabytes": peak_megabytes()}
-    if hasattr(model.policy, "parameters"):  # JAX has none
+    if algorithm != "sbx":  # JAX keeps them elsewhere
         told["parameters"] = sum(parameter.numel() for parameter in model.policy.parameters())
     return {"steps": updates * rows, **told, **numbers}
 
