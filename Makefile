@@ -44,10 +44,9 @@ test-browser: .venv/.browser ## the notebooks in JupyterLab, in a real browser
 notebooks: .venv/.installed ## execute the committed notebooks again, in place
 	@$(PY) -m ppo_lab.notebook.execute --regenerate notebooks/*.ipynb
 
-benchmark: .venv/.installed ## measure what the README claims, beside Stable-Baselines3 (about half an hour)
+benchmark: .venv/.installed ## measure what the README claims, beside Stable-Baselines3 (about an hour)
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
-	@$(PY) benchmarks/versus_sb3.py
-	@$(PY) benchmarks/recurrent.py
+	@$(PY) benchmarks/peers.py
 	@$(PY) benchmarks/limits.py
 	@$(PY) benchmarks/saving.py --json benchmarks/results/saving.json
 	@$(PY) benchmarks/dashboard.py --json benchmarks/results/dashboard.json

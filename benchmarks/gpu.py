@@ -19,7 +19,7 @@ from machine import hardware, load, versions
 from measurement import measure, write_json
 from report import write_readme
 from settings import GPU, GPU_DRY, GPU_ENVS, GPU_UPDATES, GPU_WARM_UP, RESULTS, preset_settings
-from versus_sb3 import Contenders, in_turns
+from peers import Contenders, in_turns
 
 OUT = RESULTS / "gpu.json"
 PACKAGES = ("torch", "gymnasium", "numpy", "ppo_lab")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -13,7 +14,8 @@ from typing import Any
 
 from settings import ROOT
 
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+# NPROC is JAX's
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")
 ON_GPU = {"gpu_training.py"}
 
 
@@ -29,14 +31,37 @@ class Clock:
         return {"seconds": round(wall, 4), "cpu_seconds": round(cpu, 4)}
 
 
+def environment(threads: int, gpu: bool = False) -> dict[str, str]:
+    """Environment variables of a process with so many threads, and with or without a GPU."""
+    return os.environ | dict.fromkeys(THREADS, str(threads)) | ({} if gpu else {"CUDA_VISIBLE_DEVICES": ""})
+
+
+def threads() -> int:
+    """The child's side of `environment`: threads it may use."""
+    return int(os.environ.get(THREADS[0], "1"))
+
+
+def peak_megabytes() -> float:
+    """The most memory this process had at once, in MB of 10^6 bytes."""
+    return megabytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def megabytes(maxrss: int) -> float:
+    """What `ru_maxrss` says, which is in KiB but on macOS in bytes."""
+    return round(maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
+
+
 def measure(script: str, kind: str, **task: Any) -> dict[str, Any]:
-    """What benchmarks/<script> says of one task, in a process of its own with one thread; only `ON_GPU` see a GPU.
+    """What benchmarks/<script> says of one task, in a process of its own; only `ON_GPU` see a GPU.
+
+    `num_threads` is not part of the task: how many it may use, 1 where it is not given.
 
     Raises SystemExit with the end of what the child wrote if it fails.
     """
+    num_threads = task.pop("num_threads", 1)
     command = [sys.executable, str(ROOT / "benchmarks" / script), kind, json.dumps(task)]
-    environment = os.environ | ONE_THREAD | ({} if script in ON_GPU else {"CUDA_VISIBLE_DEVICES": ""})
-    child = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    settings = environment(num_threads, gpu=script in ON_GPU)
+    child = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
     if child.returncode:
         end = "\n".join(child.stderr.splitlines()[-15:])
         raise SystemExit(f"{script} {kind} {task} ended with status {child.returncode}:\n{end}")
@@ -56,6 +81,6 @@ def answer(kinds: Mapping[str, Callable[..., dict[str, Any]]]) -> None:
     """The child's side of `measure`: do what the command line asks for, and print the numbers as the last line."""
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads())
     kind, task = sys.argv[1:]
     print(json.dumps(kinds[kind](**json.loads(task))))

@@ -1,4 +1,4 @@
-"""Measurements of ppo_lab. A child process of versus_sb3.py and recurrent.py; see `measurement`."""
+"""Measurements of ppo_lab. A child process of peers.py; see `measurement`."""
 
 from __future__ import annotations
 
@@ -6,28 +6,19 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from measurement import Clock, answer
-from settings import GOAL, RECURRENT_OURS, ROWS, SPEED_OURS, WINDOW
+from measurement import Clock, answer, peak_megabytes, threads
+from settings import GOAL, WINDOW
 
 from ppo_lab import Config, Trainer, override
 from ppo_lab.networks import count_parameters
 
 
-def speed(env: str, records: bool, seed: int, warm_up: int, updates: int) -> dict[str, Any]:
+def speed(settings: dict[str, Any], records: bool, seed: int, warm_up: int, updates: int) -> dict[str, Any]:
     """Seconds for `updates` updates after `warm_up` others. records: write metrics.jsonl and TensorBoard's files."""
-    return _timed(SPEED_OURS | {"env.id": env}, records, seed, warm_up, updates)
-
-
-def recurrent(env: str, core: str, chunk_length: int, seed: int, warm_up: int, updates: int) -> dict[str, Any]:
-    """The same with a memory, and how many parameters that has. chunk_length: steps gradients go back through it."""
-    settings = RECURRENT_OURS | {"env.id": env, "model.core": core, "ppo.chunk_length": chunk_length}
-    return _timed(settings, False, seed, warm_up, updates)
-
-
-def _timed(settings: dict[str, Any], records: bool, seed: int, warm_up: int, updates: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        budget = {"ppo.total_timesteps": (warm_up + updates) * ROWS, **_run(seed, records, folder)}
-        trainer = Trainer(override(Config(), settings | budget))
+        config = override(Config(), settings | _run(seed, records, folder))
+        rows = config.env.num_envs * config.ppo.num_steps
+        trainer = Trainer(override(config, {"ppo.total_timesteps": (warm_up + updates) * rows}))
         clock = Clock()
         for update in trainer:
             if update.update == warm_up:
@@ -36,9 +27,10 @@ def _timed(settings: dict[str, Any], records: bool, seed: int, warm_up: int, upd
         numbers = clock.read()
         told = {
             "parameters": count_parameters(trainer.state.model),
-            "return_mean": update.metrics["episode/return_mean"],
+            "return_mean": update.metrics.get("episode/return_mean"),
+            "peak_megabytes": peak_megabytes(),
         }
-        return {"steps": updates * ROWS, **told, **numbers}
+        return {"steps": updates * rows, **told, **numbers}
 
 
 def goal(config: dict[str, Any], records: bool, seed: int) -> dict[str, Any]:
@@ -54,13 +46,13 @@ def goal(config: dict[str, Any], records: bool, seed: int) -> dict[str, Any]:
                 reached = True
                 break
         numbers = clock.read()
-        mean = update.metrics.get("episode/return_mean")
+        told = {"return_mean": update.metrics.get("episode/return_mean"), "peak_megabytes": peak_megabytes()}
         trainer.close()
-        return {"reached": reached, "steps": update.global_step, "return_mean": mean, **numbers}
+        return {"reached": reached, "steps": update.global_step, **told, **numbers}
 
 
 def _run(seed: int, records: bool, folder: str) -> dict[str, Any]:
-    return {"run.seed": seed, "run.root": folder if records else None, "run.device": "cpu", "run.threads": 1}
+    return {"run.seed": seed, "run.root": folder if records else None, "run.device": "cpu", "run.threads": threads()}
 
 
 def _has_reached(metrics: Mapping[str, float], threshold: float) -> bool:
@@ -68,4 +60,4 @@ def _has_reached(metrics: Mapping[str, float], threshold: float) -> bool:
 
 
 if __name__ == "__main__":
-    answer({"speed": speed, "recurrent": recurrent, "goal": goal})
+    answer({"speed": speed, "goal": goal})

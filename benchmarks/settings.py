@@ -8,26 +8,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
-# Steps per second: Stable-Baselines3's PPO with the networks it makes by itself, on both sides the same work.
+# Steps per second (peers.py): both sides do the same work, with the networks that Stable-Baselines3 makes by itself.
 # Left out because they are equal by default: advantages normalised per minibatch, no value clipping, no KL stop,
-# orthogonal initialisation, Adam with epsilon 1e-5.
-ROWS = 8 * 128  # env steps of one update
-WARM_UP = 5  # updates before the clock starts
-UPDATES = 60  # updates under the clock: 61,440 env steps
-
-SPEED_SB3: dict[str, Any] = {
-    "n_steps": 128,
-    "n_epochs": 4,
-    "batch_size": 256,
-    "learning_rate": 3e-4,
-    "gamma": 0.99,
-    "gae_lambda": 0.95,
-    "clip_range": 0.2,
-    "ent_coef": 0.0,
-    "vf_coef": 0.5,
-    "max_grad_norm": 0.5,
-    "policy_kwargs": {"net_arch": {"pi": [64, 64], "vf": [64, 64]}},  # tanh
-}
+# orthogonal initialisation, Adam with epsilon 1e-5. What the others are given is derived from ours: see workloads.py.
 SPEED_OURS: dict[str, Any] = {
     "env.num_envs": 8,
     "ppo.num_steps": 128,
@@ -45,29 +28,8 @@ SPEED_OURS: dict[str, Any] = {
     "model.shared": False,
 }
 
-# The same with a memory: sb3-contrib's RecurrentPPO with its own defaults, MlpLstmPolicy: an LSTM of 256 units each for
-# actor and critic, tanh layers 64-64 after each. Ours has the layers before the LSTM. No default is left out here.
-RECURRENT_WARM_UP = 1
-RECURRENT_UPDATES = 20
-RECURRENT_SB3: dict[str, Any] = {
-    "n_steps": 128,
-    "n_epochs": 10,
-    "batch_size": 128,
-    "learning_rate": 3e-4,
-    "gamma": 0.99,
-    "gae_lambda": 0.95,
-    "clip_range": 0.2,
-    "ent_coef": 0.0,
-    "vf_coef": 0.5,
-    "max_grad_norm": 0.5,
-    "policy_kwargs": {
-        "net_arch": {"pi": [64, 64], "vf": [64, 64]},
-        "lstm_hidden_size": 256,
-        "n_lstm_layers": 1,
-        "enable_critic_lstm": True,
-        "shared_lstm": False,
-    },
-}
+# The same with a memory, at the defaults of sb3-contrib's RecurrentPPO, MlpLstmPolicy: an LSTM of 256 units each for
+# actor and critic, tanh layers 64-64 after each. Ours has the layers before the LSTM.
 RECURRENT_OURS: dict[str, Any] = {
     **SPEED_OURS,
     "ppo.update_epochs": 10,

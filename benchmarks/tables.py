@@ -54,17 +54,6 @@ def shown(one: Ratio) -> str:
     return f"**{one.of_medians:.2f}** ({one.lowest_pair:.2f} to {one.highest_pair:.2f})"
 
 
-def speed_rows(names: dict[str, str], measurements: Sequence[Measurement], beside: str = "sb3") -> list[list[str]]:
-    """A row for each contender: its name, steps per second, and what it is against `beside` in steps and CPU time."""
-    rows = []
-    theirs = of(measurements, beside)
-    for name, title in names.items():
-        runs = of(measurements, name)
-        against = [shown(ratio(runs, theirs, rate)), f"{ratio(theirs, runs, cpu).of_medians:.2f}"]
-        rows.append([title, spread([rate(run) for run in runs], ",.0f"), *(against if name != beside else ["1", "1"])])
-    return rows
-
-
 def machine_line(results: dict[str, Any]) -> str:
     """What was measured on, with which versions."""
     machine, versions = results["machine"], results["versions"]

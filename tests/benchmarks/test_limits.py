@@ -41,7 +41,7 @@ def test_the_limit_is_the_sum_of_the_fastest_turns(bench):
 
 
 def test_the_page_has_the_part(bench):
-    page = bench.report.readme(None, None, None, limits=results())
+    page = bench.report.readme(limits=results())
     assert "**50%**" in page
     assert "| `losses.py: ppo_loss` | 25.0%" in page
     assert cells(bench.limits_report.scaling_table(results()["scaling"]))[:2] == ["16,384", "4.00"]
