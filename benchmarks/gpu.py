@@ -17,9 +17,9 @@ from typing import Any
 from gpu_report import CONTENDERS, gpu_table
 from machine import hardware, load, versions
 from measurement import measure, write_json
+from peers import Contenders, in_turns
 from report import write_readme
 from settings import GPU, GPU_DRY, GPU_ENVS, GPU_UPDATES, GPU_WARM_UP, RESULTS, preset_settings
-from peers import Contenders, in_turns
 
 OUT = RESULTS / "gpu.json"
 PACKAGES = ("torch", "gymnasium", "numpy", "ppo_lab")
