@@ -29,9 +29,10 @@ def gae(
     """
     delta = torch.where(valid, reward + gamma * next_value * ~terminated - value, 0.0)  # (T, N)
     decay = (~done & valid).to(delta.dtype) * (gamma * gae_lambda)  # (T, N)
-    advantage, rows, kept = delta, delta.unbind(), decay.unbind()
+    rows, kept = [*delta.unbind()], decay.unbind()
     for t in range(len(rows) - 2, -1, -1):
-        rows[t].addcmul_(kept[t], rows[t + 1])
+        rows[t] = torch.addcmul(rows[t], kept[t], rows[t + 1])
+    advantage = torch.stack(rows)
     return advantage, advantage + value
 
 

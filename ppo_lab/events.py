@@ -25,7 +25,10 @@ class AdvantagesEstimated(NamedTuple):
 
 
 class MinibatchStepped(NamedTuple):
-    """One optimizer step was taken; `loss` is from before it."""
+    """One optimizer step was taken; `loss` is from before it.
+
+    Copy a parameter's `grad` to keep it: the next minibatch may write into the same memory.
+    """
 
     epoch: int
     batch: Batch

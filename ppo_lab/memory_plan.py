@@ -22,6 +22,7 @@ from ppo_lab.errors import ConfigError
 from ppo_lab.gradient import by_hand, leave_gradient
 from ppo_lab.mlp_gradient import block_rows
 from ppo_lab.numpy_rollout import numpy_policy
+from ppo_lab.process import give_back_memory
 from ppo_lab.rollout import Rollout, estimate_values, rows_at_once
 from ppo_lab.trees import apply, at, leaves
 
@@ -209,6 +210,7 @@ def free_memory(device: torch.device) -> int | None:
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for reuse
         return torch.cuda.mem_get_info(device)[0] + kept
+    give_back_memory()
     known = [size for size in (_free_in_system(), _free_in_container()) if size is not None]
     return min(known, default=None)
 

@@ -1,7 +1,7 @@
 """The gradient of a minibatch's loss by hand: what autograd finds, for a small MLP on a CPU.
 
 Autograd makes a node, a tensor and some checks for each of about eighty operations, which together take longer than
-what they compute on 256 rows. Here the chain rule is written out, into memory that is there already: the products in
+what they compute on 256 rows. Here the chain rule is written out, into memory that is there already: large products in
 torch, which keep to its number of threads, the rest in NumPy, whose calls cost less. Rows go through in blocks that
 stay in a processor's cache.
 """
@@ -37,18 +37,29 @@ class MLPGradient:
         parameters = list(model.parameters())
         self.flat = torch.zeros(sum(each.numel() for each in parameters))
         sizes = [each.numel() for each in parameters]
-        for parameter, part in zip(parameters, self.flat.split(sizes), strict=True):
-            parameter.grad = part.view_as(parameter)
+        parts = zip(parameters, self.flat.split(sizes), strict=True)
+        self.views = [(parameter, part.view_as(parameter)) for parameter, part in parts]
+        self._lend()
         self.rows = block_rows(plain, rows)
         self.actor = Body(plain.actor, plain.tanh, self.rows)
         self.critic = self.actor if model.shared else Body(plain.critic, plain.tanh, self.rows)
         self.actor_head, self.critic_head = Head(plain.actor_head), Head(model.critic_head)
         self.policy = Choice() if plain.log_std is None else Gaussian(plain.log_std, plain.log_std_bounds)
 
+    def _lend(self) -> None:
+        """Make every parameter's gradient a view of `flat`, also where somebody gave it another one or none."""
+        for parameter, view in self.views:
+            if parameter.grad is not view:
+                parameter.grad = view
+
+    @torch.no_grad()
     @np.errstate(all="ignore")  # what is not finite is found in the norm, and named
     def __call__(self, batch: Batch) -> Loss:
         """The loss of a batch (1, B), all of whose rows are experience."""
         assert isinstance(batch.obs, Tensor)
+        assert len(batch.obs) == 1
+        assert batch.valid is None
+        self._lend()
         obs, scaled = batch.obs[0], self.model.critic_head.normalized  # (B, F)
         if self.normalizer is not None:
             obs = torch.from_numpy(self.normalizer.in_numpy(obs.numpy()))
@@ -170,7 +181,7 @@ def _numbers(layer: nn.Linear) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Weight, bias and where their gradients go."""
     assert layer.weight.grad is not None
     assert layer.bias.grad is not None
-    return layer.weight.detach(), layer.bias.detach(), layer.weight.grad, layer.bias.grad
+    return layer.weight, layer.bias, layer.weight.grad, layer.bias.grad
 
 
 class Choice:
@@ -201,15 +212,16 @@ class Gaussian:
 
     def __init__(self, log_std: nn.Parameter, bounds: tuple[float, float]) -> None:
         assert log_std.grad is not None
-        self.log_std, self.found = log_std.detach().numpy(), log_std.grad.numpy()  # (A,)
+        self.parameter, self.found = log_std, log_std.grad.numpy()  # (A,)
         self.bounds = bounds
 
     def evaluate(self, mean: Array, action: Array) -> tuple[Array, Array]:
         """mean (A, M), action (M, A) -> log_prob and entropy (M,)."""
-        log_std = np.minimum(np.maximum(self.log_std, self.bounds[0]), self.bounds[1])
+        free = self.parameter.numpy(force=True)
+        log_std = np.minimum(np.maximum(free, self.bounds[0]), self.bounds[1])
         self.std = np.exp(log_std)[:, None]
         self.e = (action.T - mean) / self.std  # (A, M)
-        self.inside = log_std == self.log_std  # elsewhere the clamp has no slope
+        self.inside = log_std == free  # elsewhere the clamp has no slope
         actions, total = len(mean), np.add.reduce(log_std)
         self.squares = np.square(self.e)
         log_prob = np.add.reduce(self.squares) * np.float32(-0.5) - (total + np.float32(actions * HALF_LOG_2PI))

@@ -89,7 +89,7 @@ def set_learning_rates(
 
 
 def gradient_step(
-    optimizer: torch.optim.Optimizer, flat: Tensor | None, max_grad_norm: float, scaler: GradScaler | None = None
+    optimizer: torch.optim.Optimizer, max_grad_norm: float, scaler: GradScaler | None = None, flat: Tensor | None = None
 ) -> Tensor:
     """One step down the gradients that the parameters hold, their global norm clipped; the norm before clipping, ().
 
@@ -128,6 +128,8 @@ def quick_step(optimizer: torch.optim.Optimizer) -> bool:
     Torch looks at every parameter of a small network again and again before it calls the same kernel: twice the time.
     """
     kernel = KERNELS.get(type(optimizer))
+    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+        return False
     if kernel is None or len(optimizer.state) < sum(len(group["params"]) for group in optimizer.param_groups):
         return False  # a fork may have moments for some
     for group in optimizer.param_groups:

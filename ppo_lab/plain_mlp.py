@@ -14,6 +14,7 @@ from ppo_lab.envs import Obs
 from ppo_lab.networks.mlp import MLP
 from ppo_lab.networks.normalization import ObsNormalizer
 from ppo_lab.networks.observation import LeafInput
+from ppo_lab.networks.value_head import ValueHead
 
 
 class PlainMLP(NamedTuple):
@@ -32,12 +33,15 @@ def plain_mlp(model: ActorCritic, obs: Obs) -> PlainMLP | None:
     """The layers of `model`, for observations like `obs` (N, F) and all in float32 on a CPU.
 
     None where it has anything else: a memory, masks, several keys, another precision, noise that depends on the state,
-    somebody's own module or hook.
+    a frozen parameter, somebody's own layer or hook.
     """
     if type(model) is not ActorCritic or not isinstance(obs, Tensor) or not isinstance(model.features, LeafInput):
         return None
     actor, critic, head = model.actor_body, model.critic_body, model.actor_head
     if type(actor) is not MLP or type(critic) is not MLP or actor.activation not in (torch.tanh, F.relu):
+        return None
+    layers = [layer for body in (actor, critic) for layer in body.layers]
+    if any(type(layer) is not nn.Linear for layer in layers) or type(model.critic_head) is not ValueHead:
         return None
     if not model.features.unchanged or model.masked or model.recurrent or model.autocast_dtype is not None:
         return None
@@ -48,9 +52,23 @@ def plain_mlp(model: ActorCritic, obs: Obs) -> PlainMLP | None:
         last, log_std, bounds = head.mean, head.log_std, head.log_std_bounds
     else:
         return None
-    if any(each.device.type != "cpu" or each.dtype != torch.float32 for each in (obs, *model.parameters())):
+    if type(last) is not nn.Linear or any(map(has_hooks, model.modules())):
         return None
-    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
-        return None
+    for each in (obs, *model.parameters()):
+        if each.device.type != "cpu" or each.dtype != torch.float32 or (each is not obs and _is_watched(each)):
+            return None
     hidden, values = ([layer for layer in body.layers if isinstance(layer, nn.Linear)] for body in (actor, critic))
     return PlainMLP(hidden, values, last, actor.activation is torch.tanh, log_std, bounds, model.features.normalizer)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Somebody wants to be called when it computes, or its gradient is."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+def _is_watched(parameter: Tensor) -> bool:
+    """It is frozen, or somebody wants to be called with its gradient."""
+    hooks = parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None)
+    return bool(hooks) or not parameter.requires_grad

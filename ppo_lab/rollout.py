@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -184,7 +185,7 @@ def estimate_values(model: ActorCritic, rollout: Rollout, memory: Memory) -> Mem
 
 
 def _in_blocks(function: Callable[[Obs], Tensor], obs: Obs) -> Tensor:
-    """function(obs) of (T, N, *obs), a few rows at a time: what lies between layers stays in a processor's cache."""
+    """function(obs) of (T, N, *obs); on a CPU a few rows at a time: what lies between layers stays in its cache."""
     T, N = leaves(obs)[0].shape[:2]
     size = rows_at_once(at(obs, 0))
     if size >= T * N:
@@ -196,6 +197,8 @@ def _in_blocks(function: Callable[[Obs], Tensor], obs: Obs) -> Tensor:
 
 def rows_at_once(obs: Obs) -> int:
     """How many rows like those of obs (N, *obs) pass through a network at once where no gradient is wanted."""
+    if leaves(obs)[0].device.type != "cpu":
+        return sys.maxsize
     row = sum(leaf.nbytes for leaf in leaves(obs)) // len(leaves(obs)[0])
     return min(ROWS, max(1, BLOCK // max(1, row)))
 

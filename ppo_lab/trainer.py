@@ -140,7 +140,7 @@ class Trainer:
             loss = taken[0] if taken else gradient(batch)
             if ppo.target_kl is not None and not loss.approx_kl <= 1.5 * ppo.target_kl:  # NaN stops too
                 break
-            norm = taken[1] if taken else gradient_step(state.optimizer, gradient.flat, ppo.max_grad_norm, state.scaler)
+            norm = taken[1] if taken else gradient_step(state.optimizer, ppo.max_grad_norm, state.scaler, gradient.flat)
             steps.append((loss, norm))
             yield MinibatchStepped(epoch, batch, loss, norm)
 

@@ -105,7 +105,7 @@ def test_a_step_on_a_gradient_that_is_not_finite_is_called_off(optimizer):
         for factor in factors:
             for parameter in trainer.state.model.parameters():
                 parameter.grad = torch.full_like(parameter, 0.01 * factor)
-            norm = gradient_step(trainer.state.optimizer, None, 0.5)
+            norm = gradient_step(trainer.state.optimizer, 0.5)
             assert norm.isfinite() == (factor == 1.0)
     assert ours.fingerprint() == twin.fingerprint()
 
@@ -126,7 +126,7 @@ def test_the_quick_step_is_the_step_of_torch(changes):
             for group in optimizer.param_groups:
                 group["lr"] = 0.01 * (1 + turn)
             if trainer is ours:
-                gradient_step(optimizer, flat, 1e9)
+                gradient_step(optimizer, 1e9, flat=flat)
                 quick = quick_step(optimizer)
                 assert quick == (type(optimizer) is not torch.optim.SGD)
                 if not quick:

@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ppo_lab import rollout as rollouts
 from ppo_lab.adapters.single import SingleEnvs
 from ppo_lab.adapters.vector import VectorEnvs
 from ppo_lab.advantages import gae
@@ -211,3 +212,22 @@ def test_every_pass_has_another_order():
     rng = torch.Generator().manual_seed(0)
     first, second = (next(minibatches(rollout, numbers, numbers, 1, rng)).advantage for _ in range(2))
     assert not torch.equal(first, second)
+
+
+def test_values_in_blocks_are_the_values(monkeypatch):
+    def model_of(obs):
+        return obs["a"].sum(-1) + 2.0 * obs["b"]
+
+    obs = {"a": torch.randn(5, 3, 4), "b": torch.randn(5, 3)}
+    whole = rollouts._in_blocks(model_of, obs)
+    seen = []
+    monkeypatch.setattr(rollouts, "ROWS", 7)
+    blocks = rollouts._in_blocks(lambda few: seen.append(len(few["b"])) or model_of(few), obs)
+    assert seen == [7, 7, 1]
+    assert torch.equal(blocks, whole)
+
+
+def test_large_rows_go_through_in_smaller_blocks():
+    assert rollouts.rows_at_once(torch.zeros(2, 4)) == rollouts.ROWS
+    assert rollouts.rows_at_once(torch.zeros(2, 84, 84, 4, dtype=torch.uint8)) == rollouts.BLOCK // (84 * 84 * 4)
+    assert rollouts.rows_at_once(torch.zeros(2, 4, device="meta")) > 1e9  # a GPU takes all of them

@@ -63,9 +63,9 @@ class MLP(nn.Module):
     def _in_numpy(self, x: Tensor) -> bool:
         """`TanhLayers` can compute this, and it pays."""
         plain = self.activation is torch.tanh and x.device.type == "cpu" and x.dtype == torch.float32
-        return (
-            plain and len(self.layers) > 0 and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
-        )
+        hooked = any(layer._forward_hooks or layer._forward_pre_hooks for layer in self.layers)
+        special = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or hooked
+        return plain and len(self.layers) > 0 and not special
 
 
 class TanhLayers(torch.autograd.Function):

@@ -49,6 +49,8 @@ def make_graphs(config: Config, envs: Envs, state: TrainState, rollout: Rollout)
 
 def why_not_rollout(envs: Envs) -> str | None:
     """Why a step of these environments cannot be captured; None if it can."""
+    if hasattr(envs, "episode_done"):
+        return f"{type(envs).__name__} has episodes that end for learning alone, which a captured step does not record"
     if getattr(envs, "capturable", False):
         return None
     return f"{type(envs).__name__} is not known to step on the device alone, in memory that stays where it is"

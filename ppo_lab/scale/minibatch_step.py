@@ -82,7 +82,7 @@ class MinibatchStep:
             loss = minibatch_loss(self.model, static, read)
             loss.total.backward()
             with _rates_from(self.optimizer, self.rates):
-                norm = gradient_step(self.optimizer, None, ppo.max_grad_norm)
+                norm = gradient_step(self.optimizer, ppo.max_grad_norm)
             numbers.copy_(torch.stack([*loss, norm]).detach())
 
         step = Captured(learn, self.clip_coef.device, self._restored())
