@@ -153,6 +153,7 @@ def _by_hand(model: ActorCritic, x: Tensor, ppo: PPOConfig) -> Callable[[], None
     parts = ((gradient.actor, gradient.actor_head), (gradient.critic, gradient.critic_head))
     slopes = [np.ones((len(head.bias), gradient.rows), np.float32) for _, head in parts]
 
+    @torch.no_grad()
     def step() -> None:
         gradient.flat.zero_()
         for first in range(0, len(x), gradient.rows):
