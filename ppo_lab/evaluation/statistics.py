@@ -11,7 +11,6 @@ from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from ppo_lab.errors import ConfigError
 
@@ -37,6 +36,8 @@ def iqm(scores: ArrayLike, axis: int | None = None) -> Any:
     none is weighted, as in `scipy.stats.trim_mean(x, 0.25)` and Agarwal et al. 2021; below 4 scores it is the mean.
     axis: None takes all scores, of any shape, together.
     """
+    from scipy import stats  # here: it takes half a second, and training wants none of it
+
     middle = stats.trim_mean(_checked(scores), 0.25, axis=axis)
     return float(middle) if axis is None else middle
 
@@ -98,6 +99,8 @@ def stratified_interval(
     def pooled(*columns: np.ndarray, axis: int) -> Any:
         return statistic(np.concatenate(columns, axis=axis), axis=axis)  # (batch, runs * tasks) -> (batch,)
 
+    from scipy import stats
+
     interval = stats.bootstrap(
         tuple(x.T),
         pooled,
@@ -152,6 +155,8 @@ def describe(returns: ArrayLike, confidence: float = 0.95) -> str:
 
 def _expanded(confidence: float, runs: int, tasks: int) -> float:
     """The confidence to ask plain percentiles for, so that they cover about `confidence` (see stratified_interval)."""
+    from scipy import stats
+
     t = stats.t.isf((1.0 - confidence) / 2.0, tasks * (runs - 1))
     return float(1.0 - 2.0 * stats.norm.sf(t * math.sqrt(runs / (runs - 1))))
 
