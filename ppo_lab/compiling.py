@@ -10,7 +10,7 @@ import sys
 import sysconfig
 import types
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -22,7 +22,7 @@ from ppo_lab.batches import Batch
 from ppo_lab.config import Config, PPOConfig
 from ppo_lab.envs import Envs
 from ppo_lab.errors import ConfigError
-from ppo_lab.gradient import LossSettings, minibatch_loss
+from ppo_lab.gradient import LossFunction, LossSettings, minibatch_loss
 from ppo_lab.losses import Loss
 
 LOG = logging.getLogger("ppo_lab")
@@ -31,7 +31,7 @@ COMPILERS = {"darwin": "clang++", "win32": "cl"}  # elsewhere g++; CXX in the en
 _numbers = itertools.count(1)
 
 
-def loss_function(config: Config, envs: Envs) -> Callable[[ActorCritic, Batch, PPOConfig], Loss]:
+def loss_function(config: Config, envs: Envs) -> LossFunction:
     """What computes a minibatch's loss: `gradient.minibatch_loss`, compiled where run.compile asks for it.
 
     Raises ConfigError for a model with a core, or if there is nothing to compile with.

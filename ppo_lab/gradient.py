@@ -87,6 +87,7 @@ def gradient_route(
 
 def by_hand(model: ActorCritic, obs: Obs, ppo: PPOConfig, run: RunConfig) -> PlainMLP | None:
     """The layers of a model whose gradient is found by hand; None for all others, or where `run` wants autograd."""
+    # graphs on a CPU are a dry run of what a GPU does; parts (accumulate) are of autograd alone
     otherwise = run.gradient == "autograd" or run.compile or run.cuda_graphs is True or ppo.accumulate > 1
     return None if otherwise else plain_mlp(model, obs)
 

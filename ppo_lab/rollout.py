@@ -115,7 +115,7 @@ def collect(
     check_finite(rollout)
     after = estimate_values(model, rollout, before)
     if "critic" in rollout.memory:  # a critic with a memory of its own catches up with the actor's
-        state.memory = {**state.memory, "critic": after["critic"]}  # type: ignore[dict-item, index]
+        state.memory = {**state.memory, "critic": after["critic"]}  # type: ignore[dict-item, index]  # neither is None, then
 
 
 def collect_in_torch(envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout) -> None:
@@ -146,7 +146,7 @@ def collect_in_torch(envs: Envs, model: ActorCritic, state: Collecting, rollout:
         torch.logical_or(step.terminated, step.truncated, out=done)
         valid.copy_(step.valid)
         if may_end_early:
-            over: Tensor | None = envs.episode_done  # type: ignore[attr-defined]
+            over: Tensor | None = envs.episode_done  # type: ignore[attr-defined]  # asked above
             episode_done.copy_(done if over is None else over)
         copy(led_to[t], step.final_obs)
         copy(seen[t + 1], step.obs)
@@ -174,7 +174,7 @@ def estimate_values(model: ActorCritic, rollout: Rollout, memory: Memory) -> Mem
     led_to = torch.zeros_like(next_value)  # (T, N), where cut off
     for c, rows in rollout.chunks():
         if "critic" in rollout.memory:
-            rollout.memory["critic"][c] = memory["critic"]  # type: ignore[index]
+            rollout.memory["critic"][c] = memory["critic"]  # type: ignore[index]  # it has one, then
         cut = cut_off[rows]  # (L, N)
         value[rows], memory, at_cut = model.critique(at(rollout.obs, rows), memory, rollout.starts[rows], cut)
         if cut.any():

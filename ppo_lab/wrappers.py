@@ -56,11 +56,11 @@ class _Around(ABC):
         """Remember that."""
 
     def _state_dict(self) -> dict[str, Any]:
-        inner = self.envs.state_dict()  # type: ignore[attr-defined]
+        inner = self.envs.state_dict()  # type: ignore[attr-defined]  # asked for where there is one
         return {"envs": inner, **self._own_state()} if inner else {}  # nothing: too far to come back to
 
     def _load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        self.envs.load_state_dict(saved["envs"])  # type: ignore[attr-defined]
+        self.envs.load_state_dict(saved["envs"])  # type: ignore[attr-defined]  # likewise
         self._load_own_state(saved)
 
 

@@ -167,7 +167,7 @@ class AtariEnvs:
         seeds = [episode_seed(self._log.run_seed, int(i), int(self._log.episode[i])) for i in np.flatnonzero(which)]
         options = {} if which.all() else {"reset_mask": which.copy()}
         try:
-            obs, infos = self._envs.reset(seed=np.array(seeds), options=options)  # type: ignore[arg-type]
+            obs, infos = self._envs.reset(seed=np.array(seeds), options=options)  # type: ignore[arg-type]  # ale-py takes an array
         except Exception as error:
             raise EnvError(f"{self._name()}: reset: {describe_error(error)}") from error
         self._obs = obs

@@ -21,7 +21,7 @@ from ppo_lab.trees import apply, leaves
 
 
 class MinibatchStep:
-    """`gradient.leave_gradient` and `optimizer.gradient_step` as one graph, for each size of a minibatch (two at most).
+    """`gradient.Autograd` and `optimizer.gradient_step` as one graph, for each size of a minibatch (two at most).
 
     Learning rates, clip range and entropy weight are tensors, so that schedules need no other graph. After a change of
     another live setting it is captured anew.

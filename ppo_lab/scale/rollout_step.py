@@ -63,11 +63,11 @@ class RolloutStep:
     def _restored(self) -> Restore:
         """Rows of the rollout need not be put back: they are written again."""
         own = [*leaves(self.obs), self.starts, *leaves(self.memory), self.row]
-        own_restore, saved = snapshot(own, [self.action_rng]), self.envs.state_dict()  # type: ignore[attr-defined]
+        own_restore, saved = snapshot(own, [self.action_rng]), self.envs.state_dict()  # type: ignore[attr-defined]  # likewise
 
         def restore() -> None:
             own_restore()
-            self.envs.load_state_dict(saved)  # type: ignore[attr-defined]
+            self.envs.load_state_dict(saved)  # type: ignore[attr-defined]  # likewise
 
         return restore
 
