@@ -13,21 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector.utils import batch_space
 from torch import Tensor, nn
 
 from environment import BATCHED
 from ppo_lab import Trainer, make_envs
 from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.batches import minibatches
-from ppo_lab.config import PPOConfig
 from ppo_lab.envs import make_maker
 from ppo_lab.mlp_gradient import MLPGradient
-from ppo_lab.optimizer import quick_step
+from ppo_lab.optimizer import adam_step
 from ppo_lab.plain_mlp import plain_mlp
 from ppo_lab.rollout import estimate_values
 
-DRAWN = 32  # random actions of all environments, used again and again
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 IN_NUMPY: dict[str, Callable[..., np.ndarray]] = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0.0, out=x)}
 
@@ -40,14 +37,12 @@ class Way(NamedTuple):
 
 
 def env_ways(trainer: Trainer) -> tuple[list[Way], Way]:
-    """Steps with random actions: every way, and the one through our adapter, which is one of them."""
+    """Steps with the last rollout's actions, on which their cost depends: every way, and our adapter's."""
     envs = make_envs(trainer.config)
     envs.reset(1)
-    batched = batch_space(envs.action_space, envs.num_envs)
-    batched.seed(1)
-    drawn = [batched.sample() for _ in range(DRAWN)]
-    tensors = cycle([_as_tensors(action) for action in drawn])
-    ours = Way(lambda: envs.step(next(tensors)), envs.num_envs)
+    actions = [trainer.state.model.to_env(action) for action in trainer.rollout.action]
+    acted = cycle(actions)
+    ours = Way(lambda: envs.step(next(acted)), envs.num_envs)
     settings = trainer.config.env
     if settings.id in BATCHED or settings.vector or isinstance(envs.action_space, spaces.Dict):
         return [ours], ours
@@ -55,7 +50,7 @@ def env_ways(trainer: Trainer) -> tuple[list[Way], Way]:
     singles = [make(index) for index in range(envs.num_envs)]
     for env in singles:
         env.reset(seed=1)
-    arrays = cycle(drawn)
+    arrays = cycle([action.numpy() for action in actions if isinstance(action, Tensor)])
 
     def step() -> None:
         for env, action in zip(singles, next(arrays), strict=True):
@@ -85,7 +80,7 @@ def network_ways(trainer: Trainer) -> dict[str, list[Way]]:
         ways["actor"] += [Way(torch.no_grad()(lambda: bare.actor(rows)), N), Way(lambda: bare.in_numpy(array), N)]
         ways["values"].append(Way(torch.no_grad()(lambda: bare.critic(all_rows)), steps))
         ways["learning"].append(Way(_gradient_step(bare, lambda: _sum((bare.actor(few), bare.critic(few)))), 0.0))
-        ways["learning"].append(Way(_by_hand(copy.deepcopy(model), few, ppo), 0.0))
+        ways["learning"].append(Way(_by_hand(copy.deepcopy(model), few), 0.0))
     passes = ppo.update_epochs if ppo.recompute_advantage else 1
     one_step = steps / (ppo.update_epochs * ppo.num_minibatches)
     ways["values"] = [way._replace(env_steps=steps / passes) for way in ways["values"]]
@@ -143,35 +138,29 @@ def _gradient_step(model: nn.Module, total: Callable[[], Tensor]) -> Callable[[]
     return step
 
 
-def _by_hand(model: ActorCritic, x: Tensor, ppo: PPOConfig) -> Callable[[], None]:
+def _by_hand(model: ActorCritic, x: Tensor) -> Callable[[], None]:
     """The same with the chain rule written out, and Adam's kernel called directly."""
     plain = plain_mlp(model, x)
     assert plain is not None
-    gradient = MLPGradient(model, plain, ppo, len(x))  # for its memory
+    gradient = MLPGradient(model, plain, len(x))  # for its memory
     optimizer = torch.optim.Adam(model.parameters(), lr=0.0, fused=True)
-    optimizer.step()  # makes its moments
-    parts = ((gradient.actor, gradient.actor_head), (gradient.critic, gradient.critic_head))
-    slopes = [np.ones((len(head.bias), gradient.rows), np.float32) for _, head in parts]
+    body, heads = gradient.body, (gradient.actor_head, gradient.critic_head)
+    slopes = [np.ones((len(head.bias), gradient.rows), np.float32) for head in heads]
 
     @torch.no_grad()
     def step() -> None:
-        gradient.flat.zero_()
+        gradient.flat.grad.zero_()
         for first in range(0, len(x), gradient.rows):
             few = x[first : first + gradient.rows]
-            for (body, head), slope in zip(parts, slopes, strict=True):
-                features = body.forward(few)
+            room = body.forward(few)
+            for head, slope, features, upstream in zip(heads, slopes, room.features, room.upstream, strict=True):
                 head.forward(features)
-                body.backward(few, head.backward(features, slope[:, : len(few)]))
-        quick_step(optimizer)
+                head.backward(features, slope[:, : len(few)], upstream)
+            body.backward(few)
+        adam_step(optimizer, gradient.flat)
 
     return step
 
 
 def _sum(outputs: tuple[Tensor, ...]) -> Tensor:
     return torch.stack([output.sum() for output in outputs]).sum()
-
-
-def _as_tensors(action: Any) -> Any:
-    if isinstance(action, dict):
-        return {key: torch.as_tensor(each) for key, each in action.items()}
-    return torch.as_tensor(action)

@@ -17,11 +17,11 @@ PART = """\
 PPO cannot take more env steps per second than the environment, the forward passes and the gradient steps alone allow,
 each in the fastest of the ways tried here:
 `limit = 1 / (1 / environment + 1 / actor + 1 / values + epochs / train)`. Each is measured
-alone, on one thread: the environment with random actions, without our adapter (unless that is faster); the actor on N
-rows and the critic on a rollout, in bare linear layers, the actor in NumPy where that is faster; forward, backward and
-fused Adam of a minibatch without a loss, by autograd or with the chain rule by hand (`ppo_lab/mlp_gradient.py`),
-whichever is faster. "Reached" is our training. Everything takes turns in one process; of
-{rounds} turns the fastest counts. Adapter: the environment as our rollout steps it.
+alone, on one thread: the environment with the actions of our last rollout, without our adapter (unless that is
+faster); the actor on N rows and the critic on a rollout, in bare linear layers, the actor in NumPy where that is
+faster; forward, backward and fused Adam of a minibatch without a loss, by autograd or with the chain rule by hand and
+all parameters side by side (`ppo_lab/mlp_gradient.py`), whichever is faster. "Reached" is our training. Everything
+takes turns in one process; of {rounds} turns the fastest counts. Adapter: the environment as our rollout steps it.
 
 {tables}
 

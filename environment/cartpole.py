@@ -112,12 +112,17 @@ class CartPole:
 
     def step(self, action: Tensor) -> Step:
         """Push every cart once: action (N,) int64, 0 left or 1 right."""
-        t = self._tensors
+        t, s = self._tensors, self._arrays
         self._advance(action.numpy() if self._use_numpy else action)
         # Fresh states are drawn for all and used where an episode ended: nobody has to ask the device whether one did.
         t.fresh.uniform_(-RESET_BOUND, RESET_BOUND, generator=self.generator)
-        torch.where(t.done, t.fresh, t.led_to, out=t.state)
-        t.elapsed.masked_fill_(t.done, 0)
+        if self._use_numpy:
+            np.copyto(s.state, s.led_to)
+            np.copyto(s.state, s.fresh, where=s.done)
+            np.copyto(s.elapsed, 0, where=s.done)
+        else:
+            torch.where(t.done, t.fresh, t.led_to, out=t.state)
+            t.elapsed.masked_fill_(t.done, 0)
         self._observe()
         return self._step
 
@@ -154,10 +159,10 @@ class CartPole:
 
     def _observe(self) -> None:
         # Positions and velocities apart: at many carts one copy over both is several times slower (2 x 2 inner loops).
-        t = self._tensors
-        t.observed_position.copy_(t.positions)
+        s, copy = self._arrays, np.copyto if self._use_numpy else Tensor.copy_
+        copy(s.observed_position, s.positions)
         if self._observe_velocities:
-            t.observed_velocity.copy_(t.velocities)
+            copy(s.observed_velocity, s.velocities)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything the next step depends on: `state` (N, 4) with velocities, `elapsed` (N,), `generator`."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -29,11 +27,24 @@ def gae(
     """
     delta = torch.where(valid, reward + gamma * next_value * ~terminated - value, 0.0)  # (T, N)
     decay = (~done & valid).to(delta.dtype) * (gamma * gae_lambda)  # (T, N)
-    rows, kept = [*delta.unbind()], decay.unbind()
-    for t in range(len(rows) - 2, -1, -1):
-        rows[t] = torch.addcmul(rows[t], kept[t], rows[t + 1])
-    advantage = torch.stack(rows)
+    advantage = discounted_sums(delta, decay)
     return advantage, advantage + value
+
+
+def discounted_sums(term: Tensor, decay: Tensor) -> Tensor:
+    """x_t = term_t + decay_t * x_{t+1}, and x_T = 0: (T, N) -> (T, N).
+
+    By doubling (Hillis and Steele 1986), in log2(T) rounds instead of T: x holds sums of `span` terms, decay the factor
+    of what follows them, and a round appends to each sum the one that begins where it ends.
+    """
+    x, span = term, 1
+    while span < len(term):
+        x, longer = x.clone(), x
+        decay, factor = decay.clone(), decay
+        x[:-span].addcmul_(factor[:-span], longer[span:])
+        decay[:-span].mul_(factor[span:])
+        span *= 2
+    return x
 
 
 def normalized(advantage: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -44,15 +55,24 @@ def normalized(advantage: Tensor, valid: Tensor | None = None) -> Tensor:
     """
     if valid is not None:
         return advantage.masked_scatter(valid, normalized(advantage[valid]))
-    wide = advantage.double()
-    var, mean = torch.var_mean(wide, correction=0)
-    if var.device.type == "cpu":  # a look at memory that is here costs less than operations on single numbers
-        spread, middle = math.sqrt(var), mean.item()
-        scale = 1.0 / spread if spread > 1e-6 * max(1.0, abs(middle)) else 0.0
-        return ((wide - middle) * scale).to(advantage.dtype)
+    return _normalized(advantage.reshape(1, -1)).view(advantage.shape)
+
+
+def normalized_parts(advantage: Tensor, parts: int) -> Tensor:
+    """`normalized` of each of the parts that `advantage.tensor_split(parts)` would give, (M,) -> (M,)."""
+    size, longer = divmod(len(advantage), parts)
+    split = longer * (size + 1)  # the first parts have one row more
+    both = advantage[:split].view(longer, size + 1), advantage[split:].view(parts - longer, size)
+    return torch.cat([_normalized(rows).flatten() for rows in both if len(rows)])
+
+
+def _normalized(rows: Tensor) -> Tensor:
+    """Each row of (K, M) on its own."""
+    wide = rows.double()
+    var, mean = torch.var_mean(wide, dim=-1, correction=0, keepdim=True)  # (K, 1)
     std = var.sqrt()
     factor = torch.where(std > 1e-6 * mean.abs().clamp(min=1.0), 1.0 / std, 0.0)
-    return ((wide - mean) * factor).to(advantage.dtype)
+    return ((wide - mean) * factor).to(rows.dtype)
 
 
 def explained_variance(value: Tensor, returns: Tensor) -> Tensor:

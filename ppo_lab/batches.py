@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from operator import itemgetter
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from ppo_lab.actor_critic import Memory
+from ppo_lab.advantages import normalized, normalized_parts
 from ppo_lab.envs import Obs
 from ppo_lab.rollout import Rollout
 from ppo_lab.trees import apply, at
+
+Normalize = Literal["minibatch", "rollout", "never"]
 
 
 class Batch(NamedTuple):
@@ -26,14 +30,16 @@ class Batch(NamedTuple):
     starts: Tensor  # (L, B) bool
     valid: Tensor | None = None  # (L, B) bool: False where the row is no experience; None: all are
     memory: Memory = None  # (B, *memory) each: before the first step of the chunk
+    inputs: Tensor | None = None  # (L, B, F) obs as the first layer takes them, where they are known already
 
-    def map(self, function: Callable[..., Tensor]) -> Batch:
+    def map(self, function: Callable[..., Any]) -> Batch:
         """function(column) for every column (L, B, ...); all rows are taken for experience, without memory."""
         obs = apply(function, self.obs)
         action, log_prob, value, advantage, returns, starts = map(
             function, (self.action, self.log_prob, self.value, self.advantage, self.returns, self.starts)
         )
-        return Batch(obs, action, log_prob, value, advantage, returns, starts)
+        inputs = None if self.inputs is None else function(self.inputs)
+        return Batch(obs, action, log_prob, value, advantage, returns, starts, inputs=inputs)
 
     def experience(self, rows: Tensor) -> Tensor:
         """Of rows (L, B, *x) those that are experience: (M, *x), or as they are where all of them are."""
@@ -59,34 +65,47 @@ class Batch(NamedTuple):
 
 
 def minibatches(
-    rollout: Rollout, advantage: Tensor, returns: Tensor, num_minibatches: int, generator: Generator
+    rollout: Rollout,
+    advantage: Tensor,
+    returns: Tensor,
+    num_minibatches: int,
+    generator: Generator,
+    normalize: Normalize = "never",
+    inputs: Tensor | None = None,
 ) -> Iterator[Batch]:
     """One pass over the rollout: every valid row once, in a new order, in parts whose sizes differ by at most one.
 
     Without memory the rows are shuffled one by one (L = 1), and those that are no experience left out. With memory
     whole chunks are: they keep the order of time, begin with the memory that the rollout had there, and say in `valid`
     which rows count.
+
+    normalize: advantages to mean 0 and std 1, over the rollout or in each minibatch.
+    inputs: (T, N, F), see `Batch`; without memory only.
     """
+    if normalize == "rollout":
+        advantage = normalized(advantage, rollout.valid)
+    each = normalize == "minibatch"
     if rollout.memory:
         count = len(next(iter(rollout.memory.values()))) * rollout.reward.shape[1]
         order = torch.randperm(count, generator=generator, device=rollout.reward.device)
         real = torch.stack([rollout.valid[rows].any(0) for _, rows in rollout.chunks()]).flatten()  # (count,)
         order = order[real[order]]  # a chunk of nothing but resets has no mean
         for part in order.tensor_split(min(num_minibatches, len(order))) if len(order) else ():
-            yield chunk_batch(rollout, advantage, returns, part)
+            batch = chunk_batch(rollout, advantage, returns, part)
+            yield batch._replace(advantage=normalized(batch.advantage, batch.valid)) if each else batch
         return
     rows = rollout.valid.flatten().nonzero().squeeze(-1)  # (M,) of T * N
     order = rows[torch.randperm(len(rows), generator=generator, device=rows.device)]  # (M,)
     parts = min(num_minibatches, len(order))
     if parts == 0:
         return  # every row was a reset
-    columns = _columns(rollout, advantage, returns)
-    shuffled = columns.map(lambda column: column.flatten(0, 1).index_select(0, order).unsqueeze(0))  # (1, M, ...)
-    first = 0
-    for part in order.tensor_split(parts):
-        size = len(part)
-        yield shuffled.map(lambda column, first=first, size=size: column.narrow(1, first, size))  # (1, B, ...)
-        first += size
+    columns = _columns(rollout, advantage, returns)._replace(inputs=inputs)
+    shuffled = columns.map(lambda column: column.flatten(0, 1).index_select(0, order))  # (M, ...)
+    if each:
+        shuffled = shuffled._replace(advantage=normalized_parts(shuffled.advantage, parts))
+    cut = shuffled.map(lambda column: column.unsqueeze(0).tensor_split(parts, 1))  # (1, B, ...) each
+    for i in range(parts):
+        yield cut.map(itemgetter(i))
 
 
 def whole(rollout: Rollout, advantage: Tensor, returns: Tensor) -> Batch:

@@ -13,6 +13,7 @@ from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.batches import Batch
 from ppo_lab.config import Config, PPOConfig, RunConfig
 from ppo_lab.envs import Obs
+from ppo_lab.flat_parameters import FlatParameters
 from ppo_lab.losses import Loss, ppo_loss, weighted_mean
 from ppo_lab.mlp_gradient import MLPGradient
 from ppo_lab.optimizer import clear_gradients
@@ -58,7 +59,8 @@ class Autograd:
     In `accumulate` parts, each weighted by its share of the rows, so that the sum is the gradient of the whole.
     """
 
-    flat: Tensor | None = None  # gradients are tensors of their own
+    flat: FlatParameters | None = None  # gradients are tensors of their own
+    inputs: Tensor | None = None  # a model normalises by itself
 
     def __init__(self, state: Learning, ppo: PPOConfig, loss_of: LossFunction) -> None:
         """loss_of: `minibatch_loss`, or that compiled."""
@@ -75,14 +77,29 @@ class Autograd:
         return weighted_mean(parts)
 
 
+Route = Autograd | MLPGradient
+
+
 def gradient_route(
-    state: Learning, rollout: Rollout, ppo: PPOConfig, run: RunConfig, loss_of: LossFunction = minibatch_loss
-) -> Autograd | MLPGradient:
-    """How an update finds its gradients: by hand where `by_hand` says so, else by autograd."""
+    state: Learning,
+    rollout: Rollout,
+    ppo: PPOConfig,
+    run: RunConfig,
+    loss_of: LossFunction = minibatch_loss,
+    last: Route | None = None,
+) -> Route:
+    """How an update finds its gradients: by hand where `by_hand` says so, else by autograd.
+
+    last: that of the update before, whose memory will do where nobody changed the model.
+    """
     plain = by_hand(state.model, rollout.obs, ppo, run)
     if plain is None:
         return Autograd(state, ppo, loss_of)
-    return MLPGradient(state.model, plain, ppo, -(-rollout.reward.numel() // ppo.num_minibatches))
+    assert isinstance(rollout.obs, Tensor)
+    rows = -(-rollout.reward.numel() // ppo.num_minibatches)
+    if not isinstance(last, MLPGradient) or not last.fits(state.model, plain, rows):
+        last = MLPGradient(state.model, plain, rows)
+    return last.begin(plain, ppo, rollout.obs[:-1])
 
 
 def by_hand(model: ActorCritic, obs: Obs, ppo: PPOConfig, run: RunConfig) -> PlainMLP | None:
@@ -98,4 +115,4 @@ def leave_gradient(config: Config, model: ActorCritic, batch: Batch) -> None:
     if plain is None:
         minibatch_loss(model, batch, config.ppo).total.backward()
     else:
-        MLPGradient(model, plain, config.ppo, batch.starts.numel())(batch)
+        MLPGradient(model, plain, batch.starts.numel()).begin(plain, config.ppo)(batch)

@@ -118,6 +118,10 @@ def _passes(config: Config, model: ActorCritic, obs: Obs, N: int) -> dict[str, i
     copied = batch if model.recurrent else rows
     copies = 1 if ppo.update_epochs == 1 and (ppo.num_minibatches == 1 or not model.recurrent) else 2
     kept = 4 * 4 * rows + 2 * 8 * chunks  # rewards, advantages (twice) and returns; two orders of the rows
+    if not model.recurrent:
+        kept += 3 * 8 * rows  # advantages of all minibatches of a pass are normalised at once, in float64
+    if plain is not None and plain.normalizer is not None:
+        kept += (1 + copies) * 4 * rows * plain.normalizer.center.numel()  # observations, normalised
     counts = {
         "acting": N if numpy_policy(model, obs) is None else rows,  # in NumPy log_prob comes in one batch, afterwards
         # a chunk at a time; or a block of all rows, of which the probe has 2 for each environment

@@ -9,6 +9,7 @@ stay in a processor's cache.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,80 +18,87 @@ from torch import Tensor, nn
 from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.batches import Batch
 from ppo_lab.config import PPOConfig
+from ppo_lab.flat_parameters import FlatParameters
 from ppo_lab.losses import Loss
+from ppo_lab.mlp_layers import Array, Body, Head
 from ppo_lab.plain_mlp import PlainMLP
 
 BLOCK = 2**17  # numbers that a layer gives for one block: 512 kB
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-Array = np.ndarray  # float32: (M,), or (K, M) with a column for each row of a block
 
 
 class MLPGradient:
     """Loss and gradient of a batch; the gradient is left in the parameters. Equations: see `losses`, `distributions`.
 
-    flat: all gradients side by side, (P,); each parameter's `grad` is a view of it.
+    flat: parameters and gradients side by side. inputs: (T, N, F) observations normalised, None where they are not.
     """
 
-    def __init__(self, model: ActorCritic, plain: PlainMLP, ppo: PPOConfig, rows: int) -> None:
+    def __init__(self, model: ActorCritic, plain: PlainMLP, rows: int) -> None:
         """rows: of a minibatch, the most there are."""
-        self.model, self.ppo, self.normalizer = model, ppo, plain.normalizer
-        parameters = list(model.parameters())
-        self.flat = torch.zeros(sum(each.numel() for each in parameters))
-        sizes = [each.numel() for each in parameters]
-        parts = zip(parameters, self.flat.split(sizes), strict=True)
-        self.views = [(parameter, part.view_as(parameter)) for parameter, part in parts]
-        self._lend()
+        bodies = [plain.actor] if model.shared else [plain.actor, plain.critic]
+        layers = list(zip(*bodies, strict=True))  # the same layer of both
+        stacked = [part for both in layers for part in (*(each.weight for each in both), *(each.bias for each in both))]
+        self.flat = FlatParameters(model.parameters(), stacked)
         self.rows = block_rows(plain, rows)
-        self.actor = Body(plain.actor, plain.tanh, self.rows)
-        self.critic = self.actor if model.shared else Body(plain.critic, plain.tanh, self.rows)
-        self.actor_head, self.critic_head = Head(plain.actor_head), Head(model.critic_head)
-        self.policy = Choice() if plain.log_std is None else Gaussian(plain.log_std, plain.log_std_bounds)
+        inputs = (*plain.actor, plain.actor_head)[0].in_features
+        self.body = Body(len(bodies), layers, self.flat, plain.tanh, self.rows, inputs)
+        self.actor_head, self.critic_head = (Head(each, self.flat) for each in (plain.actor_head, model.critic_head))
+        self.policy = Choice() if plain.log_std is None else Gaussian(plain.log_std, plain.log_std_bounds, self.flat)
+        self.head, self.made_for = model.critic_head, _identity(model, plain, rows)
 
-    def _lend(self) -> None:
-        """Make every parameter's gradient a view of `flat`, also where somebody gave it another one or none."""
-        for parameter, view in self.views:
-            if parameter.grad is not view:
-                parameter.grad = view
+    def fits(self, model: ActorCritic, plain: PlainMLP, rows: int) -> bool:
+        """It can go on with this model: no parameter is another one."""
+        return self.made_for == _identity(model, plain, rows)
+
+    def begin(self, plain: PlainMLP, ppo: PPOConfig, obs: Tensor | None = None) -> MLPGradient:
+        """For an update with these settings; obs: (T, N, F) those that its minibatches are cut from."""
+        self.ppo, self.normalizer, head = ppo, plain.normalizer, self.head
+        self.value_scale = None if head.moments is None else head.scale.numpy()  # the loss is in units of the std
+        self.value_mean = None if head.moments is None else (head.mean / head.scale).numpy()
+        self.inputs = None if obs is None or self.normalizer is None else self.normalizer(obs)
+        return self
 
     @torch.no_grad()
     @np.errstate(all="ignore")  # what is not finite is found in the norm, and named
     def __call__(self, batch: Batch) -> Loss:
         """The loss of a batch (1, B), all of whose rows are experience."""
-        assert isinstance(batch.obs, Tensor)
-        assert len(batch.obs) == 1
         assert batch.valid is None
-        self._lend()
-        obs, scaled = batch.obs[0], self.model.critic_head.normalized  # (B, F)
-        if self.normalizer is not None:
-            obs = torch.from_numpy(self.normalizer.in_numpy(obs.numpy()))
-        columns = (batch.action, batch.log_prob, scaled(batch.value), batch.advantage, scaled(batch.returns))
-        arrays = [column.numpy()[0] for column in columns]
-        self.flat.zero_()
-        sums = np.zeros(5)
-        for first in range(0, len(obs), self.rows):
-            few = slice(first, first + self.rows)
-            sums += self._block(len(obs), obs[few], *(array[few] for array in arrays))
-        policy, value, entropy, kl, clipped = (sums / len(obs)).tolist()
+        x = batch.inputs
+        if x is None:
+            assert isinstance(batch.obs, Tensor)
+            x = batch.obs if self.normalizer is None else self.normalizer(batch.obs)
+        columns = (batch.action, batch.log_prob, batch.advantage, batch.value, batch.returns)
+        arrays, x = [column.numpy()[0] for column in columns], x[0]  # x (B, F)
+        B = len(arrays[0])
+        if self.value_scale is not None:
+            arrays[3:] = [values / self.value_scale for values in arrays[3:]]
+        self.flat.hold()
+        self.flat.grad.zero_()
+        if self.rows >= B:
+            sums = self._block(B, x, *arrays)
+        else:
+            blocks = [slice(first, first + self.rows) for first in range(0, B, self.rows)]
+            sums = np.add.reduce([self._block(B, x[few], *(array[few] for array in arrays)) for few in blocks])
+        policy, value, entropy, kl, clipped = (sums / B).tolist()
         total = policy + self.ppo.vf_coef * value - self.ppo.ent_coef * entropy
         return Loss(*torch.from_numpy(np.array([total, policy, value, entropy, kl, clipped], np.float32)).unbind())
 
     def _block(
-        self, B: int, x: Tensor, action: Array, old_log_prob: Array, old_value: Array, advantage: Array, returns: Array
+        self, B: int, x: Tensor, action: Array, old_log_prob: Array, advantage: Array, old_value: Array, returns: Array
     ) -> Array:
         """Add the gradient of some rows of B; (5,) their sums of what a Loss has means of, but for the total."""
-        features = self.actor.forward(x)
-        log_prob, entropy = self.policy.evaluate(self.actor_head.forward(features), action)
+        room = self.body.forward(x)
+        acting, judging = room.features[0], room.features[-1]  # (M, H) of actor and critic, the same if shared
+        log_prob, entropy = self.policy.evaluate(self.actor_head.forward(acting), action)
         log_ratio = log_prob - old_log_prob
         ratio = np.exp(log_ratio)
         objective, by_log_prob = self._surrogate(ratio, advantage)
         by_output = self.policy.gradient(by_log_prob / -B, -self.ppo.ent_coef / B)
-        by_features = self.actor_head.backward(features, by_output)
-        if self.critic is not self.actor:
-            self.actor.backward(x, by_features)
-            features = self.critic.forward(x)
-        error, by_value = self._value_loss(self.critic_head.forward(features)[0], old_value, returns)
-        from_value = self.critic_head.backward(features, by_value[None] * np.float32(self.ppo.vf_coef / B))
-        self.critic.backward(x, from_value if self.critic is not self.actor else from_value + by_features)
+        error, by_value = self._value_loss(self.critic_head.forward(judging)[0], old_value, returns)
+        by_value *= np.float32(self.ppo.vf_coef / B)
+        self.actor_head.backward(acting, by_output, room.upstream[0])
+        self.critic_head.backward(judging, by_value[None], room.upstream[-1], add=judging is acting)
+        self.body.backward(x)
         kl = np.expm1(log_ratio) - log_ratio
         outside = np.count_nonzero(np.abs(ratio - 1.0) > self.ppo.clip_coef)
         add = np.add.reduce  # half the price of the methods
@@ -107,9 +115,9 @@ class MLPGradient:
 
     def _value_loss(self, value: Array, old_value: Array, returns: Array) -> tuple[Array, Array]:
         """The squared error, of the clipped value where that is larger, and its slope in V."""
-        head, clip = self.model.critic_head, self.ppo.value_clip_coef
-        if head.moments is not None:
-            value = value + (head.mean / head.scale).numpy()  # the loss is in units of the std
+        clip = self.ppo.value_clip_coef
+        if self.value_mean is not None:
+            value = value + self.value_mean
         error = value - returns
         square = error * error
         if clip is None:
@@ -119,69 +127,15 @@ class MLPGradient:
         return np.maximum(square, kept), 2.0 * error * ~(kept > square)
 
 
+def _identity(model: ActorCritic, plain: PlainMLP, rows: int) -> tuple[Any, ...]:
+    parts = (*model.parameters(), model.critic_head)
+    return ([id(each) for each in parts], plain.tanh, plain.log_std_bounds, rows)
+
+
 def block_rows(plain: PlainMLP, rows: int) -> int:
     """How many of `rows` go through at once."""
     widest = max((layer.out_features for layer in (*plain.actor, *plain.critic)), default=1)
     return max(1, min(rows, BLOCK // widest))
-
-
-class Body:
-    """Hidden layers: x (M, F) -> features (M, H), and back. What comes in between stays until the next `forward`."""
-
-    def __init__(self, layers: list[nn.Linear], tanh: bool, rows: int) -> None:
-        self.layers, self.tanh = [_numbers(layer) for layer in layers], tanh
-        self.outputs = [torch.empty(rows, layer.out_features) for layer in layers]
-        self.gradients = [torch.empty_like(output) for output in self.outputs]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (M, F) -> (M, H)."""
-        for (weight, bias, *_), room in zip(self.layers, self.outputs, strict=True):
-            x = torch.addmm(bias, x, weight.t(), out=room[: len(x)])
-            numbers = x.numpy()
-            np.tanh(numbers, out=numbers) if self.tanh else np.maximum(numbers, 0.0, out=numbers)
-        return x
-
-    def backward(self, x: Tensor, upstream: Tensor) -> None:
-        """Add to the gradients, given the one of the features (M, H).
-
-        With z = x W' + b and y = tanh(z): dz = dy (1 - y^2), dW = dz' x, db = sum of dz, dx = dz W.
-        """
-        for i in reversed(range(len(self.layers))):
-            (weight, _, weight_grad, bias_grad), y, room = self.layers[i], self.outputs[i][: len(x)], self.gradients[i]
-            if self.tanh:
-                by_z = torch.ops.aten.tanh_backward.grad_input(upstream, y, grad_input=room[: len(x)])
-            else:
-                by_z = torch.ops.aten.threshold_backward.grad_input(upstream, y, 0.0, grad_input=room[: len(x)])
-            weight_grad.addmm_(by_z.t(), self.outputs[i - 1][: len(x)] if i else x)
-            bias_grad.add_(by_z.sum(0))
-            if i:
-                upstream = torch.mm(by_z, weight, out=self.gradients[i - 1][: len(x)])
-
-
-class Head:
-    """A linear layer with its output on the side: (M, H) -> (K, M), so that sums over few outputs are quick."""
-
-    def __init__(self, layer: nn.Linear) -> None:
-        self.weight, self.bias, self.weight_grad, self.bias_grad = _numbers(layer)
-
-    def forward(self, features: Tensor) -> Array:
-        """(M, H) -> (K, M)."""
-        output: Array = torch.addmm(self.bias.unsqueeze(-1), self.weight, features.t()).numpy()
-        return output
-
-    def backward(self, features: Tensor, by_output: Array) -> Tensor:
-        """Add to the gradients, given the one of the output (K, M); the one of the features (M, H)."""
-        by = torch.from_numpy(by_output)
-        self.weight_grad.addmm_(by, features)
-        self.bias_grad.add_(by.sum(1))
-        return by.t() @ self.weight
-
-
-def _numbers(layer: nn.Linear) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Weight, bias and where their gradients go."""
-    assert layer.weight.grad is not None
-    assert layer.bias.grad is not None
-    return layer.weight, layer.bias, layer.weight.grad, layer.bias.grad
 
 
 class Choice:
@@ -210,18 +164,16 @@ class Choice:
 class Gaussian:
     """`DiagonalGaussian` and its slopes; with e = (a - mean) / std: e / std in the mean, e^2 - 1 in log std."""
 
-    def __init__(self, log_std: nn.Parameter, bounds: tuple[float, float]) -> None:
-        assert log_std.grad is not None
-        self.parameter, self.found = log_std, log_std.grad.numpy()  # (A,)
+    def __init__(self, log_std: nn.Parameter, bounds: tuple[float, float], flat: FlatParameters) -> None:
+        self.free, self.found = (flat.part(each, log_std).numpy() for each in (flat.value, flat.grad))  # (A,)
         self.bounds = bounds
 
     def evaluate(self, mean: Array, action: Array) -> tuple[Array, Array]:
         """mean (A, M), action (M, A) -> log_prob and entropy (M,)."""
-        free = self.parameter.numpy(force=True)
-        log_std = np.minimum(np.maximum(free, self.bounds[0]), self.bounds[1])
+        log_std = np.minimum(np.maximum(self.free, self.bounds[0]), self.bounds[1])
         self.std = np.exp(log_std)[:, None]
         self.e = (action.T - mean) / self.std  # (A, M)
-        self.inside = log_std == free  # elsewhere the clamp has no slope
+        self.inside = log_std == self.free  # elsewhere the clamp has no slope
         actions, total = len(mean), np.add.reduce(log_std)
         self.squares = np.square(self.e)
         log_prob = np.add.reduce(self.squares) * np.float32(-0.5) - (total + np.float32(actions * HALF_LOG_2PI))

@@ -46,7 +46,7 @@ class NumpyPolicy:
             for layer in layers
         ]
         self.tanh = plain.tanh
-        self.normalizer = plain.normalizer
+        self.normalize = None if plain.normalizer is None else plain.normalizer.in_numpy(num_envs)
         self.drawn = torch.empty(num_envs, len(layers[-1].bias))  # (N, K) random numbers, from torch's generator
         self.noise = self.drawn.numpy()
         self.std = None  # (K,)
@@ -56,7 +56,7 @@ class NumpyPolicy:
     @np.errstate(all="ignore")  # what is not finite is found after the rollout, and named
     def act(self, obs: np.ndarray, generator: Generator, action: np.ndarray) -> None:
         """Draw an action for each row of obs (N, F) into `action`, (N,) int64 or (N, K) float32."""
-        x = obs if self.normalizer is None else self.normalizer.in_numpy(obs)
+        x = obs if self.normalize is None else self.normalize(obs)
         *hidden, (weight, bias, parameters) = self.layers
         for w, b, h in hidden:
             np.matmul(x, w, out=h)
@@ -86,9 +86,10 @@ def collect_in_numpy(envs: Envs, model: ActorCritic, policy: NumpyPolicy, state:
     valid, starts, episode_done = rollout.valid.numpy(), rollout.starts.numpy(), rollout.episode_done.numpy()
     may_end_early = hasattr(envs, "episode_done")  # for learning, see `Envs`
     begins, step = state.starts.numpy(), None
+    to_env = model.actor_head.to_env  # submodules are slow to look up
     for t in range(len(rollout)):
         policy.act(obs[t], state.action_rng, action[t])
-        last, step = step, envs.step(model.to_env(action_rows[t]))
+        last, step = step, envs.step(to_env(action_rows[t]))
         if step is not last:  # many environments write into one Step for ever
             led_to_next, rewards, ends, cut, led_to, counts = (rows.numpy() for rows in step)  # type: ignore[union-attr]  # tensors
         starts[t] = begins  # before `done`: with T = 1 it is a view of that very row

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.config import PPOConfig
+from ppo_lab.flat_parameters import FlatParameters
 from ppo_lab.schedules import warmup_factor
 
 # What torch's fused step calls in the end. They are not public: a test holds them equal to it for the version we pin.
@@ -89,59 +90,84 @@ def set_learning_rates(
 
 
 def gradient_step(
-    optimizer: torch.optim.Optimizer, max_grad_norm: float, scaler: GradScaler | None = None, flat: Tensor | None = None
+    optimizer: torch.optim.Optimizer,
+    max_grad_norm: float,
+    scaler: GradScaler | None = None,
+    flat: FlatParameters | None = None,
 ) -> Tensor:
     """One step down the gradients that the parameters hold, their global norm clipped; the norm before clipping, ().
 
-    flat: one tensor (P,) that all of the gradients are views of; None: each is a tensor of its own.
+    flat: what all parameters and gradients are views of; None: each is a tensor of its own.
 
     A norm that is not finite calls the step off: clipping would spread one NaN to every parameter. Who wants to know
     looks at the norm. On a device nobody waits for that: the optimizer reads `found_inf` there. scaler: float16 only,
     where gradients are scaled up so that small ones do not become 0; it undoes that here, and halves its factor after a
     step that was called off.
     """
+    if flat is not None:
+        return _flat_step(optimizer, max_grad_norm, flat)
     scaled = scaler is not None and scaler.is_enabled()
     if scaler is not None and scaled:
         scaler.unscale_(optimizer)
-    if flat is None:
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-    else:
-        norm = torch.linalg.vector_norm(flat)
-        flat.mul_(torch.clamp(max_grad_norm / (norm + 1e-6), max=1.0))
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
     if norm.device.type != "cpu" or scaled:
         setattr(optimizer, "found_inf", (~norm.isfinite()).float())  # noqa: B010  # fused ones read it; not in stubs
-    elif not math.isfinite(norm.item()):  # a look at memory that is here costs less than an operation
+    elif not norm.isfinite():
         return norm
     if scaler is not None and scaled:
         scaler.step(optimizer)
         scaler.update()
-    elif flat is None or not quick_step(optimizer):
+    else:
         optimizer.step()
     return norm
 
 
 @torch.no_grad()
-def quick_step(optimizer: torch.optim.Optimizer) -> bool:
-    """What `optimizer.step()` does once it has moments, in two calls a group; False where that has to do it.
+def _flat_step(optimizer: torch.optim.Optimizer, max_grad_norm: float, flat: FlatParameters) -> Tensor:
+    """`gradient_step` in float32 on a CPU, where operations on single numbers cost more than looking at them."""
+    norm = torch.linalg.vector_norm(flat.grad)
+    number = norm.numpy()[()]
+    if not np.isfinite(number):
+        return norm
+    factor = 1 / (number + np.float32(1e-6)) * np.float32(max_grad_norm)  # in the order of clip_grad_norm_
+    if factor < 1.0:
+        flat.grad.mul_(float(factor))
+    if not adam_step(optimizer, flat):
+        optimizer.step()
+    return norm
 
-    Torch looks at every parameter of a small network again and again before it calls the same kernel: twice the time.
+
+@torch.no_grad()
+def adam_step(optimizer: torch.optim.Optimizer, flat: FlatParameters) -> bool:
+    """What `optimizer.step()` does, in one call of its kernel where all groups have the same settings.
+
+    False where that has to do it: no Adam, hooks, other parameters. Torch looks at every parameter of a small network
+    again and again before it calls that kernel: many times the time.
     """
-    kernel = KERNELS.get(type(optimizer))
-    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+    hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    moments = None if hooks or type(optimizer) not in KERNELS else flat.moments(optimizer)
+    if moments is None:
         return False
-    if kernel is None or len(optimizer.state) < sum(len(group["params"]) for group in optimizer.param_groups):
-        return False  # a fork may have moments for some
-    for group in optimizer.param_groups:
-        states = [optimizer.state[parameter] for parameter in group["params"]]
-        steps, means, squares = ([state[name] for state in states] for name in ("step", "exp_avg", "exp_avg_sq"))
-        gradients, (beta1, beta2) = [parameter.grad for parameter in group["params"]], group["betas"]
-        torch._foreach_add_(steps, 1)
-        kernel(
-            group["params"], gradients, means, squares, [], steps, lr=group["lr"], beta1=beta1, beta2=beta2,
-            weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False, maximize=False,
+    groups = optimizer.param_groups
+    columns = [[flat.value], [flat.grad], [moments.mean], [moments.square], [moments.steps[0]]]
+    settings = [(group["lr"], group["betas"], group["weight_decay"], group["eps"]) for group in groups]
+    parts = [(settings[0], columns)]
+    if not moments.alike or settings.count(settings[0]) < len(groups):
+        parts = [(each, _columns(optimizer, group["params"])) for each, group in zip(settings, groups, strict=True)]
+    moments.steps.add_(1)
+    for (rate, (beta1, beta2), decay, eps), (values, gradients, means, squares, steps) in parts:
+        KERNELS[type(optimizer)](
+            values, gradients, means, squares, [], steps, lr=rate, beta1=beta1, beta2=beta2,
+            weight_decay=decay, eps=eps, amsgrad=False, maximize=False,
         )  # fmt: skip
     return True
+
+
+def _columns(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> list[list[Any]]:
+    """Parameters, gradients, moments and steps, one by one."""
+    moments = [[optimizer.state[each][name] for each in parameters] for name in ("exp_avg", "exp_avg_sq", "step")]
+    return [parameters, [each.grad for each in parameters], *moments]
 
 
 def clear_gradients(optimizer: torch.optim.Optimizer) -> None:

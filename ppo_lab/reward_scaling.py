@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppo_lab.advantages import discounted_sums
 from ppo_lab.config import PPOConfig
 from ppo_lab.networks.normalization import RunningMoments
 from ppo_lab.rollout import Rollout
@@ -37,13 +38,12 @@ class RewardScaler:
     def __call__(self, reward: Tensor, done: Tensor, valid: Tensor, gamma: float, clip: float) -> Tensor:
         """Take in a rollout (T, N); its rewards scaled and clipped to +- clip, (T, N). The input stays as it is."""
         raw = reward.double()
-        discounted = torch.empty_like(raw)  # (T, N)
-        running = self.discounted_return
-        for t in range(len(raw)):
-            running = torch.where(valid[t], gamma * running + raw[t], running)
-            discounted[t] = running
-            running = running * ~done[t]
-        self.discounted_return = running
+        earned = raw * valid
+        decay = torch.ones_like(raw).masked_fill_(valid, gamma)  # (T, N) of the row before
+        earned[0] += decay[0] * self.discounted_return
+        decay[1:] *= ~done[:-1]
+        discounted = discounted_sums(earned.flip(0), decay.flip(0)).flip(0)  # (T, N), forwards in time
+        self.discounted_return = discounted[-1] * ~done[-1]
         self.moments.update(discounted[valid])
         return (raw / (self.moments.var + 1e-8).sqrt()).clamp(-clip, clip).to(reward.dtype)
 

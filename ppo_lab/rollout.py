@@ -187,12 +187,14 @@ def estimate_values(model: ActorCritic, rollout: Rollout, memory: Memory) -> Mem
 def _in_blocks(function: Callable[[Obs], Tensor], obs: Obs) -> Tensor:
     """function(obs) of (T, N, *obs); on a CPU a few rows at a time: what lies between layers stays in its cache."""
     T, N = leaves(obs)[0].shape[:2]
-    size = rows_at_once(at(obs, 0))
-    if size >= T * N:
+    most = rows_at_once(at(obs, 0))
+    parts = -(-(T * N - most // 8) // most)  # a few rows over are not worth a block of their own
+    if parts <= 1:
         return function(obs)
     rows = apply(lambda leaf: leaf.flatten(0, 1), obs)
-    parts = [function(at(rows, slice(first, first + size))) for first in range(0, T * N, size)]
-    return torch.cat(parts).unflatten(0, (T, N))
+    size = -(-T * N // parts)
+    found = [function(at(rows, slice(first, first + size))) for first in range(0, T * N, size)]
+    return torch.cat(found).unflatten(0, (T, N))
 
 
 def rows_at_once(obs: Obs) -> int:

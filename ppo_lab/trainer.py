@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ppo_lab import continuing
 from ppo_lab.adapting import adapt, divergence_if_needed
-from ppo_lab.advantages import gae, normalized
+from ppo_lab.advantages import gae
 from ppo_lab.batches import Batch, minibatches
 from ppo_lab.compiling import loss_function
 from ppo_lab.config import Config, PPOConfig
@@ -23,8 +23,8 @@ from ppo_lab.envs import EnvFactory, Envs
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.events import AdvantagesEstimated, Event, MinibatchStepped, RolloutCollected, Update
 from ppo_lab.export import Policy
-from ppo_lab.gradient import gradient_route
-from ppo_lab.interrupts import interrupt_deferred
+from ppo_lab.gradient import Route, gradient_route
+from ppo_lab.interrupts import interrupt_guard
 from ppo_lab.losses import Loss
 from ppo_lab.mailbox import Mailbox, take_changes
 from ppo_lab.memory_plan import plan_memory
@@ -39,7 +39,6 @@ from ppo_lab.schedules import in_force, settings_at
 from ppo_lab.threads import measured
 from ppo_lab.train_state import fingerprint, initial_state
 
-Settings = Mapping[str, Any]
 Given = Envs | EnvFactory | None  # None: what config.env asks for
 
 
@@ -83,6 +82,7 @@ class Trainer:
         self.save_asked = False  # by a person, for the end of the update under way
         self._under_way: Iterator[Event] | None = None
         self._event: Event | None = None  # happened, not yet yielded
+        self._last: Route | None = None  # how the update before found its gradients
         self._seconds: defaultdict[type, list[float]] = defaultdict(list)  # of each event of this update, by kind
 
     def __iter__(self) -> Iterator[Update]:
@@ -95,21 +95,22 @@ class Trainer:
         Left in the middle of an update, that update goes on where it was with the next loop over the trainer. An
         interrupt (Ctrl-C, the notebook's stop button) arrives between two events and loses nothing.
         """
-        while True:
-            if self._event is None:
-                if self._under_way is None:
-                    with interrupt_deferred(), self._busy:  # written down and in force, or neither
-                        self.changes += take_changes(self.state, self._mailbox, self.config.ppo, self.run)
-                    if self.finished:
-                        return
-                    if self.closed:
-                        raise RunError("this trainer is closed; Trainer.resume goes on with its run")
-                    self._under_way = self._update()
-                    self._seconds.clear()
-                with interrupt_deferred(), self._busy:
-                    self._event = self._next_event(self._under_way)
-            event, self._event = self._event, None  # an event that an interrupt kept back comes with the next loop
-            yield event
+        with interrupt_guard() as guard:
+            while True:
+                if self._event is None:
+                    if self._under_way is None:
+                        with guard, self._busy:  # written down and in force, or neither
+                            self.changes += take_changes(self.state, self._mailbox, self.config.ppo, self.run)
+                        if self.finished:
+                            return
+                        if self.closed:
+                            raise RunError("this trainer is closed; Trainer.resume goes on with its run")
+                        self._under_way = self._update()
+                        self._seconds.clear()
+                    with guard, self._busy:
+                        self._event = self._next_event(self._under_way)
+                event, self._event = self._event, None  # an event that an interrupt kept back comes with the next loop
+                yield event
 
     @property
     def finished(self) -> bool:
@@ -134,8 +135,8 @@ class Trainer:
         state.model.critic_head.refresh(returns[rollout.valid])
         moved = divergence_if_needed(ppo, state.model, rollout)
         steps = list[tuple[Loss, Tensor]]()
-        gradient = gradient_route(state, rollout, ppo, self.config.run, self.minibatch_loss)
-        for epoch, batch in self._batches(ppo, reward, advantage, returns):
+        self._last = gradient = gradient_route(state, rollout, ppo, self.config.run, self.minibatch_loss, self._last)
+        for epoch, batch in self._batches(ppo, reward, advantage, returns, gradient.inputs):
             taken = self.graphs.step(batch, ppo)  # captured: gradient and step at once
             loss = taken[0] if taken else gradient(batch)
             if ppo.target_kl is not None and not loss.approx_kl <= 1.5 * ppo.target_kl:  # NaN stops too
@@ -163,18 +164,17 @@ class Trainer:
         return gae(reward, r.value, r.next_value, r.terminated, r.done, r.valid, ppo.gamma, ppo.gae_lambda)
 
     def _batches(
-        self, ppo: PPOConfig, reward: Tensor, advantage: Tensor, returns: Tensor
+        self, ppo: PPOConfig, reward: Tensor, advantage: Tensor, returns: Tensor, inputs: Tensor | None
     ) -> Iterator[tuple[int, Batch]]:
-        """update_epochs passes over the rollout, each in a new order; advantages as the loss takes them."""
+        """update_epochs passes over the rollout, each in a new order."""
         rollout, state = self.rollout, self.state
         for epoch in range(ppo.update_epochs):
             if ppo.recompute_advantage and epoch > 0:
                 estimate_values(state.model, rollout, rollout.first_memory())
                 advantage, returns = self._advantages(reward, ppo)
-            used = normalized(advantage, rollout.valid) if ppo.normalize_advantage == "rollout" else advantage
-            for batch in minibatches(rollout, used, returns, ppo.num_minibatches, state.shuffle_rng):
-                if ppo.normalize_advantage == "minibatch":
-                    batch = batch._replace(advantage=normalized(batch.advantage, batch.valid))
+            for batch in minibatches(
+                rollout, advantage, returns, ppo.num_minibatches, state.shuffle_rng, ppo.normalize_advantage, inputs
+            ):
                 yield epoch, batch
 
     def _next_event(self, under_way: Iterator[Event]) -> Event:
@@ -224,7 +224,7 @@ class Trainer:
 
     @classmethod
     def fork(
-        cls, run: str | Path, at: int | str = "latest", overrides: Settings | None = None, envs: Given = None
+        cls, run: str | Path, at: int | str = "latest", overrides: Mapping[str, Any] | None = None, envs: Given = None
     ) -> Trainer:
         """A new run that begins at a checkpoint of another: `at` a step, "latest" or "best". Step numbers go on.
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import zscore
 
-from ppo_lab.advantages import explained_variance, gae, normalized
+from ppo_lab.advantages import discounted_sums, explained_variance, gae, normalized, normalized_parts
 from tests.oracles import gae as oracle
 
 # Multiples of 1/8 and powers of 1/2 make every product and sum exact in float64: any right order gives the same bits.
@@ -140,3 +140,31 @@ def test_explained_variance_of_known_critics():
     assert explained_variance(torch.full((4,), 3.0), returns) == 0.0
     assert explained_variance(-returns, returns) == -3.0
     assert explained_variance(torch.ones(4), torch.ones(4)).isnan()
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 2**20))
+def test_parts_are_normalised_each_on_its_own(rows, parts, seed):
+    advantage = torch.randn(rows, generator=torch.Generator().manual_seed(seed)) * 3.0 + 5.0
+    parts = min(parts, rows)
+    expected = torch.cat([normalized(part) for part in advantage.tensor_split(parts)])
+    assert torch.equal(normalized_parts(advantage, parts), expected)
+
+
+@given(st.integers(1, 70), st.integers(1, 3), st.integers(0, 2**20))
+def test_sums_by_doubling_are_those_of_a_loop(T, N, seed):
+    rng = np.random.default_rng(seed)
+    term, decay = rng.normal(size=(T, N)), rng.random((T, N)) * (rng.random((T, N)) < 0.9)
+    expected = term.copy()
+    for t in range(T - 2, -1, -1):
+        expected[t] += decay[t] * expected[t + 1]
+    given_term, given_decay = torch.from_numpy(term.copy()), torch.from_numpy(decay.copy())
+    found = discounted_sums(given_term, given_decay)
+    assert np.allclose(found.numpy(), expected, rtol=1e-12, atol=1e-12)
+    assert np.array_equal(given_term.numpy(), term)  # what came in stays
+    assert np.array_equal(given_decay.numpy(), decay)
+
+
+def test_nothing_comes_over_an_ending_however_large_it_is():
+    term = torch.tensor([[1.0], [2.0], [1e30], [3e30]])
+    decay = torch.tensor([[0.9], [0.0], [0.9], [0.9]])
+    assert discounted_sums(term, decay)[:2, 0].tolist() == pytest.approx([2.8, 2.0])

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ppo_lab.advantages import normalized
 from ppo_lab.batches import minibatches, whole
 from ppo_lab.rollout import Rollout
 
@@ -95,3 +96,31 @@ def test_the_whole_is_all_of_it(L):
     rollout.valid[5, 0] = False
     batch = whole(rollout, rollout.value, rollout.value)
     assert sorted(batch.experience(batch.value).tolist()) == sorted(rollout.value[rollout.valid].tolist())
+
+
+@pytest.mark.parametrize("L", [1, 3])
+@pytest.mark.parametrize("how", ["never", "rollout", "minibatch"])
+def test_advantages_are_normalised_as_asked(L, how):
+    rollout = numbered(7, 3, L)
+    rollout.valid[2:4, 1] = False
+    advantage = torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
+    plain, found = (
+        list(minibatches(rollout, advantage, rollout.value, 4, torch.Generator().manual_seed(2), mode))
+        for mode in ("never", how)
+    )
+    scaled = dict(zip(rollout.value.flatten().tolist(), normalized(advantage, rollout.valid).flatten(), strict=True))
+    for before, after in zip(plain, found, strict=True):
+        assert torch.equal(before.value, after.value)  # the same rows
+        expected = before.advantage
+        if how == "minibatch":
+            expected = normalized(before.advantage, before.valid)
+        elif how == "rollout":
+            expected = torch.tensor([scaled[each] for each in before.value.flatten().tolist()]).view_as(expected)
+        torch.testing.assert_close(after.experience(after.advantage), after.experience(expected))
+
+
+def test_inputs_stay_with_their_rows():
+    rollout = numbered(7, 3)
+    inputs = rollout.obs[:-1] * 2.0 + 1.0
+    for batch in minibatches(rollout, rollout.value, rollout.value, 4, torch.Generator().manual_seed(2), inputs=inputs):
+        assert torch.equal(batch.inputs, batch.obs * 2.0 + 1.0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from environment.cartpole import CartPole
-from ppo_lab import mlp_gradient
+from ppo_lab import mlp_gradient, mlp_layers
 from ppo_lab.batches import minibatches
 from ppo_lab.config import Config, RunConfig
 from ppo_lab.config_file import override
@@ -14,6 +14,7 @@ from ppo_lab.envs import make_envs
 from ppo_lab.events import MinibatchStepped
 from ppo_lab.gradient import Autograd, gradient_route
 from ppo_lab.mlp_gradient import MLPGradient
+from ppo_lab.networks.mlp import MLP
 from ppo_lab.optimizer import gradient_step
 from ppo_lab.rollout import Rollout, collect
 from ppo_lab.train_state import initial_state
@@ -102,6 +103,84 @@ def test_blocks_add_up(monkeypatch):
     whole = both(config)[0]
     monkeypatch.setattr(mlp_gradient, "BLOCK", 8 * 5)  # 5 rows at a time: of 44 the last block has 4
     assert_equal(both(config)[0], whole)
+
+
+@pytest.mark.parametrize("narrow", [0, 1000])
+@pytest.mark.parametrize("shared", [False, True])
+def test_either_product_for_the_first_weights(monkeypatch, narrow, shared):
+    monkeypatch.setattr(mlp_layers, "NARROW", narrow)
+    assert_equal(*both(made(BOX, model__shared=shared)))
+
+
+def gradients(model):
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+def test_the_next_update_goes_on_in_the_same_memory():
+    config = made(BOX, model__normalize_obs=True, model__normalize_value=True)
+    state, rollout, batch = state_and_batch(config)
+    first = gradient_route(state, rollout, config.ppo, config.run)
+    first(batch)
+    other = override(config, {"ppo.clip_coef": 0.05, "ppo.ent_coef": 0.1, "ppo.vf_coef": 2.0}).ppo
+    state.model.refresh_statistics(rollout.obs * 3.0, rollout.valid)
+    state.model.critic_head.refresh(rollout.value.flatten() * 5.0)
+    again = gradient_route(state, rollout, other, config.run, last=first)
+    assert again is first
+    again(batch)
+    found = gradients(state.model).clone()
+    gradient_route(state, rollout, other, config.run)(batch)
+    assert torch.equal(found, gradients(state.model))
+
+
+def other_weight(model):
+    layer = model.actor_body.layers[0]
+    layer.weight = torch.nn.Parameter(layer.weight.detach() * 2.0)
+
+
+def other_layer(model):
+    model.critic_body.layers[1] = torch.nn.Linear(8, 16)
+
+
+def other_activation(model):
+    for body in (model.actor_body, model.critic_body):
+        body.activation = torch.nn.functional.relu
+
+
+@pytest.mark.parametrize("change", [other_weight, other_layer, other_activation])
+def test_memory_of_another_model_is_not_used(change):
+    config = made(BOX)
+    state, rollout, batch = state_and_batch(config)
+    last = gradient_route(state, rollout, config.ppo, config.run)
+    change(state.model)
+    again = gradient_route(state, rollout, config.ppo, config.run, last=last)
+    assert again is not last
+    again(batch)
+    found = gradients(state.model).clone()
+    state.model.zero_grad()  # the optimizer does not know a new parameter
+    gradient_route(state, rollout, config.ppo, RunConfig(gradient="autograd"))(batch)
+    torch.testing.assert_close(found, gradients(state.model), atol=1e-6, rtol=1e-4)
+
+
+def test_observations_normalised_for_all_rows_at_once_are_the_same():
+    config = made(BOX, model__normalize_obs=True)
+    state, rollout, _ = state_and_batch(config)
+    gradient, found = gradient_route(state, rollout, config.ppo, config.run), []
+    assert not torch.allclose(gradient.inputs, rollout.obs[:-1])
+    for inputs in (gradient.inputs, None):
+        random = torch.Generator().manual_seed(1)
+        batch = next(minibatches(rollout, rollout.value, rollout.reward, 3, random, "minibatch", inputs))
+        gradient(batch)
+        found.append(gradients(state.model).clone())
+    assert torch.equal(*found)
+
+
+def test_sizes_that_vary_leave_no_memory_behind():
+    config = made(CARTPOLE)
+    state, rollout, batch = state_and_batch(config)
+    gradient = gradient_route(state, rollout, config.ppo, config.run)
+    for size in range(1, 40):
+        gradient(batch.map(lambda column, size=size: column[:, :size]))
+    assert len(gradient.body._rooms) <= mlp_layers.ROOMS
 
 
 @pytest.mark.parametrize("log_std", [-3.0, 3.0])
@@ -204,6 +283,11 @@ def with_a_layer_of_ones_own(model, seen):
     model.actor_head.logits.__class__ = Mine
 
 
+def with_a_critic_of_other_shapes(model, seen):
+    model.critic_body = MLP(model.critic_body.layers[0].in_features, [5, 16], "tanh")
+    seen.append(1)
+
+
 def with_another_layer(model, seen):
     class Norm(torch.nn.LayerNorm):
         def forward(self, x):
@@ -215,8 +299,10 @@ def with_another_layer(model, seen):
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize(
-    "change", [hooked, hooked_inside, hooked_backward, watched, frozen, with_a_layer_of_ones_own, with_another_layer]
-)
+    "change",
+    [hooked, hooked_inside, hooked_backward, watched, frozen, with_a_layer_of_ones_own, with_another_layer,
+     with_a_critic_of_other_shapes],
+)  # fmt: skip
 def test_what_somebody_put_into_the_model_is_respected(change, activation):
     if change is with_another_layer and activation == "tanh":
         pytest.skip("TanhLayers takes layers of weight and bias alone")
@@ -224,7 +310,9 @@ def test_what_somebody_put_into_the_model_is_respected(change, activation):
     state, rollout, batch = state_and_batch(config)
     assert isinstance(gradient_route(state, rollout, config.ppo, config.run), MLPGradient)
     change(state.model, seen)
-    gradient_route(state, rollout, config.ppo, config.run)(batch)
+    gradient = gradient_route(state, rollout, config.ppo, config.run)
+    assert isinstance(gradient, Autograd)
+    gradient(batch)
     assert seen
     assert state.model.actor_body.layers[0].weight.grad is not None or change is frozen
 

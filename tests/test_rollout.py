@@ -220,11 +220,12 @@ def test_values_in_blocks_are_the_values(monkeypatch):
 
     obs = {"a": torch.randn(5, 3, 4), "b": torch.randn(5, 3)}
     whole = rollouts._in_blocks(model_of, obs)
-    seen = []
-    monkeypatch.setattr(rollouts, "ROWS", 7)
-    blocks = rollouts._in_blocks(lambda few: seen.append(len(few["b"])) or model_of(few), obs)
-    assert seen == [7, 7, 1]
-    assert torch.equal(blocks, whole)
+    for rows, sizes in ((7, [5, 5, 5]), (8, [8, 7]), (14, [5]), (15, [5])):  # one row over is no block; (T, N) as it is
+        seen = []
+        monkeypatch.setattr(rollouts, "ROWS", rows)
+        blocks = rollouts._in_blocks(lambda few, seen=seen: seen.append(len(few["b"])) or model_of(few), obs)
+        assert seen == sizes
+        assert torch.equal(blocks, whole)
 
 
 def test_large_rows_go_through_in_smaller_blocks():

@@ -41,6 +41,11 @@ class BoxRange(nn.Module):
         self.register_buffer("high", torch.from_numpy(_inside(space.high, -np.inf)), persistent=False)
         self.bounded = bool((self.high - self.low).isfinite().all())  # also where float32's whole range is no bound
 
+    @property
+    def is_unit(self) -> bool:
+        """It is [-1, 1] in every direction: stretching that over it changes nothing."""
+        return bool((self.low == -1.0).all() and (self.high == 1.0).all())
+
     def log_width(self, distribution: str) -> float:
         """sum_a of log(high - low). Raises EnvError where `distribution` cannot do with this Box."""
         if not self.bounded or not bool((self.low < self.high).all()):
@@ -86,6 +91,7 @@ class GaussianHead(nn.Module):
             self.log_std = nn.Parameter(torch.full(shape, start))
         self.log_std_bounds = (settings.log_std_min, settings.log_std_max)  # inside, the clamp changes nothing
         self.rescale = settings.bound == "rescale" and self.box.bounded
+        self.stretches = self.rescale and not self.box.is_unit
         self.num_features = num_features
         self.action_shape: tuple[int, ...] = (size,)
         self.action_dtype = torch.float32
@@ -114,7 +120,7 @@ class GaussianHead(nn.Module):
 
         Both bounds are reachable, exactly. A Box with an infinite side is not stretched, only clipped.
         """
-        if self.rescale:
+        if self.stretches:
             return self.box.stretch((action.clamp(-1.0, 1.0) + 1.0) * 0.5)
         return self.box.clip(action)
 

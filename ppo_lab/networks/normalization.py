@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -67,11 +69,18 @@ class ObsNormalizer(nn.Module):
         """(..., features) -> the same, normalised. A feature that never changed becomes 0."""
         return ((features - self.center) * self.scale).clamp_(-self.clip, self.clip)
 
-    def in_numpy(self, features: np.ndarray) -> np.ndarray:
-        """The same for an array on the CPU, a third of the time for few rows."""
-        found: np.ndarray = (features - self.center.numpy()) * self.scale.numpy()
-        np.maximum(found, -self.clip, out=found)
-        return np.minimum(found, self.clip, out=found)
+    def in_numpy(self, rows: int) -> Callable[[np.ndarray], np.ndarray]:
+        """The same for arrays (rows, features) on the CPU, a fifth of the time for few rows; all into one memory."""
+        center, scale, clip = self.center.numpy(), self.scale.numpy(), self.clip  # a module's are slow to look up
+        out = np.empty((rows, len(center)), np.float32)
+
+        def normalized(features: np.ndarray) -> np.ndarray:
+            np.subtract(features, center, out=out)
+            np.multiply(out, scale, out=out)
+            np.maximum(out, -clip, out=out)
+            return np.minimum(out, clip, out=out)
+
+        return normalized
 
     def refresh(self, features: Tensor) -> None:
         """Merge the rows (M, features) the policy saw, and use the statistics from now on."""

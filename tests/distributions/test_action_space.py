@@ -65,6 +65,15 @@ def test_what_is_done_stays_inside_whether_exploring_or_not(settings, low, high)
         assert (done <= space.high).all()
 
 
+def test_stretching_over_itself_is_clipping():
+    action = torch.linspace(-3, 3, 40).reshape(20, 2)
+    for low, stretches in ((-1.0, False), (-1.0 - 2**-20, True)):
+        head = head_of(spaces.Box(np.float32(low), 1.0, (2,), np.float32))
+        assert head.stretches == stretches
+        assert head.rescale
+        torch.testing.assert_close(head.to_env(action), action.clamp(-1, 1), atol=2e-6, rtol=0.0)
+
+
 def test_clipping_takes_the_numbers_as_they_are():
     head = head_of(box(0, 3), bound="clip")
     assert head.to_env(torch.tensor([[-1.0, 0.5], [2.5, 7.0]])).tolist() == [[0.0, 0.5], [2.5, 3.0]]
