@@ -68,7 +68,7 @@ def network_ways(trainer: Trainer) -> dict[str, list[Way]]:
     obs, memory, starts = trainer.state.obs, trainer.state.memory, trainer.state.starts
     steps, N = rollout.reward.numel(), rollout.reward.shape[1]
     ways = {
-        "actor": [Way(torch.no_grad()(lambda: model.step(obs, memory, starts)), N)],
+        "actor": [Way(torch.inference_mode()(lambda: model.step(obs, memory, starts)), N)],
         # with recomputed advantages one pass is wanted for every epoch
         "values": [Way(lambda: estimate_values(model, rollout, rollout.first_memory()), steps)],
         "learning": [Way(_gradient_step(model, lambda: _sum(model.evaluate(*batch_inputs(batch)))), 0.0)],
@@ -77,8 +77,8 @@ def network_ways(trainer: Trainer) -> dict[str, list[Way]]:
         bare = Bare(trainer)
         rows, few, all_rows = obs, batch.obs.squeeze(0), rollout.obs.flatten(0, 1)  # type: ignore[union-attr]  # vectors
         array = rows.numpy()  # type: ignore[union-attr]  # likewise
-        ways["actor"] += [Way(torch.no_grad()(lambda: bare.actor(rows)), N), Way(lambda: bare.in_numpy(array), N)]
-        ways["values"].append(Way(torch.no_grad()(lambda: bare.critic(all_rows)), steps))
+        ways["actor"] += [Way(torch.inference_mode()(lambda: bare.actor(rows)), N), Way(lambda: bare.in_numpy(array), N)]
+        ways["values"].append(Way(torch.inference_mode()(lambda: bare.critic(all_rows)), steps))
         ways["learning"].append(Way(_gradient_step(bare, lambda: _sum((bare.actor(few), bare.critic(few)))), 0.0))
         ways["learning"].append(Way(_by_hand(copy.deepcopy(model), few), 0.0))
     passes = ppo.update_epochs if ppo.recompute_advantage else 1
@@ -147,7 +147,7 @@ def _by_hand(model: ActorCritic, x: Tensor) -> Callable[[], None]:
     body, heads = gradient.body, (gradient.actor_head, gradient.critic_head)
     slopes = [np.ones((len(head.bias), gradient.rows), np.float32) for head in heads]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def step() -> None:
         gradient.flat.grad.zero_()
         for first in range(0, len(x), gradient.rows):

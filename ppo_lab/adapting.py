@@ -41,6 +41,8 @@ def adapt(
 
     configured: as the run began. ppo: in force in this update. metrics: of this update.
     """
+    if moved is None and ppo.target_entropy is None:
+        return {}
     start = settings_at(configured, state.live, state.global_step, state.total_timesteps)
     found = {}
     if moved is not None:

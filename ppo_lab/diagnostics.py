@@ -44,10 +44,7 @@ def loss_metrics(steps: Sequence[tuple[Loss, Tensor]], scaled: bool = False) -> 
     taken = {"update/gradient_steps": float(len(steps))}
     if not steps:
         return taken
-    numbers = [number for loss, norm in steps for number in (*loss, norm)]
-    on_cpu = numbers[0].device.type == "cpu"  # there looking at each is quicker
-    rows = torch.tensor([each.item() for each in numbers]) if on_cpu else torch.stack(numbers)
-    rows = rows.view(len(steps), -1)  # (S, 7)
+    rows = torch.stack([number for loss, norm in steps for number in (*loss, norm)]).view(len(steps), -1)  # (S, 7)
     if scaled:
         overflowed = ~rows[:, -1].isfinite() & rows[:, :-1].isfinite().all(-1)  # (S,)
         taken |= {"update/skipped_steps": float(overflowed.sum())}

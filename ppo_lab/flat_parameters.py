@@ -57,7 +57,8 @@ class FlatParameters:
             theirs = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             if {id(each) for each in theirs} != self._places.keys():
                 return None
-            known = self._moments = Moments(self, optimizer.state, theirs)
+            with torch.inference_mode(False):  # others may change them too
+                known = self._moments = Moments(self, optimizer.state, theirs)
         return known
 
 

@@ -9,10 +9,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-# In C: what Python wraps around it makes an enum of every handler, which takes ten times as long.
-_handler_of = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
-_SIGINT = int(signal.SIGINT)
-
 
 @contextmanager
 def interrupt_guard() -> Iterator[InterruptGuard]:
@@ -44,7 +40,7 @@ class InterruptGuard:
     def __enter__(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
-        known = _handler_of(_SIGINT)
+        known = signal.getsignal(signal.SIGINT)
         if known is not self._ours:  # the first block, or somebody put another one there
             if known == signal.SIG_IGN or getattr(known, "only_notes", False):
                 return
@@ -62,7 +58,7 @@ class InterruptGuard:
 
     def release(self) -> None:
         """Put the handler back that was there before."""
-        if threading.current_thread() is threading.main_thread() and _handler_of(_SIGINT) is self._ours:
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is self._ours:
             outer = None if self._outer is None else self._outer._ours
             signal.signal(signal.SIGINT, outer or self._before or signal.SIG_DFL)
 

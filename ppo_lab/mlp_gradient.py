@@ -58,10 +58,14 @@ class MLPGradient:
         self.inputs = None if obs is None or self.normalizer is None else self.normalizer(obs)
         return self
 
-    @torch.no_grad()
-    @np.errstate(all="ignore")  # what is not finite is found in the norm, and named
     def __call__(self, batch: Batch) -> Loss:
         """The loss of a batch (1, B), all of whose rows are experience."""
+        return Loss(*torch.from_numpy(self._numbers(batch)).unbind())
+
+    @torch.inference_mode()  # as no_grad(), and each operation takes a tenth less
+    @np.errstate(all="ignore")  # what is not finite is found in the norm, and named
+    def _numbers(self, batch: Batch) -> Array:
+        """What a Loss has, (6,)."""
         assert batch.valid is None
         x = batch.inputs
         if x is None:
@@ -81,7 +85,7 @@ class MLPGradient:
             sums = np.add.reduce([self._block(B, x[few], *(array[few] for array in arrays)) for few in blocks])
         policy, value, entropy, kl, clipped = (sums / B).tolist()
         total = policy + self.ppo.vf_coef * value - self.ppo.ent_coef * entropy
-        return Loss(*torch.from_numpy(np.array([total, policy, value, entropy, kl, clipped], np.float32)).unbind())
+        return np.array([total, policy, value, entropy, kl, clipped], np.float32)
 
     def _block(
         self, B: int, x: Tensor, action: Array, old_log_prob: Array, advantage: Array, old_value: Array, returns: Array

@@ -37,12 +37,16 @@ def numpy_policy(model: ActorCritic, obs: Obs) -> NumpyPolicy | None:
 
 
 class NumpyPolicy:
-    """Normaliser, body and head of an actor on views of their numbers. Valid until these are moved or replaced."""
+    """Normaliser, body and head of an actor, as they are now: valid for one rollout."""
 
     def __init__(self, plain: PlainMLP, num_envs: int) -> None:
         layers = [*plain.actor, plain.actor_head]
-        self.layers = [
-            (layer.weight.detach().numpy().T, layer.bias.detach().numpy(), np.empty((num_envs, len(layer.bias)), "f4"))
+        self.layers = [  # a bias for each row: to add the same one to all rows takes twice as long
+            (
+                layer.weight.detach().numpy().T,
+                np.tile(layer.bias.detach().numpy(), (num_envs, 1)),
+                np.empty((num_envs, len(layer.bias)), np.float32),
+            )
             for layer in layers
         ]
         self.tanh = plain.tanh
@@ -53,17 +57,16 @@ class NumpyPolicy:
         if plain.log_std is not None:
             self.std = plain.log_std.detach().clamp(*plain.log_std_bounds).exp().numpy()
 
-    @np.errstate(all="ignore")  # what is not finite is found after the rollout, and named
     def act(self, obs: np.ndarray, generator: Generator, action: np.ndarray) -> None:
         """Draw an action for each row of obs (N, F) into `action`, (N,) int64 or (N, K) float32."""
         x = obs if self.normalize is None else self.normalize(obs)
         *hidden, (weight, bias, parameters) = self.layers
         for w, b, h in hidden:
-            np.matmul(x, w, out=h)
+            np.dot(x, w, out=h)
             np.add(h, b, out=h)
             np.tanh(h, out=h) if self.tanh else np.maximum(h, 0.0, out=h)
             x = h
-        np.matmul(x, weight, out=parameters)
+        np.dot(x, weight, out=parameters)
         np.add(parameters, bias, out=parameters)  # (N, K) logits or means
         if self.std is None:  # the exponential race of `Categorical.sample`, in logarithms: argmax of log p_i - log E_i
             self.drawn.exponential_(generator=generator)
@@ -76,6 +79,7 @@ class NumpyPolicy:
             np.add(parameters, self.noise, out=action)
 
 
+@np.errstate(all="ignore")  # what is not finite is found after the rollout, and named
 def collect_in_numpy(envs: Envs, model: ActorCritic, policy: NumpyPolicy, state: Collecting, rollout: Rollout) -> None:
     """What `rollout.collect_in_torch` does, with `policy` in the place of `model.step`."""
     assert isinstance(rollout.obs, Tensor)

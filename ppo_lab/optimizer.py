@@ -105,7 +105,7 @@ def gradient_step(
     step that was called off.
     """
     if flat is not None:
-        return _flat_step(optimizer, max_grad_norm, flat)
+        return torch.from_numpy(_flat_step(optimizer, max_grad_norm, flat))
     scaled = scaler is not None and scaler.is_enabled()
     if scaler is not None and scaled:
         scaler.unscale_(optimizer)
@@ -123,14 +123,13 @@ def gradient_step(
     return norm
 
 
-@torch.no_grad()
-def _flat_step(optimizer: torch.optim.Optimizer, max_grad_norm: float, flat: FlatParameters) -> Tensor:
+@torch.inference_mode()
+def _flat_step(optimizer: torch.optim.Optimizer, max_grad_norm: float, flat: FlatParameters) -> np.ndarray:
     """`gradient_step` in float32 on a CPU, where operations on single numbers cost more than looking at them."""
-    norm = torch.linalg.vector_norm(flat.grad)
-    number = norm.numpy()[()]
-    if not np.isfinite(number):
+    norm: np.ndarray = torch.linalg.vector_norm(flat.grad).numpy()  # ()
+    if not np.isfinite(norm):
         return norm
-    factor = 1 / (number + np.float32(1e-6)) * np.float32(max_grad_norm)  # in the order of clip_grad_norm_
+    factor = 1 / (norm + np.float32(1e-6)) * np.float32(max_grad_norm)  # in the order of clip_grad_norm_
     if factor < 1.0:
         flat.grad.mul_(float(factor))
     if not adam_step(optimizer, flat):
@@ -138,7 +137,7 @@ def _flat_step(optimizer: torch.optim.Optimizer, max_grad_norm: float, flat: Fla
     return norm
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def adam_step(optimizer: torch.optim.Optimizer, flat: FlatParameters) -> bool:
     """What `optimizer.step()` does, in one call of its kernel where all groups have the same settings.
 

@@ -116,6 +116,20 @@ def gradients(model):
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
 
+def test_what_it_leaves_behind_is_anybody_s_to_use():
+    """It computes in inference mode, whose own tensors nobody else may change or take a gradient through."""
+    config = made(BOX)
+    state, rollout, batch = state_and_batch(config)
+    gradient = gradient_route(state, rollout, config.ppo, config.run)
+    kept = [*gradient(batch), gradient_step(state.optimizer, 0.5, flat=gradient.flat)]
+    kept += [*state.model.parameters(), *(p.grad for p in state.model.parameters())]
+    kept += [each for moments in state.optimizer.state.values() for each in moments.values()]
+    assert len(kept) > 20
+    assert not any(each.is_inference() for each in kept)
+    state.optimizer.step()
+    state.model.value(batch.obs).sum().backward()
+
+
 def test_the_next_update_goes_on_in_the_same_memory():
     config = made(BOX, model__normalize_obs=True, model__normalize_value=True)
     state, rollout, batch = state_and_batch(config)
