@@ -61,7 +61,10 @@ def env_ways(trainer: Trainer) -> tuple[list[Way], Way]:
 
 
 def network_ways(trainer: Trainer) -> dict[str, list[Way]]:
-    """The actor on N rows, values of a rollout, a gradient step of a minibatch. The rollout has to be filled."""
+    """The actor on N rows, values of a rollout, and a gradient step of a minibatch: by autograd, and by hand if plain.
+
+    The rollout has to be filled.
+    """
     ppo, rollout, model = trainer.config.ppo, trainer.rollout, copy.deepcopy(trainer.state.model)
     advantage = rollout.value
     batch = next(minibatches(rollout, advantage, advantage, ppo.num_minibatches, torch.Generator().manual_seed(1)))
@@ -71,20 +74,22 @@ def network_ways(trainer: Trainer) -> dict[str, list[Way]]:
         "actor": [Way(torch.inference_mode()(lambda: model.step(obs, memory, starts)), N)],
         # with recomputed advantages one pass is wanted for every epoch
         "values": [Way(lambda: estimate_values(model, rollout, rollout.first_memory()), steps)],
-        "learning": [Way(_gradient_step(model, lambda: _sum(model.evaluate(*batch_inputs(batch)))), 0.0)],
+        "autograd": [Way(_gradient_step(model, lambda: _sum(model.evaluate(*batch_inputs(batch)))), 0.0)],
     }
     if is_plain(trainer):
         bare = Bare(trainer)
         rows, few, all_rows = obs, batch.obs.squeeze(0), rollout.obs.flatten(0, 1)  # type: ignore[union-attr]  # vectors
         array = rows.numpy()  # type: ignore[union-attr]  # likewise
-        ways["actor"] += [Way(torch.inference_mode()(lambda: bare.actor(rows)), N), Way(lambda: bare.in_numpy(array), N)]
+        ways["actor"].append(Way(torch.inference_mode()(lambda: bare.actor(rows)), N))
+        ways["actor"].append(Way(lambda: bare.in_numpy(array), N))
         ways["values"].append(Way(torch.inference_mode()(lambda: bare.critic(all_rows)), steps))
-        ways["learning"].append(Way(_gradient_step(bare, lambda: _sum((bare.actor(few), bare.critic(few)))), 0.0))
-        ways["learning"].append(Way(_by_hand(copy.deepcopy(model), few), 0.0))
+        ways["autograd"].append(Way(_gradient_step(bare, lambda: _sum((bare.actor(few), bare.critic(few)))), 0.0))
+        ways["by_hand"] = [Way(_by_hand(copy.deepcopy(model), few), 0.0)]
     passes = ppo.update_epochs if ppo.recompute_advantage else 1
     one_step = steps / (ppo.update_epochs * ppo.num_minibatches)
     ways["values"] = [way._replace(env_steps=steps / passes) for way in ways["values"]]
-    ways["learning"] = [way._replace(env_steps=one_step) for way in ways["learning"]]
+    for name in ways.keys() - {"actor", "values"}:
+        ways[name] = [way._replace(env_steps=one_step) for way in ways[name]]
     return ways
 
 

@@ -16,7 +16,6 @@ from measurement import answer
 from ppo_lab import Config, Trainer, Update, override
 
 TOP = 8  # functions of the profile
-PIECES = ("environment", "actor", "values", "learning")
 
 
 def setting(config: dict[str, Any], seconds: float, rounds: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+NAMES = ("exp_avg", "exp_avg_sq", "step")  # of Adam's moments
 LINE = 16  # numbers in 64 bytes: torch lets a tensor begin there, and so does every part, or products round otherwise
 
 
@@ -22,10 +23,11 @@ class FlatParameters:
         for each in self.parameters:
             self._places[id(each)] = size
             size += _room(each)
-        self.value, self.grad = torch.zeros(size), torch.zeros(size)
+        self.value, self.grad = (torch.zeros(size, dtype=torch.float32, device="cpu") for _ in range(2))
         views = zip(self.parameters, self.parts(self.value), self.parts(self.grad), strict=True)
         self._views = [(parameter, value.data_ptr(), value, grad) for parameter, value, grad in views]
         self._moments: Moments | None = None
+        self._looked = False
         self.hold()
 
     def part(self, flat: Tensor, parameter: Tensor) -> Tensor:
@@ -34,8 +36,8 @@ class FlatParameters:
 
     def stack(self, flat: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         """The parts of K parameters of one shape that lie side by side in `flat` (P,), as one view (K, *shape)."""
-        first, like = self._places[id(parameters[0])], parameters[0]
-        return flat.as_strided((len(parameters), *like.shape), (_room(like), *like.stride()), first)
+        first, like, count = self._places[id(parameters[0])], parameters[0], len(parameters)
+        return flat[first : first + count * _room(like)].view(count, -1)[:, : like.numel()].view(count, *like.shape)
 
     def parts(self, flat: Tensor) -> list[Tensor]:
         """That of every parameter."""
@@ -44,21 +46,26 @@ class FlatParameters:
     def hold(self) -> None:
         """Make parameters and gradients views again where somebody put another tensor in the place of one."""
         for parameter, address, value, grad in self._views:
-            if parameter.data_ptr() != address:
-                value.copy_(parameter.data)
+            if parameter.data_ptr() != address or not parameter.is_contiguous():
+                value.copy_(parameter.data.clone())  # it may be a view of the same memory
                 parameter.data = value
             if parameter.grad is not grad:
                 parameter.grad = grad
 
+    def begin(self) -> None:
+        """An update begins: what the optimizer holds is looked at again."""
+        self._looked = False
+
     def moments(self, optimizer: torch.optim.Optimizer) -> Moments | None:
         """Those of an Adam or AdamW, which it has as views from now on; None where it has other parameters."""
         known = self._moments
-        if known is None or known.state is not optimizer.state or len(known.state) < len(self.parameters):
+        if known is None or not known.is_held(optimizer, closely=not self._looked):
             theirs = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             if {id(each) for each in theirs} != self._places.keys():
                 return None
             with torch.inference_mode(False):  # others may change them too
                 known = self._moments = Moments(self, optimizer.state, theirs)
+        self._looked = True
         return known
 
 
@@ -67,18 +74,35 @@ class Moments:
 
     def __init__(self, flat: FlatParameters, state: dict[Tensor, Any], order: list[nn.Parameter]) -> None:
         """state: the optimizer's, which `load_state_dict` replaces by another; new parameters come in this order."""
-        self.state = state
         self.mean, self.square = torch.zeros_like(flat.value), torch.zeros_like(flat.value)  # (P,)
-        self.steps = torch.zeros(len(flat.parameters))
-        parts = zip(self.steps.unbind(), flat.parts(self.mean), flat.parts(self.square), strict=True)
-        views = dict(zip(map(id, flat.parameters), parts, strict=True))
+        self.steps = torch.zeros(len(flat.parameters), dtype=torch.float32)
+        rows = (*(flat.parts(each) for each in (flat.value, flat.grad, self.mean, self.square)), self.steps.unbind())
+        self._state, self._views = state, dict(zip(flat.parameters, zip(*rows, strict=True), strict=True))
         for parameter in order:
             known = state[parameter]
-            for name, view in zip(("step", "exp_avg", "exp_avg_sq"), views[id(parameter)], strict=True):
+            for name, view in zip(NAMES, self._views[parameter][2:], strict=True):
                 if name in known:
                     view.copy_(known[name])
                 known[name] = view
-        self.alike = bool((self.steps == self.steps[0]).all())  # a fork may begin with moments of some
+        self.alike = self._alike()
+
+    def is_held(self, optimizer: torch.optim.Optimizer, closely: bool) -> bool:
+        """The optimizer still has these; nobody put others there, or took some away. closely: look at each."""
+        if self._state is not optimizer.state or len(self._state) < len(self._views):
+            return False
+        if not closely:
+            return True
+        self.alike = self._alike()
+        rows = [(self._state.get(parameter, {}), views[2:]) for parameter, views in self._views.items()]
+        return all(known.get(name) is view for known, mine in rows for name, view in zip(NAMES, mine, strict=True))
+
+    def columns(self, parameters: Sequence[nn.Parameter]) -> list[list[Tensor]]:
+        """Values, gradients, means, squares and steps of some parameters, one by one."""
+        return [list(column) for column in zip(*(self._views[each] for each in parameters), strict=True)]
+
+    def _alike(self) -> bool:
+        """All took the same number of steps: a fork may begin with moments of some, others may step some alone."""
+        return bool((self.steps == self.steps[0]).all())
 
 
 def _room(parameter: Tensor) -> int:

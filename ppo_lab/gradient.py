@@ -15,7 +15,7 @@ from ppo_lab.config import Config, PPOConfig, RunConfig
 from ppo_lab.envs import Obs
 from ppo_lab.flat_parameters import FlatParameters
 from ppo_lab.losses import Loss, ppo_loss, weighted_mean
-from ppo_lab.mlp_gradient import MLPGradient
+from ppo_lab.mlp_gradient import MLPGradient, can_be_stacked
 from ppo_lab.optimizer import clear_gradients
 from ppo_lab.plain_mlp import PlainMLP, plain_mlp
 from ppo_lab.rollout import Rollout
@@ -106,13 +106,14 @@ def by_hand(model: ActorCritic, obs: Obs, ppo: PPOConfig, run: RunConfig) -> Pla
     """The layers of a model whose gradient is found by hand; None for all others, or where `run` wants autograd."""
     # graphs on a CPU are a dry run of what a GPU does; parts (accumulate) are of autograd alone
     otherwise = run.gradient == "autograd" or run.compile or run.cuda_graphs is True or ppo.accumulate > 1
-    return None if otherwise else plain_mlp(model, obs)
+    plain = None if otherwise else plain_mlp(model, obs)
+    return plain if plain is not None and can_be_stacked(model, plain) else None
 
 
-def leave_gradient(config: Config, model: ActorCritic, batch: Batch) -> None:
+def probe(config: Config, model: ActorCritic, batch: Batch) -> Callable[[], object]:
     """What one minibatch takes, for who measures it: the gradient by hand or by autograd, not compiled."""
     plain = by_hand(model, batch.obs, config.ppo, config.run)
     if plain is None:
-        minibatch_loss(model, batch, config.ppo).total.backward()
-    else:
-        MLPGradient(model, plain, batch.starts.numel()).begin(plain, config.ppo)(batch)
+        return lambda: minibatch_loss(model, batch, config.ppo).total.backward()
+    gradient = MLPGradient(model, plain, batch.starts.numel()).begin(plain, config.ppo)
+    return lambda: gradient(batch)

@@ -10,62 +10,70 @@ from types import FrameType
 from typing import Any
 
 
-@contextmanager
-def interrupt_guard() -> Iterator[InterruptGuard]:
-    """A guard for many blocks; the handler that was there before is put back at the end."""
-    guard = InterruptGuard()
-    try:
-        yield guard
-    finally:
-        guard.release()
-
-
 class InterruptGuard:
     """In `with guard:` hold a first SIGINT back to the end, then raise KeyboardInterrupt; a second one is not held.
 
     An interrupt inside an environment's step would leave it one step ahead of the record. Outside the main thread,
-    where no signal arrives, the block just runs; so it does where SIGINT is ignored, and under a handler that only
-    takes notes (an attribute `only_notes` says so), as the command line's.
+    where no signal arrives, the block just runs; so it does where SIGINT is ignored or was taken in C, and under a
+    handler that only takes notes (an attribute `only_notes` says so), as the command line's. Of blocks in blocks the
+    outermost counts.
 
-    Between blocks signals go to the handler that was there before. Ours stays in its place: to change it asks the
-    operating system, which takes as long as several operations on a minibatch.
+    In the place of Python's own handler ours stays between the blocks of a loop, where it does the same as that: to
+    change handlers asks the operating system, which takes as long as several operations on a minibatch.
     """
 
     def __init__(self) -> None:
-        self._before: Any = None  # the handler from before, and never one of another guard: those are passed over
-        self._outer: InterruptGuard | None = None  # whose block this one is in
-        self._inside = self._pressed = False
+        self._depth = self._loops = 0
+        self._pressed = False
+        self._before: Any = None  # the handler to be put back after this block
         self._ours = self._arrived  # a bound method is another object each time
 
     def __enter__(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
+        if not _in_main_thread():
+            return
+        self._depth += 1
+        if self._depth > 1:
             return
         known = signal.getsignal(signal.SIGINT)
-        if known is not self._ours:  # the first block, or somebody put another one there
-            if known == signal.SIG_IGN or getattr(known, "only_notes", False):
-                return
-            signal.signal(signal.SIGINT, self._ours)
-            other = getattr(known, "__self__", None)
-            guard = other if isinstance(other, InterruptGuard) else None
-            self._before = known if guard is None else guard._before
-            self._outer = guard if guard is not None and guard._inside else None
-        self._inside = True
+        if known is self._ours or known is None or known == signal.SIG_IGN or getattr(known, "only_notes", False):
+            return
+        signal.signal(signal.SIGINT, self._ours)
+        if self._loops == 0 or known is not signal.default_int_handler:
+            self._before = known
 
     def __exit__(self, error: type[BaseException] | None, *_: Any) -> None:
-        pressed, self._inside, self._pressed = self._pressed, False, False
+        if not _in_main_thread():
+            return
+        self._depth -= 1
+        if self._depth > 0:
+            return
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None
+        pressed, self._pressed = self._pressed, False
         if pressed and error is None:
             raise KeyboardInterrupt
 
-    def release(self) -> None:
-        """Put the handler back that was there before."""
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is self._ours:
-            outer = None if self._outer is None else self._outer._ours
-            signal.signal(signal.SIGINT, outer or self._before or signal.SIG_DFL)
+    @contextmanager
+    def loop(self) -> Iterator[InterruptGuard]:
+        """Around many blocks; at the end of the last such loop Python's own handler is put back."""
+        counts = _in_main_thread()
+        self._loops += counts
+        try:
+            yield self
+        finally:
+            self._loops -= counts
+            if self._loops == 0 and _in_main_thread() and signal.getsignal(signal.SIGINT) is self._ours:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
-        if self._inside and not self._pressed:
-            self._pressed = True
-        elif callable(self._before):
-            self._before(number, frame)
-        else:
+        if self._depth == 0 or self._pressed:
             raise KeyboardInterrupt
+        self._pressed = True
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+GUARD = InterruptGuard()  # there is one signal, so there is one guard

@@ -19,7 +19,7 @@ from ppo_lab.batches import Batch, whole
 from ppo_lab.config import Config, PPOConfig
 from ppo_lab.envs import Obs
 from ppo_lab.errors import ConfigError
-from ppo_lab.gradient import by_hand, leave_gradient
+from ppo_lab.gradient import by_hand, probe
 from ppo_lab.mlp_gradient import block_rows
 from ppo_lab.numpy_rollout import numpy_policy
 from ppo_lab.process import give_back_memory
@@ -125,7 +125,7 @@ def _passes(config: Config, model: ActorCritic, obs: Obs, N: int) -> dict[str, i
     counts = {
         "acting": N if numpy_policy(model, obs) is None else rows,  # in NumPy log_prob comes in one batch, afterwards
         # a chunk at a time; or a block of all rows, of which the probe has 2 for each environment
-        "values": N if model.recurrent else min(N * (T + 1), rows_at_once(obs)) / 2,
+        "values": N if model.recurrent else min(N * (T + 1), rows_at_once(obs) * 9 / 8) / 2,
         "statistics": rows / L,
         "gradient": -(-batch // ppo.accumulate) if plain is None else block_rows(plain, batch),
         "minibatches": copies * copied,
@@ -149,7 +149,7 @@ def _probe(config: Config, model: ActorCritic, obs: Obs, rows: int) -> dict[str,
         return {
             "acting": peak_bytes(act),
             "values": peak_bytes(lambda: estimate_values(model, rollout, memory)),
-            "gradient": peak_bytes(lambda: leave_gradient(config, model, batch)),
+            "gradient": peak_bytes(lambda: probe(config, model, batch)()),
             "statistics": peak_bytes(lambda: model.refresh_statistics(rollout.obs, rollout.valid)),
             "minibatches": nbytes(batch),
         }

@@ -52,6 +52,7 @@ class MLPGradient:
 
     def begin(self, plain: PlainMLP, ppo: PPOConfig, obs: Tensor | None = None) -> MLPGradient:
         """For an update with these settings; obs: (T, N, F) those that its minibatches are cut from."""
+        self.flat.begin()
         self.ppo, self.normalizer, head = ppo, plain.normalizer, self.head
         self.value_scale = None if head.moments is None else head.scale.numpy()  # the loss is in units of the std
         self.value_mean = None if head.moments is None else (head.mean / head.scale).numpy()
@@ -131,9 +132,19 @@ class MLPGradient:
         return np.maximum(square, kept), 2.0 * error * ~(kept > square)
 
 
+def can_be_stacked(model: ActorCritic, plain: PlainMLP) -> bool:
+    """Actor and critic are one body, or two of the same shapes and activation; no parameter is used twice."""
+    bodies = [plain.actor] if model.shared else [plain.actor, plain.critic]
+    shapes = [[layer.weight.shape for layer in body] for body in bodies]
+    used = [layer for body in bodies for layer in body] + [plain.actor_head, model.critic_head]
+    parameters = [id(parameter) for layer in used for parameter in layer.parameters()]
+    alike = model.shared or model.actor_body.activation is model.critic_body.activation
+    return alike and shapes[0] == shapes[-1] and len(set(parameters)) == 2 * len(used)
+
+
 def _identity(model: ActorCritic, plain: PlainMLP, rows: int) -> tuple[Any, ...]:
-    parts = (*model.parameters(), model.critic_head)
-    return ([id(each) for each in parts], plain.tanh, plain.log_std_bounds, rows)
+    shapes = [(id(each), each.shape) for each in model.parameters()]
+    return shapes, id(model.critic_head), plain.tanh, plain.log_std_bounds, rows
 
 
 def block_rows(plain: PlainMLP, rows: int) -> int:

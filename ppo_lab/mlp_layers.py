@@ -53,8 +53,8 @@ class Body:
         self.biases = [flat.stack(flat.value, each).unsqueeze(1) for each in biases]  # (K, 1, H)
         self.bias_grads = [flat.stack(flat.grad, each) for each in biases]  # (K, H)
         widths = [bias.shape[2] for bias in self.biases]
-        self.outputs = [torch.empty(networks, rows, width) for width in widths]
-        self.slopes = [torch.empty(networks, rows, width) for width in widths or [inputs]]
+        self.outputs = [flat.value.new_empty(networks, rows, width) for width in widths]
+        self.slopes = [flat.value.new_empty(networks, rows, width) for width in widths or [inputs]]
         self.networks, self.tanh, self._rooms = networks, tanh, dict[int, Room]()
         self.narrow = inputs < NARROW
 

@@ -57,6 +57,7 @@ class NumpyPolicy:
         if plain.log_std is not None:
             self.std = plain.log_std.detach().clamp(*plain.log_std_bounds).exp().numpy()
 
+    @np.errstate(all="ignore")  # what is not finite is found after the rollout, and named
     def act(self, obs: np.ndarray, generator: Generator, action: np.ndarray) -> None:
         """Draw an action for each row of obs (N, F) into `action`, (N,) int64 or (N, K) float32."""
         x = obs if self.normalize is None else self.normalize(obs)
@@ -79,7 +80,6 @@ class NumpyPolicy:
             np.add(parameters, self.noise, out=action)
 
 
-@np.errstate(all="ignore")  # what is not finite is found after the rollout, and named
 def collect_in_numpy(envs: Envs, model: ActorCritic, policy: NumpyPolicy, state: Collecting, rollout: Rollout) -> None:
     """What `rollout.collect_in_torch` does, with `policy` in the place of `model.step`."""
     assert isinstance(rollout.obs, Tensor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -105,7 +106,10 @@ def gradient_step(
     step that was called off.
     """
     if flat is not None:
-        return torch.from_numpy(_flat_step(optimizer, max_grad_norm, flat))
+        norm = torch.from_numpy(_clip(flat, max_grad_norm))
+        if math.isfinite(norm.item()) and not adam_step(optimizer, flat):
+            optimizer.step()
+        return norm
     scaled = scaler is not None and scaler.is_enabled()
     if scaler is not None and scaled:
         scaler.unscale_(optimizer)
@@ -124,16 +128,12 @@ def gradient_step(
 
 
 @torch.inference_mode()
-def _flat_step(optimizer: torch.optim.Optimizer, max_grad_norm: float, flat: FlatParameters) -> np.ndarray:
-    """`gradient_step` in float32 on a CPU, where operations on single numbers cost more than looking at them."""
-    norm: np.ndarray = torch.linalg.vector_norm(flat.grad).numpy()  # ()
-    if not np.isfinite(norm):
-        return norm
+def _clip(flat: FlatParameters, max_grad_norm: float) -> np.ndarray:
+    """The norm (); the gradients clipped. Looking at a single number in memory costs less than an operation on it."""
+    norm: np.ndarray = torch.linalg.vector_norm(flat.grad).numpy()
     factor = 1 / (norm + np.float32(1e-6)) * np.float32(max_grad_norm)  # in the order of clip_grad_norm_
     if factor < 1.0:
         flat.grad.mul_(float(factor))
-    if not adam_step(optimizer, flat):
-        optimizer.step()
     return norm
 
 
@@ -153,7 +153,7 @@ def adam_step(optimizer: torch.optim.Optimizer, flat: FlatParameters) -> bool:
     settings = [(group["lr"], group["betas"], group["weight_decay"], group["eps"]) for group in groups]
     parts = [(settings[0], columns)]
     if not moments.alike or settings.count(settings[0]) < len(groups):
-        parts = [(each, _columns(optimizer, group["params"])) for each, group in zip(settings, groups, strict=True)]
+        parts = [(each, moments.columns(group["params"])) for each, group in zip(settings, groups, strict=True)]
     moments.steps.add_(1)
     for (rate, (beta1, beta2), decay, eps), (values, gradients, means, squares, steps) in parts:
         KERNELS[type(optimizer)](
@@ -161,12 +161,6 @@ def adam_step(optimizer: torch.optim.Optimizer, flat: FlatParameters) -> bool:
             weight_decay=decay, eps=eps, amsgrad=False, maximize=False,
         )  # fmt: skip
     return True
-
-
-def _columns(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> list[list[Any]]:
-    """Parameters, gradients, moments and steps, one by one."""
-    moments = [[optimizer.state[each][name] for each in parameters] for name in ("exp_avg", "exp_avg_sq", "step")]
-    return [parameters, [each.grad for each in parameters], *moments]
 
 
 def clear_gradients(optimizer: torch.optim.Optimizer) -> None:

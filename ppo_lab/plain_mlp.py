@@ -21,7 +21,7 @@ class PlainMLP(NamedTuple):
     """Vectors in, linear layers with tanh or ReLU after each, and the Discrete or Box actions of a linear head."""
 
     actor: list[nn.Linear]  # hidden layers
-    critic: list[nn.Linear]  # of the same shapes
+    critic: list[nn.Linear]
     actor_head: nn.Linear  # of logits or means
     tanh: bool  # else ReLU
     log_std: nn.Parameter | None  # (A,) of a Box's actions; None: Discrete
@@ -33,7 +33,7 @@ def plain_mlp(model: ActorCritic, obs: Obs) -> PlainMLP | None:
     """The layers of `model`, for observations like `obs` (N, F) and all in float32 on a CPU.
 
     None where it has anything else: a memory, masks, several keys, another precision, noise that depends on the state,
-    a critic of other shapes, a frozen parameter, somebody's own layer or hook.
+    a frozen parameter, somebody's own layer or hook.
     """
     if type(model) is not ActorCritic or not isinstance(obs, Tensor) or not isinstance(model.features, LeafInput):
         return None
@@ -58,8 +58,6 @@ def plain_mlp(model: ActorCritic, obs: Obs) -> PlainMLP | None:
         if each.device.type != "cpu" or each.dtype != torch.float32 or (each is not obs and _is_watched(each)):
             return None
     hidden, values = ([layer for layer in body.layers if isinstance(layer, nn.Linear)] for body in (actor, critic))
-    if [layer.weight.shape for layer in hidden] != [layer.weight.shape for layer in values]:
-        return None
     return PlainMLP(hidden, values, last, actor.activation is torch.tanh, log_std, bounds, model.features.normalizer)
 
 

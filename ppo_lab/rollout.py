@@ -18,7 +18,7 @@ from ppo_lab.flat_spaces import MASK_KEY
 from ppo_lab.numpy_rollout import collect_in_numpy, numpy_policy
 from ppo_lab.trees import apply, at, copy, leaves, rows_of
 
-BLOCK, ROWS = 2**22, 2048  # bytes of observations in `rows_at_once`, and rows at most
+BLOCK, ROWS = 2**22, 2048  # bytes of observations in `rows_at_once`, and rows
 
 
 @dataclass
@@ -198,7 +198,7 @@ def _in_blocks(function: Callable[[Obs], Tensor], obs: Obs) -> Tensor:
 
 
 def rows_at_once(obs: Obs) -> int:
-    """How many rows like those of obs (N, *obs) pass through a network at once where no gradient is wanted."""
+    """How many rows like those of obs (N, *obs) pass through a network at once, or an eighth more, without gradient."""
     if leaves(obs)[0].device.type != "cpu":
         return sys.maxsize
     row = sum(leaf.nbytes for leaf in leaves(obs)) // len(leaves(obs)[0])

@@ -20,7 +20,7 @@ from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.config import Config
 from ppo_lab.config_file import override
 from ppo_lab.envs import Obs
-from ppo_lab.gradient import leave_gradient
+from ppo_lab.gradient import probe
 from ppo_lab.memory_plan import pretend
 from ppo_lab.numpy_rollout import numpy_policy
 from ppo_lab.trees import at, leaves
@@ -102,7 +102,7 @@ def _update_time(config: Config, model: ActorCritic, obs: Obs) -> Callable[[int]
 
     def gradient(rows: int) -> Callable[[], Any]:
         _, some = pretend(ppo, model, obs, rows)
-        return lambda: leave_gradient(config, model, some)
+        return probe(config, model, some)
 
     def act(rows: int) -> Callable[[], Any]:
         rollout, _ = pretend(ppo, model, obs, rows)

@@ -24,7 +24,7 @@ from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.events import AdvantagesEstimated, Event, MinibatchStepped, RolloutCollected, Update
 from ppo_lab.export import Policy
 from ppo_lab.gradient import Route, gradient_route
-from ppo_lab.interrupts import interrupt_guard
+from ppo_lab.interrupts import GUARD
 from ppo_lab.losses import Loss
 from ppo_lab.mailbox import Mailbox, take_changes
 from ppo_lab.memory_plan import plan_memory
@@ -95,7 +95,7 @@ class Trainer:
         Left in the middle of an update, that update goes on where it was with the next loop over the trainer. An
         interrupt (Ctrl-C, the notebook's stop button) arrives between two events and loses nothing.
         """
-        with interrupt_guard() as guard:
+        with GUARD.loop() as guard:
             while True:
                 if self._event is None:
                     if self._under_way is None:

@@ -8,11 +8,15 @@ import threading
 
 import pytest
 
-from ppo_lab.interrupts import interrupt_guard
+from ppo_lab.interrupts import GUARD
 
 
 def press():
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def handler():
+    return signal.getsignal(signal.SIGINT)
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +27,7 @@ def as_it_was():
 
 
 def block(*actions):
-    """What happened in one block of a guard of its own."""
-    with interrupt_guard() as guard, guard:
+    with GUARD:
         for action in actions:
             action()
 
@@ -33,64 +36,92 @@ def fail():
     raise ValueError("the error")
 
 
+@pytest.fixture(params=["alone", "in a loop"])
+def looped(request):
+    if request.param == "alone":
+        yield
+    else:
+        with GUARD.loop():
+            yield
+
+
+@pytest.mark.usefixtures("looped")
 def test_a_press_waits_for_the_end_of_the_block():
     done = []
     with pytest.raises(KeyboardInterrupt):
         block(press, lambda: done.append("all of it"))
     assert done
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    block()  # nothing is left of it
 
 
+@pytest.mark.usefixtures("looped")
 def test_a_second_press_does_not_wait():
     done = []
     with pytest.raises(KeyboardInterrupt):
         block(press, press, lambda: done.append("not reached"))
     assert not done
+    block()
 
 
-def test_each_press_is_for_one_block():
-    with interrupt_guard() as guard:
-        with pytest.raises(KeyboardInterrupt), guard:
-            press()
-        with guard:  # nothing is left of it
-            pass
-
-
-def test_between_blocks_the_handler_from_before_has_the_signal():
-    seen = []
-    signal.signal(signal.SIGINT, lambda *_: seen.append("mine"))
-    with interrupt_guard() as guard:
-        with guard:
-            pass
+@pytest.mark.usefixtures("looped")
+def test_between_blocks_a_press_is_what_it_always_is():
+    block()
+    with pytest.raises(KeyboardInterrupt):
         press()
-        assert seen == ["mine"]
-    press()
-    assert seen == ["mine"] * 2
 
 
-def test_a_handler_that_somebody_puts_there_in_between_is_respected():
+def test_python_s_own_handler_is_back_after_the_loop():
+    block()
+    assert handler() is signal.default_int_handler
+    with GUARD.loop(), GUARD.loop():
+        block()
+        assert handler() is not signal.default_int_handler  # what saves the time
+    assert handler() is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("looped")
+def test_a_handler_of_one_s_own_has_the_signal_between_blocks():
     seen = []
 
     def mine(*_):
         seen.append("mine")
 
-    with interrupt_guard() as guard:
-        with guard:
-            pass
-        signal.signal(signal.SIGINT, mine)  # as JupyterLab's kernel does before every cell
-        with pytest.raises(KeyboardInterrupt), guard:
-            press()
+    signal.signal(signal.SIGINT, mine)
+    for turn in range(1, 4):
+        with pytest.raises(KeyboardInterrupt):
+            block(press)
+        assert handler() is mine
         press()
-    assert seen == ["mine"]
-    assert signal.getsignal(signal.SIGINT) is mine
+        assert seen == ["mine"] * turn
+
+
+def test_a_handler_that_calls_the_one_before_it():
+    with GUARD.loop():
+        block()
+        before, seen = handler(), []
+        signal.signal(signal.SIGINT, lambda *arguments: (seen.append("mine"), before(*arguments)))
+        block()
+        with pytest.raises(KeyboardInterrupt):
+            press()
+        assert seen == ["mine"]
+        with pytest.raises(KeyboardInterrupt):
+            block(press)
+        assert seen == ["mine"]
 
 
 def test_it_leaves_a_handler_alone_that_came_after_it():
-    with interrupt_guard() as guard:
-        with guard:
-            pass
+    with GUARD.loop():
+        block()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert handler() == signal.SIG_IGN
+
+
+def test_who_ends_at_a_press_still_does():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with GUARD.loop():
+        with pytest.raises(KeyboardInterrupt):
+            block(press)
+        assert handler() == signal.SIG_DFL  # between blocks
 
 
 def test_who_ignores_interrupts_or_only_takes_notes_is_left_to_that():
@@ -101,48 +132,55 @@ def test_who_ignores_interrupts_or_only_takes_notes_is_left_to_that():
             self.seen += 1
 
     notes = Notes()
-    for handler in (signal.SIG_IGN, notes):
-        signal.signal(signal.SIGINT, handler)
-        with interrupt_guard() as guard, guard:
-            press()
-            assert signal.getsignal(signal.SIGINT) is handler
+    for known in (signal.SIG_IGN, notes):
+        signal.signal(signal.SIGINT, known)
+        block(press, lambda known=known: handler() == known or fail())
     assert notes.seen == 1
 
 
+@pytest.mark.usefixtures("looped")
 def test_an_error_comes_first():
     with pytest.raises(ValueError, match="the error"):
         block(press, fail)
+    block()
 
 
-def test_a_guard_in_the_block_of_another():
+@pytest.mark.parametrize("when", ["in the inner block", "after it"])
+def test_of_blocks_in_blocks_the_outermost_counts(when):
     done = []
+    inner = (lambda: block(press)) if when == "in the inner block" else (lambda: block())
+    after = press if when == "after it" else list
     with pytest.raises(KeyboardInterrupt):
-        block(block, press, lambda: done.append("the rest of the outer block"))
+        block(inner, after, lambda: done.append("the rest of the outer block"))
     assert done
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert handler() is signal.default_int_handler
 
 
-def test_guards_that_take_turns():
-    """Two trainings side by side."""
-    seen = []
-    signal.signal(signal.SIGINT, lambda *_: seen.append("mine"))
-    with interrupt_guard() as one, interrupt_guard() as other:
-        for guard in (one, other) * 2:
-            with pytest.raises(KeyboardInterrupt), guard:
-                press()
-            press()
-    press()
-    assert seen == ["mine"] * 5
+def test_loops_that_take_turns():
+    """Two trainings side by side, one of which ends first."""
+    one, other = GUARD.loop(), GUARD.loop()
+    one.__enter__()
+    other.__enter__()
+    block()
+    one.__exit__(None, None, None)
+    with pytest.raises(KeyboardInterrupt):
+        block(press)
+    other.__exit__(None, None, None)
+    assert handler() is signal.default_int_handler
 
 
 def test_in_another_thread_the_block_just_runs():
     seen = []
 
     def run():
-        with interrupt_guard() as guard, guard:
-            seen.append(signal.getsignal(signal.SIGINT))
+        with GUARD.loop():
+            block(lambda: seen.append(handler()))
 
     thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    assert seen == [signal.default_int_handler]
+    with GUARD:
+        thread.start()
+        thread.join()
+        inside = handler()
+    assert seen == [inside]
+    assert inside is not signal.default_int_handler
+    assert handler() is signal.default_int_handler

@@ -130,6 +130,19 @@ def test_what_it_leaves_behind_is_anybody_s_to_use():
     state.model.value(batch.obs).sum().backward()
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_hooks_of_the_optimizer_run_outside_of_inference_mode(optimizer):
+    trainer, seen = Trainer(made(CARTPOLE, ppo__total_timesteps=4 * ROWS * 2, ppo__optimizer=optimizer)), []
+    weight = trainer.state.model.actor_body.layers[0].weight
+    trainer.state.optimizer.register_step_post_hook(lambda *_: seen.append(weight.detach().clone()))
+    updates = iter(trainer)
+    next(updates)
+    assert seen
+    assert not any(each.is_inference() for each in seen)
+    trainer.state.model.register_forward_hook(nothing_at_all)  # from now on by autograd
+    next(updates)
+
+
 def test_the_next_update_goes_on_in_the_same_memory():
     config = made(BOX, model__normalize_obs=True, model__normalize_value=True)
     state, rollout, batch = state_and_batch(config)
@@ -144,6 +157,115 @@ def test_the_next_update_goes_on_in_the_same_memory():
     found = gradients(state.model).clone()
     gradient_route(state, rollout, other, config.run)(batch)
     assert torch.equal(found, gradients(state.model))
+
+
+def transposed(weight):
+    return weight.detach().T.contiguous().T
+
+
+def part_of_a_larger_one(weight):
+    return torch.cat([weight.detach(), torch.ones(len(weight), 3)], 1)[:, : weight.shape[1]]
+
+
+@pytest.mark.parametrize("lies", [transposed, part_of_a_larger_one])
+@pytest.mark.parametrize("when", ["before", "between minibatches"])
+def test_weights_may_lie_in_memory_in_any_way(lies, when):
+    config = made(BOX)
+    state, rollout, batch = state_and_batch(config)
+    expected = both(config)[1]
+    gradient = gradient_route(state, rollout, config.ppo, config.run) if when != "before" else None
+    for body in (state.model.actor_body, state.model.critic_body):
+        for layer in body.layers:
+            layer.weight.data = lies(layer.weight)
+    gradient = gradient or gradient_route(state, rollout, config.ppo, config.run)
+    loss = gradient(batch)
+    assert_equal((loss, [parameter.grad for parameter in state.model.parameters()]), expected)
+
+
+def test_a_square_weight_may_be_turned_in_place():
+    config = made(BOX, model__hidden_sizes=[8, 8])
+    state, rollout, batch = state_and_batch(config)
+    gradient = gradient_route(state, rollout, config.ppo, config.run)
+    weight = state.model.actor_body.layers[1].weight
+    wanted = weight.detach().T.clone()
+    weight.data = weight.data.T
+    gradient(batch)
+    assert torch.equal(weight, wanted)
+    assert weight.is_contiguous()
+
+
+def test_another_default_dtype_changes_nothing():
+    config, found = made(BOX), []
+    for dtype in (torch.float32, torch.float64):
+        state, rollout, batch = state_and_batch(config)
+        torch.set_default_dtype(dtype)
+        try:
+            gradient = gradient_route(state, rollout, config.ppo, config.run)
+            gradient(batch)
+            gradient_step(state.optimizer, 0.5, flat=gradient.flat)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        found.append(torch.cat([p.detach().flatten() for p in state.model.parameters()]))
+    assert torch.equal(*found)
+
+
+def nothing(trainer):
+    pass
+
+
+def reset(trainer):
+    """Forget Adam's moments, as is often done."""
+    for parameter in trainer.state.model.parameters():
+        trainer.state.optimizer.state[parameter] = {}
+
+
+def others(trainer):
+    for moments in trainer.state.optimizer.state.values():
+        moments["exp_avg"] = torch.full_like(moments["exp_avg"], 1e-3)
+
+
+def critic_alone(trainer):
+    """A step that somebody takes of their own."""
+    for parameter in trainer.state.model.parameter_groups()[0]:
+        parameter.grad = None
+    trainer.state.optimizer.step()
+
+
+def with_a_hook(trainer):
+    trainer.state.optimizer.register_step_post_hook(nothing_at_all)
+
+
+def nothing_at_all(*_):
+    pass
+
+
+@pytest.mark.parametrize("touch", [nothing, reset, others, critic_alone, with_a_hook])
+@pytest.mark.parametrize(
+    "changes", [{}, {"ppo.critic_learning_rate": 1e-2}, {"ppo.optimizer": "adamw", "ppo.weight_decay": 0.1}]
+)
+def test_what_somebody_does_to_the_optimizer_is_in_the_checkpoint(touch, changes, tmp_path):
+    """A run goes on from its checkpoint as if never stopped, whatever was done to Adam's moments before."""
+    small = {"run.root": str(tmp_path), "run.name": "whole", "ppo.total_timesteps": 4 * ROWS * 5, "run.keep_last": 9}
+    trainer, path = Trainer(made(CARTPOLE | small | changes)), tmp_path / "whole"
+    for update in trainer:
+        if update.update == 2:
+            touch(trainer)
+            trainer.save()
+    if touch in (reset, others):
+        assert trainer.fingerprint() != list_of_untouched(changes)
+    trainer.close()
+    forked = Trainer.fork(path, at=4 * ROWS * 2)
+    if touch is with_a_hook:
+        touch(forked)
+    list(forked)
+    assert all(map(torch.equal, trainer.state.model.parameters(), forked.state.model.parameters()))
+    forked.close()
+
+
+def list_of_untouched(changes):
+    trainer = Trainer(made(CARTPOLE | changes, ppo__total_timesteps=4 * ROWS * 5))
+    list(trainer)
+    return trainer.fingerprint()
 
 
 def other_weight(model):
@@ -302,6 +424,21 @@ def with_a_critic_of_other_shapes(model, seen):
     seen.append(1)
 
 
+def with_a_layer_in_common(model, seen):
+    model.critic_body.layers[1] = model.actor_body.layers[1]
+    seen.append(1)
+
+
+def with_one_body_for_both(model, seen):
+    model.critic_body = model.actor_body
+    seen.append(1)
+
+
+def with_a_critic_of_another_activation(model, seen):
+    model.critic_body.activation = torch.sigmoid
+    seen.append(1)
+
+
 def with_another_layer(model, seen):
     class Norm(torch.nn.LayerNorm):
         def forward(self, x):
@@ -315,7 +452,8 @@ def with_another_layer(model, seen):
 @pytest.mark.parametrize(
     "change",
     [hooked, hooked_inside, hooked_backward, watched, frozen, with_a_layer_of_ones_own, with_another_layer,
-     with_a_critic_of_other_shapes],
+     with_a_critic_of_other_shapes, with_a_layer_in_common, with_one_body_for_both,
+     with_a_critic_of_another_activation],
 )  # fmt: skip
 def test_what_somebody_put_into_the_model_is_respected(change, activation):
     if change is with_another_layer and activation == "tanh":

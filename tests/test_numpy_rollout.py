@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
@@ -102,3 +103,16 @@ def test_every_ratio_is_1_before_the_first_step_of_an_update():
             assert torch.isfinite(batch.log_prob).all()
             assert event.loss.approx_kl.abs() < 1e-9
             assert event.loss.clip_fraction == 0.0
+
+
+def test_an_environment_s_own_warnings_are_its_own():
+    """Only the policy's numbers may be infinite without a word: they are looked at after the rollout."""
+
+    class Divides(CartPole):
+        def step(self, action):
+            with pytest.warns(RuntimeWarning, match="divide by zero"):
+                np.ones(1) / np.zeros(1)
+            return super().step(action)
+
+    config = settings(run__root=None, ppo__num_steps=4, ppo__total_timesteps=8)
+    list(Trainer(config, Divides(2)))

@@ -14,7 +14,8 @@ TINY = {"env.num_envs": 4, "ppo.num_steps": 6, "ppo.num_minibatches": 3, "ppo.up
 
 
 def measured(**rounds):
-    turns = {"environment": [2.0, 1.0], "actor": [2.0, 3.0], "values": [1.0, 1.0], "learning": [4.0, 5.0]}
+    turns = {"environment": [2.0, 1.0], "actor": [2.0, 3.0], "values": [1.0, 1.0]}
+    turns |= {"autograd": [12.0, 13.0], "by_hand": [4.0, 5.0]}
     turns |= {"adapter": [2.0, 3.0], "rollout_ours": [9.0, 6.0], "learning_ours": [7.0, 11.0]} | rounds
     about = {"num_envs": 8, "num_steps": 128, "minibatch": 256, "update_epochs": 4}
     return about | {"rounds": turns, "profile": [["losses.py: ppo_loss", 0.25]]}
@@ -35,9 +36,22 @@ def test_the_limit_is_the_sum_of_the_fastest_turns(bench):
     assert bench.limits_report.limit(measured()) == 1e6 / (1.0 + 2.0 + 1.0 + 4.0)
     assert bench.limits_report.reached(measured()) == 1e6 / 16.0  # a turn as a whole, not 6 + 7
     found = results()["limits"]
-    assert cells(bench.limits_report.share_table(found)) == ["mine", "8 x 128, 4 x 256", "125,000", "62,500", "**50%**"]
-    wanted = ["mine", "1.00", "2.00", "1.00", "4.00", "8.00", "6.00", "2.00", "7.00", "16.00"]
+    assert cells(bench.limits_report.share_table(found)) == [
+        "mine",
+        "8 x 128, 4 x 256",
+        "125,000",
+        "62,500",
+        "**50%**",
+        "100%",
+    ]
+    wanted = ["mine", "1.00", "2.00", "1.00", "4.00", "12.00", "8.00", "6.00", "2.00", "7.00", "16.00"]
     assert cells(bench.limits_report.pieces_table(found)) == wanted
+
+
+def test_what_only_autograd_can_do_has_one_limit(bench):
+    found = results()["limits"]
+    del found["mine"]["rounds"]["by_hand"]
+    assert cells(bench.limits_report.share_table(found))[2:] == ["62,500", "62,500", "**100%**", "100%"]
 
 
 def test_the_page_has_the_part(bench):
@@ -78,13 +92,15 @@ def test_what_a_call_is_worth(bench, trainer):
     ours = trainer(env__id="ppo_lab/CartPole-v1")
     ways = bench.bare.network_ways(ours)
     worth = {name: {way.env_steps for way in several} for name, several in ways.items()}
-    assert worth == {"actor": {4}, "values": {24}, "learning": {24 / (2 * 3)}}
+    assert worth == {"actor": {4}, "values": {24}, "autograd": {24 / (2 * 3)}, "by_hand": {24 / (2 * 3)}}
     again = bench.bare.network_ways(trainer(env__id="ppo_lab/CartPole-v1", ppo__recompute_advantage=True))
     assert {way.env_steps for way in again["values"]} == {24 / 2}
     before = ours.fingerprint()
-    for way in (*ways["actor"], *ways["values"], *ways["learning"]):
+    for way in (way for several in ways.values() for way in several):
         way.run()
-    assert {name: len(several) for name, several in ways.items()} == {"actor": 3, "values": 2, "learning": 3}
+    assert {name: len(several) for name, several in ways.items()} == {
+        "actor": 3, "values": 2, "autograd": 2, "by_hand": 1
+    }  # fmt: skip
     assert ours.fingerprint() == before
 
 
@@ -112,7 +128,8 @@ def test_a_measurement_has_every_piece_and_names_no_place(bench, root):
     config = bench.limits.settings_of(None, TINY | {"env.id": "ppo_lab/CartPole-v1"})
     told = bench.measurement.measure("limit_parts.py", "setting", config=config, seconds=0.0, rounds=2)
     assert {len(turns) for turns in told["rounds"].values()} == {2}
-    assert set(told["rounds"]) == {*bench.limits_report.NEEDED, "adapter", *bench.limits_report.OURS}
+    expected = {*bench.limits_report.NEEDED, "autograd", "by_hand", "adapter", *bench.limits_report.OURS}
+    assert set(told["rounds"]) == expected
     assert (told["num_envs"], told["num_steps"], told["minibatch"], told["update_epochs"]) == (4, 6, 8, 2)
     assert 0.0 < sum(share for _, share in told["profile"]) <= 1.0
     assert str(root) not in json.dumps(told)
