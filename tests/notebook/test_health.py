@@ -583,9 +583,9 @@ BROKEN = {  # rule -> what breaks the preset cartpole, for how many updates
 BROKEN_LONGER = {
     "gradients-clipped": ({"ppo__max_grad_norm": 1e-6}, 26),
     "entropy-stuck": ({"ppo__ent_coef": 3.0}, 40),
-    "policy-jumped": ({"ppo__learning_rate": 0.1}, 20),
-    "entropy-collapsed": ({"ppo__learning_rate": 0.1}, 20),
-    "returns-collapsed": ({"ppo__learning_rate": 0.1}, 20),
+    "policy-jumped": ({"ppo__learning_rate": 1.0}, 20),
+    "entropy-collapsed": ({"ppo__learning_rate": 1.0}, 20),
+    "returns-collapsed": ({"ppo__learning_rate": 1.0}, 20),
     "policy-leaps": ({"ppo__clip_coef": 5.0, "ppo__update_epochs": 20}, 12),
     "policy-still": ({"ppo__learning_rate": 3e-6, "ppo__learning_rate_schedule": "constant"}, 26),
     "critic-guesses": ({"ppo__vf_coef": 0.0}, 50),
