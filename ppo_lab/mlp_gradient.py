@@ -44,7 +44,7 @@ class MLPGradient:
         self.body = Body(len(bodies), layers, self.flat, plain.tanh, self.rows, inputs)
         self.actor_head, self.critic_head = (Head(each, self.flat) for each in (plain.actor_head, model.critic_head))
         self.policy = Choice() if plain.log_std is None else Gaussian(plain.log_std, plain.log_std_bounds, self.flat)
-        self.head, self.made_for = model.critic_head, _identity(model, plain, rows)
+        self.value_head, self.made_for = model.critic_head, _identity(model, plain, rows)
 
     def fits(self, model: ActorCritic, plain: PlainMLP, rows: int) -> bool:
         """It can go on with this model: no parameter is another one."""
@@ -53,7 +53,7 @@ class MLPGradient:
     def begin(self, plain: PlainMLP, ppo: PPOConfig, obs: Tensor | None = None) -> MLPGradient:
         """For an update with these settings; obs: (T, N, F) those that its minibatches are cut from."""
         self.flat.begin()
-        self.ppo, self.normalizer, head = ppo, plain.normalizer, self.head
+        self.ppo, self.normalizer, head = ppo, plain.normalizer, self.value_head
         self.value_scale = None if head.moments is None else head.scale.numpy()  # the loss is in units of the std
         self.value_mean = None if head.moments is None else (head.mean / head.scale).numpy()
         self.inputs = None if obs is None or self.normalizer is None else self.normalizer(obs)

@@ -314,8 +314,13 @@ def test_sizes_that_vary_leave_no_memory_behind():
     config = made(CARTPOLE)
     state, rollout, batch = state_and_batch(config)
     gradient = gradient_route(state, rollout, config.ppo, config.run)
-    for size in range(1, 40):
-        gradient(batch.map(lambda column, size=size: column[:, :size]))
+    autograd = gradient_route(state, rollout, config.ppo, RunConfig(gradient="autograd"))
+    for size in (*range(1, 40), 3, 39):
+        few = batch.map(lambda column, size=size: column[:, :size])
+        gradient(few)
+        found = gradients(state.model).clone()
+        autograd(few)
+        torch.testing.assert_close(found, gradients(state.model), atol=1e-6, rtol=1e-4)
     assert len(gradient.body._rooms) <= mlp_layers.ROOMS
 
 
