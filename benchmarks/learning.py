@@ -65,8 +65,8 @@ TASKS = {
     "door_key": Task(5, 0.95, deterministic=False, package="minigrid"),
     "lunar_lander": Task(5, 220.0, package="Box2D"),
     "bipedal_walker": Task(3, 285.0, package="Box2D"),
-    "hopper": Task(3, 2400.0, package="mujoco"),
-    "half_cheetah": Task(3, 5000.0, package="mujoco"),
+    "hopper": Task(5, 2400.0, package="mujoco"),
+    "half_cheetah": Task(8, 5000.0, package="mujoco"),
     "walker2d": Task(3, 3500.0, package="mujoco"),
     "pong": Task(1, 0.0, episodes=30, deterministic=False, package="ale-py", steps=3_000_000),
     "pong_small": Task(1, 0.0, episodes=30, deterministic=False, package="ale-py"),  # the preset's own budget is short

@@ -69,6 +69,10 @@ LIMITS: dict[str, dict[str, Any]] = {
         "overrides": {**SPEED_OURS, "env.id": "ppo_lab/CartPole-v1", "env.num_envs": 1024, "ppo.num_steps": 32}
     },
     "preset `half_cheetah`": {"preset": "half_cheetah"},
+    "`half_cheetah` as beside the others": {  # the workload of peers.py
+        "preset": "half_cheetah",
+        "overrides": {"ppo.recompute_advantage": False, "model.normalize_value": False},
+    },
 }
 LIMITS_SCALING: dict[str, Any] = {**SPEED_OURS, "env.id": "ppo_lab/CartPole-v1", "ppo.num_steps": 32}
 LIMITS_SCALING_ENVS = [64, 256, 1024, 4096, 16_384]
