@@ -30,6 +30,7 @@ from settings import LIMITS, LIMITS_SCALING, LIMITS_SCALING_ENVS, RESULTS, ROOT
 from tqdm import tqdm
 
 from ppo_lab import Config, load_config, override
+from ppo_lab.errors import ConfigError
 from ppo_lab.yaml_text import parse_yaml
 
 OUT = RESULTS / "limits.json"
@@ -88,7 +89,10 @@ def main() -> None:
         return
     if options.preset or options.overrides:
         changes = {key: parse_yaml(value) for key, _, value in (each.partition("=") for each in options.overrides)}
-        one = {options.preset or "settings": settings_of(options.preset, changes)}
+        try:
+            one = {options.preset or "settings": settings_of(options.preset, changes)}
+        except ConfigError as error:
+            parser.error(str(error))
         print(f"\n{limits_tables(run(one, [], options.seconds, options.rounds))}")
         return
     results = run(cases(), LIMITS_SCALING_ENVS, options.seconds, options.rounds)

@@ -169,3 +169,11 @@ def test_one_setting_from_the_command_line_is_printed_and_not_kept(bench, monkey
     assert (config["env"]["id"], config["env"]["num_envs"]) == ("Acrobot-v1", 3)
     assert config["ppo"]["learning_rate"] == 1e-4
     assert "**50%**" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", [["--preset", "nothing"], ["ppo.clip_coef=-1"], ["ppo.nothing=1"]])
+def test_a_wrong_setting_is_one_line(bench, monkeypatch, capsys, wrong):
+    monkeypatch.setattr("sys.argv", ["limits.py", *wrong])
+    with pytest.raises(SystemExit):
+        bench.limits.main()
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("limits.py: error:")
