@@ -251,8 +251,8 @@ def test_what_somebody_does_to_the_optimizer_is_in_the_checkpoint(touch, changes
         if update.update == 2:
             touch(trainer)
             trainer.save()
-    if touch in (reset, others):
-        assert trainer.fingerprint() != list_of_untouched(changes)
+    if touch is not with_a_hook:  # torch's own step rounds as ours does, or not
+        assert (trainer.fingerprint() == fingerprint_of_untouched(changes)) == (touch is nothing)
     trainer.close()
     forked = Trainer.fork(path, at=4 * ROWS * 2)
     if touch is with_a_hook:
@@ -262,7 +262,7 @@ def test_what_somebody_does_to_the_optimizer_is_in_the_checkpoint(touch, changes
     forked.close()
 
 
-def list_of_untouched(changes):
+def fingerprint_of_untouched(changes):
     trainer = Trainer(made(CARTPOLE | changes, ppo__total_timesteps=4 * ROWS * 5))
     list(trainer)
     return trainer.fingerprint()

@@ -606,8 +606,7 @@ def test_a_run_that_was_broken_on_purpose_is_found(rule):
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", BROKEN_LONGER)
 def test_a_longer_run_that_was_broken_on_purpose_is_found(rule):
-    # what a policy that has leapt does next hangs on last digits, and so on the processor: one of a few seeds shows it
-    assert any(broken(*BROKEN_LONGER[rule], seed).get(rule) == "warning" for seed in (1, 2, 3, 4))
+    assert {broken(*BROKEN_LONGER[rule], seed).get(rule) for seed in (1, 2)} == {"warning"}
 
 
 def test_a_run_without_a_finished_episode_is_found():
