@@ -15,7 +15,8 @@ import torch
 from ppo_lab.config import SECTIONS, Config
 from ppo_lab.config_file import flat, override
 from ppo_lab.converting import check_fit, converted
-from ppo_lab.envs import EnvFactory, Envs, make_envs, why_not_deterministic
+from ppo_lab.envs import EnvFactory, Envs, make_envs, rewound_by_seeds
+from ppo_lab.envs import why_inexact as tried_out
 from ppo_lab.errors import ConfigError, EnvError, RunError
 from ppo_lab.runs.checkpoint import load_checkpoint
 from ppo_lab.runs.files import disk
@@ -33,10 +34,13 @@ LOG = logging.getLogger("ppo_lab")
 def checkpoint_tree(trainer: Trainer) -> dict[str, Any]:
     """All that a checkpoint of this trainer holds."""
     envs_state: dict[str, Any] = getattr(trainer.envs, "state_dict", dict)()
+    because = trainer.inexact or getattr(trainer.envs, "lost", None)
+    if because is None and not envs_state:
+        because = "these environments cannot tell their state"
     about = {
         "fingerprint": trainer.fingerprint(),
-        "exact_resume": trainer.inexact is None and bool(envs_state),
-        "inexact_because": trainer.inexact,
+        "exact_resume": because is None,
+        "inexact_because": because,
         "envs_given": trainer.envs_given,
         "observation_space": describe_space(trainer.envs.observation_space),
         "action_space": describe_space(trainer.envs.action_space),
@@ -211,10 +215,17 @@ def why_inexact(config: Config, envs: Envs, given: Envs | EnvFactory | None) -> 
 
     given: what the trainer was handed; those of config.env and of a factory can be tried out beside the run.
     """
+    factory = given if callable(given) else None
+    made_here = given is None or factory is not None
+    if made_here and (moving := rewound_by_seeds(config, factory)) is not None:
+        LOG.warning(
+            "a seed rewinds this environment (%s), and every episode begins with one: all of them play the beginning. "
+            "With env.seed_episodes false only each environment's first does; exact resume may be lost then", moving
+        )  # fmt: skip
     if config.run.root is None:
         return None  # nobody will resume it
-    if given is None or callable(given):
-        reason = why_not_deterministic(config, given)
+    if made_here:
+        reason = tried_out(config, factory)
     else:
         reason = None if hasattr(envs, "state_dict") else f"{type(envs).__name__} cannot tell its state"
     if reason is not None:

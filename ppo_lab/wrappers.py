@@ -43,6 +43,12 @@ class _Around(ABC):
         done: Tensor | None = getattr(self.envs, "episode_done", None)
         return done
 
+    @property
+    def lost(self) -> str | None:
+        """Why the episodes under way cannot be led back to; None if they can."""
+        reason: str | None = getattr(self.envs, "lost", None)
+        return reason
+
     def close(self) -> None:
         """Close the environments."""
         self.envs.close()

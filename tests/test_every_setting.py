@@ -116,6 +116,7 @@ CHANGES_TRAINING = {
 HAS_ITS_OWN_TEST = {
     "env.workers", "env.allow_import", "env.life_loss", "ppo.accumulate",
     "run.name", "run.root", "run.device", "run.threads", "run.compile", "run.tensorboard",
+    "env.seed_episodes", "env.new_each_episode",  # in tests/test_env_memory.py
     # in tests/scale/test_graphs.py
     "run.cuda_graphs", "run.deterministic",
     # in tests/runs/test_resume.py

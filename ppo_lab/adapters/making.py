@@ -6,6 +6,7 @@ import copy
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -14,6 +15,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 from ppo_lab.adapters.ids import check_kwargs, explained, make_single
+from ppo_lab.adapters.lifetime import NewEachEpisode, SeedOnce
 from ppo_lab.adapters.loop import describe_error
 from ppo_lab.errors import ConfigError, EnvError
 from ppo_lab.flat_spaces import MASK_KEY, mask_size
@@ -35,6 +37,8 @@ class Maker:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     wrappers: Wrappers = ()
     mask_from_info: bool = False
+    seed_episodes: bool = True
+    new_each_episode: bool = False
 
     @property
     def name(self) -> str:
@@ -43,6 +47,14 @@ class Maker:
 
     def __call__(self, index: int) -> gymnasium.Env:
         """Environment number `index`."""
+        if self.new_each_episode:
+            env: gymnasium.Env = NewEachEpisode(partial(self._make, index))
+        else:
+            env = self._make(index)
+        return env if self.seed_episodes else SeedOnce(env)
+
+    def _make(self, index: int) -> gymnasium.Env:
+        """A new object."""
         if isinstance(self.source, EnvSpec):
             env = make_single(self.source, self.kwargs)
         else:

@@ -26,7 +26,7 @@ NOT_IMPORTABLE = "a worker imports the environment anew: define it in a module f
 
 
 class Failure(NamedTuple):
-    """What a worker answers instead of None: an error as text, since not every exception survives a pipe."""
+    """What a worker answers where something raised: as text, since not every exception survives a pipe."""
 
     kind: str
     text: str
@@ -77,9 +77,11 @@ def work(pipe: connection.Connection, action: Any, shared_rows: list[Any], first
             pipe.send(_obey(loop, command, content, actions))
 
 
-def _obey(loop: EnvLoop, command: str, content: Any, actions: Any) -> Failure | None:
-    """Reset, restore or step. The error as text, or None."""
+def _obey(loop: EnvLoop, command: str, content: Any, actions: Any) -> Any:
+    """Reset, restore, remember or step. The error as text, what is remembered, or None."""
     try:
+        if command == "remember":
+            return loop.remember()
         if command == "reset":
             loop.reset(content)
         elif command == "restore":

@@ -27,5 +27,11 @@ class EnvConfig(Section):
     frame_stack: int = Field(1, description="the last so many observations as one", ge=1, le=1000)
     time_aware: bool = Field(False, description="add the share of the time limit that is left to the observation")
     mask_from_info: bool = Field(False, description="take legal actions from info['action_mask']")
+    seed_episodes: bool = Field(
+        True, description="seed every episode's reset; false: each environment's first (resume may not be exact then)"
+    )
+    new_each_episode: bool = Field(
+        False, description="make a new environment object for each episode, so that nothing outlives one"
+    )
     life_loss: bool = Field(False, description="Atari: losing a life ends the task for learning, not the game")
     allow_import: bool = Field(False, description="let an id with a module prefix (module:Name-v0) import that module")
