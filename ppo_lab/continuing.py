@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 import torch
 
+from ppo_lab.beginning import Beginning
 from ppo_lab.config import SECTIONS, Config
 from ppo_lab.config_file import flat, override
 from ppo_lab.converting import check_fit, converted
@@ -23,7 +24,7 @@ from ppo_lab.runs.files import disk
 from ppo_lab.runs.journal import read_journal
 from ppo_lab.runs.run import Run, find_checkpoint, find_run, read_config
 from ppo_lab.space_text import describe_space
-from ppo_lab.train_state import pick_device
+from ppo_lab.train_state import fingerprint, pick_device
 
 if TYPE_CHECKING:
     from ppo_lab.trainer import Trainer
@@ -31,14 +32,18 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("ppo_lab")
 
 
-def checkpoint_tree(trainer: Trainer) -> dict[str, Any]:
-    """All that a checkpoint of this trainer holds."""
-    envs_state: dict[str, Any] = getattr(trainer.envs, "state_dict", dict)()
-    because = trainer.inexact or getattr(trainer.envs, "lost", None)
+def checkpoint_tree(trainer: Trainer, beginning: Beginning | None = None) -> dict[str, Any]:
+    """All that a checkpoint of this trainer holds; beginning: that of the update under way, in place of now."""
+    envs_state: dict[str, Any]
+    if beginning is None:
+        envs_state, state = getattr(trainer.envs, "state_dict", dict)(), trainer.state.state_dict()
+    else:
+        envs_state, state = beginning.envs, beginning.tree(trainer.state)
+    because = trainer.inexact or (beginning.inexact_because if beginning else getattr(trainer.envs, "lost", None))
     if because is None and not envs_state:
         because = "these environments cannot tell their state"
     about = {
-        "fingerprint": trainer.fingerprint(),
+        "fingerprint": fingerprint({"state": state, "envs": envs_state}),
         "exact_resume": because is None,
         "inexact_because": because,
         "envs_given": trainer.envs_given,
@@ -47,7 +52,7 @@ def checkpoint_tree(trainer: Trainer) -> dict[str, Any]:
         "action_paths": trainer.state.model.action_paths,
         "versions": versions(),
     }
-    return {**trainer.state.state_dict(), "envs": envs_state, "about": about}
+    return {**state, "envs": envs_state, "about": about}
 
 
 def versions() -> dict[str, str]:

@@ -76,6 +76,10 @@ class SingleEnvs:
         self._loop.restore(recipe_from(saved))
         self._log.load(saved)
 
+    def episodes_under_way(self) -> dict[str, Any]:
+        """`state_dict` without what the environments remember besides: quick, for every update."""
+        return self._log.state_dict(self._step.obs)
+
     @property
     def lost(self) -> str | None:
         """Why the episodes under way cannot be led back to; None if they can."""

@@ -108,6 +108,10 @@ class WorkerEnvs:
         self._begin(("restore", recipe_from(saved)))
         self._log.load(saved)
 
+    def episodes_under_way(self) -> dict[str, Any]:
+        """`state_dict` without what the environments remember besides: quick, for every update."""
+        return self._log.state_dict(self._step.obs)
+
     @property
     def lost(self) -> str | None:
         """Why the episodes under way cannot be led back to; None if they can."""
