@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,9 +12,8 @@ from ppo_lab.envs import Envs
 from ppo_lab.errors import EnvError
 from ppo_lab.train_state import TrainState
 
-LOG = logging.getLogger("ppo_lab")
 SLOW = 0.5  # seconds of an update from which on all of it is copied: then that takes no time to speak of
-AHEAD = "saved after an error in the middle of an update, without what the environments remember of earlier episodes"
+AHEAD = "an environment failed in an update at whose beginning its memory of earlier episodes was not recorded"
 
 
 class Beginning:
@@ -45,7 +43,8 @@ class Beginning:
     def put_back(self, state: TrainState, envs: Envs, run_seed: int) -> str | None:
         """Environments, and what belongs to them, as they were, after one of them failed in the rollout.
 
-        Where that cannot be, new episodes begin, and the reason is returned. Raises EnvError if none can.
+        Returns why the run is not the same as without the failure, None if it is. New episodes begin where the old ones
+        cannot be brought back. Raises EnvError if none can begin.
         """
         load = getattr(envs, "load_state_dict", None)
         try:
@@ -58,7 +57,7 @@ class Beginning:
             return str(error)
         state.obs, state.memory, state.starts = (_copied(self._parts[name]) for name in ("obs", "memory", "starts"))
         state.action_rng.set_state(self._parts["action_rng"])
-        return None
+        return self.inexact_because
 
 
 def _of_a_rollout(state: TrainState) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -81,6 +82,31 @@ class InterruptGuard:
         if self._depth == 0 or self._pressed:
             raise KeyboardInterrupt
         self._pressed = True
+
+
+@contextmanager
+def sigterm_held_back(stop: Callable[[], None]) -> Iterator[None]:
+    """In here SIGTERM calls `stop`; at the end of the block it does what it would have done.
+
+    Outside the main thread, and where somebody else handles it, the block just runs.
+    """
+    if not _in_main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    came = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+        stop()
+
+    signal.signal(signal.SIGTERM, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if came:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _in_main_thread() -> bool:

@@ -368,15 +368,18 @@ def test_a_signal_stops_after_the_update_and_resume_goes_on_exactly(
 
 @pytest.mark.slow
 def test_a_second_ctrl_c_ends_at_once(tmp_path, root):
-    endless = {**SLOW, "ppo.total_timesteps": 10**9, "ppo.update_epochs": 1000, "ppo.num_minibatches": 256}
-    process = run("train", "--run.root", str(tmp_path), "--run.name", "cut", *flags_of(endless), cwd=root)
+    stuck = {"env.id": "tests.slow_envs:Slow-v0", "env.allow_import": True, "run.checkpoint_every": 0}
+    environment = {**os.environ, "SLOW_STEP": "1000", "SLOW_NOTES": str(tmp_path / "notes")}
+    process = run(
+        "train", "--run.root", str(tmp_path), "--run.name", "cut", *flags_of(stuck), cwd=root, env=environment
+    )
     deadline = time.monotonic() + 60
-    while not (tmp_path / "cut" / ".lock").exists() and time.monotonic() < deadline:
+    while not (tmp_path / "notes").exists() or "step" not in (tmp_path / "notes").read_text():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
-    time.sleep(1.0)
     os.kill(process.pid, signal.SIGINT)
     time.sleep(1.0)
-    assert process.poll() is None  # it finishes its update
+    assert process.poll() is None  # it waits for the step
     os.kill(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -16,6 +16,7 @@ from IPython.core.getipython import get_ipython
 from ppo_lab.envs import EnvFactory, Envs
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.export import Policy
+from ppo_lab.interrupts import sigterm_held_back
 from ppo_lab.notebook import training
 from ppo_lab.notebook.history import History
 from ppo_lab.notebook.last_update import LastUpdate
@@ -105,8 +106,12 @@ class Session:
             raise self.error
 
     def stop(self, wait: bool = True) -> None:
-        """End training at the next update boundary. `launch(session.trainer)` goes on from there."""
+        """End training after this update, or at once in the middle of one that takes long, and save.
+
+        `launch(session.trainer)` goes on from there.
+        """
         self._training.stop = True
+        self.trainer.pause()
         self._training.boundary.wake()  # a paused session
         if wait and not self._training.boundary.is_here():
             self._training.done.wait()
@@ -226,8 +231,9 @@ class Session:
         begun.wait()
 
     def train_here(self, view: View) -> None:
-        """Train and show it until training is over; raises what it raised."""
-        self._train(view, threading.Event())
+        """Train and show it until training is over; raises what it raised. SIGTERM ends it as `stop` does, first."""
+        with sigterm_held_back(lambda: self.stop(wait=False)):
+            self._train(view, threading.Event())
         if self.error is not None:
             raise self.error
 

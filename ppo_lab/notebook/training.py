@@ -55,8 +55,12 @@ class Training:
                 try:
                     if self._updates(self.trainer, refresh):
                         break
-                except KeyboardInterrupt:  # only on the main thread; the update it fell into is done to its end
+                except KeyboardInterrupt:  # only on the main thread; the update it fell into is done, or can be left
                     self.stop = True
+                    if self.trainer.beginning is not None and self.trainer.beginning.can_be_left():
+                        break
+            if self.stop and self.trainer.run is not None and not self.trainer.finished:
+                self.trainer.save()
         except BaseException as error:
             self.error = error
             self._learned = None  # the rollout may be half another one
