@@ -13,10 +13,12 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import nbformat
@@ -33,7 +35,7 @@ POLL_SECONDS = 0.2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code: 0, 1 for an error, 130 for Ctrl-C."""
+    """The command line; returns the exit code: 0, 1 for an error, 130 for Ctrl-C, 143 for SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m ppo_lab.notebook.execute", description="Run notebooks headlessly.")
     parser.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
@@ -41,6 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this Python's kernel before one the user has installed elsewhere
     os.environ.pop("JUPYTER_PATH", None)
+    stopped_by = signal.SIGINT
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped_by
+        stopped_by = signal.Signals(number)
+        raise KeyboardInterrupt  # on the way out papermill interrupts the kernel, which saves the run
+
+    before = signal.signal(signal.SIGTERM, stop) if threading.current_thread() is threading.main_thread() else None
     try:
         for path in given.notebooks:
             if given.regenerate:
@@ -50,10 +60,13 @@ def main(arguments: list[str] | None = None) -> int:
                 print(execute(path, {name: parse_yaml(value) for name, value in given.parameter}))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return 128 + stopped_by
     except Exception as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
     return 0
 
 
