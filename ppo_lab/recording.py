@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ppo_lab.added_metrics import checked, env_metrics
 from ppo_lab.compiling import CompiledLoss
 from ppo_lab.continuing import checkpoint_tree
 from ppo_lab.errors import RunError
@@ -14,6 +17,9 @@ from ppo_lab.events import MinibatchStepped, RolloutCollected, Update
 
 if TYPE_CHECKING:
     from ppo_lab.trainer import Trainer
+
+
+LOG = logging.getLogger("ppo_lab")
 
 
 def finish_update(trainer: Trainer, update: Update, seconds: Mapping[type, list[float]]) -> None:
@@ -25,15 +31,55 @@ def finish_update(trainer: Trainer, update: Update, seconds: Mapping[type, list[
     metrics["time/steps_per_second"] = steps / everything
     if isinstance(trainer.minibatch_loss, CompiledLoss):
         trainer.minibatch_loss.tell_warm_up(seconds[MinibatchStepped])
+    for name, number in env_metrics(trainer.envs).items():
+        metrics.setdefault(name, number)
     if passed(update.global_step, steps, settings.eval_every):
-        episodes, factory = settings.eval_episodes, trainer.env_factory
-        result = evaluate(trainer.policy(), trainer.config, episodes, env_factory=factory)
-        metrics["eval/return_mean"] = float(result.returns.mean())
+        evaluate_now(trainer, metrics)
+    for name, number in trainer.added.take().items():  # last: they may have come meanwhile
+        metrics.setdefault(name, number)
+    trainer.added.last = metrics
     if trainer.run is None:
         return
     trainer.run.record(update.update, update.global_step, metrics)
     if trainer.save_asked or trainer.finished or passed(update.global_step, steps, settings.checkpoint_every):
         write_checkpoint(trainer, metrics)
+
+
+def evaluate_now(trainer: Trainer, metrics: dict[str, float]) -> None:
+    """Evaluate the policy as it is, and add what came out."""
+    settings, factory = trainer.config.run, trainer.env_factory
+    episodes, limit = settings.eval_episodes, settings.eval_max_steps
+    # quiet: the trainer has warned of its environments at the start
+    result = evaluate(trainer.policy(), trainer.config, episodes, env_factory=factory, max_steps=limit, quiet=True)
+    metrics["eval/return_mean"], metrics["eval/cut_off"] = float(result.returns.mean()), float(result.cut_off.sum())
+    if result.cut_off.all() and "cut off" not in trainer.added.said:
+        trainer.added.said.add("cut off")
+        LOG.warning(
+            "evaluation: all %d episodes were cut off after %s steps (run.eval_max_steps): eval/return_mean is over "
+            "what was played, not over whole episodes", episodes, f"{result.lengths.max():,}",
+        )  # fmt: skip
+
+
+def add_metrics(
+    trainer: Trainer, numbers: Mapping[str, float], busy: AbstractContextManager[Any], under_way: bool
+) -> None:
+    """Let numbers wait for the line of the next update that ends; where none is to come they go into the last line."""
+    if trainer.closed:
+        raise RunError("this trainer is closed, and so is its record")
+    trainer.added.add(checked(numbers, [f"episode/{key}" for key, _ in trainer.config.env.info_keys]))
+    if trainer.finished and not under_way:
+        with busy:  # another thread may be at the end of the last update: then it takes them
+            _amend_last_line(trainer, trainer.added.take())
+
+
+def _amend_last_line(trainer: Trainer, numbers: dict[str, float]) -> None:
+    try:
+        if numbers and trainer.run is not None:
+            trainer.run.amend(trainer.state.update, trainer.state.global_step, numbers)
+    except RunError:
+        trainer.added.add(numbers)  # still waiting
+        raise
+    trainer.added.last |= numbers
 
 
 def write_checkpoint(trainer: Trainer, metrics: Mapping[str, float]) -> Path:
@@ -42,7 +88,8 @@ def write_checkpoint(trainer: Trainer, metrics: Mapping[str, float]) -> Path:
         raise RunError("there is no run folder to save to: run.root is null")
     trainer.save_asked = False
     score = metrics.get("episode/return_mean" if trainer.config.run.best_by == "return" else "eval/return_mean")
-    return trainer.run.save(trainer.state.global_step, checkpoint_tree(trainer), score)
+    tree = checkpoint_tree(trainer)
+    return trainer.run.save(trainer.state.global_step, tree, score, renew=bool(tree["numbers"]["added"]))
 
 
 def passed(global_step: int, steps: int, every: int) -> bool:

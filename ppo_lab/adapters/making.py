@@ -21,6 +21,10 @@ from ppo_lab.flat_spaces import MASK_KEY, mask_size
 Factory = Callable[[int], gymnasium.Env]  # the number of the environment -> the environment
 Wrappers = Sequence[str | Mapping[str, Mapping[str, Any]]]
 PLAIN_KEY = "obs"  # what an observation without keys is called once another one stands beside it
+INSTEAD = {  # wrappers whose running statistics no policy carries along -> the setting that is in every checkpoint
+    "NormalizeObservation": "model.normalize_obs",
+    "NormalizeReward": "ppo.normalize_reward",
+}
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,15 @@ def wrap(env: gymnasium.Env, wrappers: Wrappers) -> gymnasium.Env:
 
 
 def find_wrapper(name: str) -> Callable[..., gymnasium.Env]:
-    """A single-environment wrapper of gymnasium.wrappers. Raises ConfigError with the nearest names."""
+    """A single-environment wrapper of gymnasium.wrappers. Raises ConfigError with the nearest names.
+
+    Also for one that keeps running statistics, of which evaluation, predict and a resumed run would see others.
+    """
+    if name in INSTEAD:
+        raise ConfigError(
+            f"env.wrappers: {name} keeps running statistics of its own, which evaluation, predict and a resumed run do "
+            f"not have; leave it out and set {INSTEAD[name]} to true"
+        )
     known = [one for one in gymnasium.wrappers.__all__ if one != "vector"]
     if name not in known:
         near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
