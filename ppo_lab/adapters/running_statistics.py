@@ -60,6 +60,8 @@ def _layers(env: Any) -> Iterator[Any]:
 
 def _is_moments(value: Any) -> bool:
     """Does it hold a mean, a spread and a count as numbers? Arrays and distributions have methods of these names."""
+    if hasattr(type(value), "step"):
+        return False  # an environment: it is looked at by itself
     if isinstance(value, Mapping):  # of each key of an observation
         return any(not isinstance(one, Mapping) and _is_moments(one) for one in value.values())
     names = {

@@ -117,10 +117,10 @@ def run_episodes(
     tally = _Tally(episodes, envs.num_envs, _limit(envs, max_steps))
     device = torch.device(getattr(policy, "device", envs.device))
     generator = Generator(device).manual_seed(_derived_seed(seed, 1))
-    for played in count():
-        memory, obs = policy.initial_memory(envs.num_envs), envs.reset(_round_seed(seed, played))
+    for resets in count():
+        memory, obs = policy.initial_memory(envs.num_envs), envs.reset(_round_seed(seed, resets))
         starts = torch.ones(envs.num_envs, dtype=torch.bool, device=device)
-        tally.idle[:] = False
+        tally.begin()
         while tally.playing.any():
             if stop is not None and stop():
                 raise EvaluationStopped(f"evaluation was stopped: {tally.played} of {episodes} episodes were played")
@@ -155,6 +155,11 @@ class _Tally:
         self.result = Evaluation(np.zeros(episodes), np.zeros(episodes, np.int64), *np.zeros((2, episodes), np.bool_))
         self._limit = limit
         self._return, self._length, self._rows = np.zeros(N), np.zeros(N, np.int64), np.zeros(N, np.int64)
+
+    def begin(self) -> None:
+        """All environments were reset."""
+        self.idle[:] = False
+        self._return[:], self._length[:], self._rows[:] = 0.0, 0, 0
 
     @property
     def playing(self) -> np.ndarray:
@@ -213,9 +218,9 @@ def _derived_seed(seed: int, *purpose: int) -> int:
     return int(np.random.SeedSequence(seed, spawn_key=purpose).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _round_seed(seed: int, played: int) -> int:
-    """Of the environments, where they were all reset `played` times before."""
-    return _derived_seed(seed, 2, played) % 2**31 if played else seed
+def _round_seed(seed: int, resets: int) -> int:
+    """Of the environments, where all were reset so many times before."""
+    return _derived_seed(seed, 2, resets) % 2**31 if resets else seed
 
 
 def _check(episodes: int, seed: int, max_steps: int | None) -> None:
