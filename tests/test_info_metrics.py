@@ -53,7 +53,7 @@ class Telling(gymnasium.Env):
         draw = self.np_random.normal(size=4)
         info: dict = {
             "speed": float(draw[0]), "depth": np.float32(draw[1]), "note": "words",
-            "reward_terms": {"energy": np.array([draw[2]]), "goal": 1},
+            "reward_terms": {"energy": np.array([draw[2]]), "goal": 1}, "mask": np.ones(2, bool),
         }  # fmt: skip
         if draw[3] > 0:
             info["height"] = np.float64(draw[3])
@@ -292,6 +292,7 @@ def test_a_key_that_never_comes_is_told_once_with_those_that_do(caplog, workers)
     assert "had 'is_sucess'; numbers that there are: depth, height, is_success, reward_terms/energy, " in line
     assert "speed" in line
     assert "note" not in line
+    assert "mask" not in line
     assert "episode/is_sucess" not in update.metrics
     assert "episode/speed" in update.metrics
 

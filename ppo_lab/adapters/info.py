@@ -14,6 +14,7 @@ import numpy as np
 from ppo_lab.errors import EnvError
 
 InfoKeys = Sequence[tuple[str, str]]  # keys, and how an episode's values become one: last, sum, mean, max, min
+ARRAYS = (bool, int, float, np.generic, np.ndarray)
 WATCH = 1000  # infos looked through for the keys that there are, while one that is wanted is missing
 
 
@@ -32,7 +33,7 @@ class InfoReader:
         for k, key in enumerate(self.keys):
             row[k] = as_number(_find(info, key), key)
         if self._missing:
-            self._watch(info, ~np.isnan(row))
+            self._watch(info, ~np.isnan(row), ())
 
     def read_batch(self, infos: Mapping[str, Any], ended: np.ndarray) -> np.ndarray:
         """A vector environment's infos as (N, K) float64; ended (N,) bool: its last info is in infos["final_info"]."""
@@ -47,7 +48,7 @@ class InfoReader:
             for i in np.flatnonzero(ended):
                 rows[i] = [as_number(_find(final[i], key), key) for key in self.keys]
         if self._missing:
-            self._watch(infos, np.asarray((rows == rows).any(axis=0)))
+            self._watch(infos, np.asarray((rows == rows).any(axis=0)), (len(ended),))
         return rows
 
     def news(self) -> tuple[str, ...]:
@@ -56,10 +57,10 @@ class InfoReader:
         self._told |= fresh
         return tuple(sorted(fresh))
 
-    def _watch(self, info: Any, given: np.ndarray) -> None:
+    def _watch(self, info: Any, given: np.ndarray, shape: tuple[int, ...]) -> None:
         self._missing -= set(np.flatnonzero(given).tolist())
         self._looked += 1
-        self.there |= set(_numbers_in(info))
+        self.there |= set(_numbers_in(info, shape))
         if self._looked >= WATCH:
             self._missing = set()
 
@@ -125,13 +126,15 @@ def _column(infos: Mapping[str, Any], key: str, num_envs: int) -> np.ndarray:
     return np.array([as_number(one, key) if is_given else np.nan for one, is_given in zip(flat, given, strict=True)])
 
 
-def _numbers_in(info: Any, prefix: str = "") -> Iterator[str]:
-    """The keys in an info, of one environment or of many, that hold numbers."""
+def _numbers_in(info: Any, shape: tuple[int, ...], prefix: str = "") -> Iterator[str]:
+    """The keys in an info that hold numbers: one, or of a vector environment arrays of this shape."""
     for key, value in info.items() if isinstance(info, Mapping) else ():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            yield from _numbers_in(value, f"{name}/")
+            yield from _numbers_in(value, shape, f"{name}/")
         elif str(key).startswith("_"):
             continue  # in a vector environment the mask of a key
-        elif isinstance(value, bool | int | float | np.generic | np.ndarray) or hasattr(value, "detach"):
-            yield name
+        elif isinstance(value, ARRAYS) or hasattr(value, "detach"):
+            size = tuple(getattr(value, "shape", ()))
+            if size in (shape, (), (1,)):  # no observation, no mask of actions
+                yield name
