@@ -29,6 +29,8 @@ class Beginning:
         under_way = None if slow else getattr(envs, "episodes_under_way", None)
         self.envs: dict[str, Any] = getattr(envs, "state_dict", dict)() if under_way is None else under_way()
         self.inexact_because = None if under_way is None else AHEAD
+        gathered = getattr(envs, "numbers", None)
+        self.numbers: dict[str, Any] = gathered.finished() if gathered is not None and gathered.wanted else {}
         self.whole, self._began = slow, time.monotonic()
         self.update, self.global_step = state.update, state.global_step
 

@@ -78,10 +78,15 @@ def _reading_commands(commands: Any) -> dict[str, argparse.ArgumentParser]:
     replay = _command(commands, "replay", _replay, "train a run again from its journal: is it the same?", "RUN")
     evaluate = _command(
         commands, "evaluate", _evaluate, "play episodes with a run's policy",
-        "RUN [--episodes N] [--seed S] [--stochastic] [--at WHERE] [--data DIR --model tinyphysics.onnx ...]",
+        "RUN [--episodes N] [--seed S] [--max-steps N] [--stochastic] [--at WHERE] "
+        "[--data DIR --model tinyphysics.onnx ...]",
     )  # fmt: skip
     evaluate.add_argument("--episodes", type=int, metavar="N", help="whole episodes (default 100)")
     evaluate.add_argument("--seed", type=int, default=1, metavar="S", help="of environments and actions (default 1)")
+    evaluate.add_argument(
+        "--max-steps", type=int, metavar="N",
+        help="cut episodes off after N env steps (default: run.eval_max_steps, else the environment's limit or 10,000)",
+    )  # fmt: skip
     evaluate.add_argument("--stochastic", action="store_true", help="draw actions; default: the most likely ones")
     _add_at(evaluate)
     cli_lateral.add_flags(evaluate)
@@ -197,9 +202,13 @@ def _evaluate(given: argparse.Namespace) -> int:
                 f"{folder} was trained in environments of a script's own: evaluate it there, with env_factory"
             )
         episodes = 100 if given.episodes is None else given.episodes
-        result = evaluate(policy, config, episodes, given.seed, deterministic=not given.stochastic)
+        limit = config.run.eval_max_steps if given.max_steps is None else given.max_steps
+        result = evaluate(policy, config, episodes, given.seed, deterministic=not given.stochastic, max_steps=limit)
         print(f"return {statistics.describe(result.returns)}")
         print(f"length {result.lengths.mean():.1f}, {int(result.terminated.sum())} of {episodes} terminated")
+        if result.cut_off.any():
+            after = f"{result.lengths[result.cut_off].max():,} steps"
+            print(f"{int(result.cut_off.sum())} of {episodes} cut off after {after}: their returns are those so far")
     if cli_lateral.wanted(given):
         cli_lateral.report(folder, given)
     return 0

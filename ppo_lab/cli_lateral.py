@@ -41,8 +41,10 @@ def check(given: argparse.Namespace, config: Config) -> None:
         return
     if given.data is None:
         raise ConfigError("--model needs --data, the folder with the challenge's NNNNN.csv")
-    if given.stochastic or given.episodes is not None:
-        raise ConfigError("--episodes and --stochastic are of the run's own environment, which --model leaves out")
+    if given.stochastic or given.episodes is not None or given.max_steps is not None:
+        raise ConfigError(
+            "--episodes, --max-steps and --stochastic are of the run's own environment, which --model leaves out"
+        )
 
 
 def report(folder: Path, given: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 import torch
 
+from ppo_lab.adapters.running_statistics import warn_of_statistics
 from ppo_lab.beginning import Beginning
 from ppo_lab.config import SECTIONS, Config
 from ppo_lab.config_file import flat, override
@@ -27,6 +28,7 @@ from ppo_lab.space_text import describe_space
 from ppo_lab.train_state import fingerprint, pick_device
 
 if TYPE_CHECKING:
+    from ppo_lab.adapters.episode_numbers import EpisodeNumbers
     from ppo_lab.trainer import Trainer
 
 LOG = logging.getLogger("ppo_lab")
@@ -52,7 +54,11 @@ def checkpoint_tree(trainer: Trainer, beginning: Beginning | None = None) -> dic
         "action_paths": trainer.state.model.action_paths,
         "versions": versions(),
     }
-    return {**state, "envs": envs_state, "about": about}
+    numbers = {"added": trainer.added.waiting()}
+    gathered: EpisodeNumbers | None = getattr(trainer.envs, "numbers", None)
+    if gathered is not None and gathered.wanted:
+        numbers["episodes"] = gathered.finished() if beginning is None else beginning.numbers
+    return {**state, "envs": envs_state, "numbers": numbers, "about": about}
 
 
 def versions() -> dict[str, str]:
@@ -83,6 +89,7 @@ def restore(trainer: Trainer, saved: Mapping[str, Any], environments: bool = Tru
     state.load_learner(saved)
     if task:
         state.episodes.load_finished(saved["episodes"])
+        load_numbers(trainer, saved.get("numbers", {}))  # checkpoints from before there were any have none
     if environments:
         trainer.inexact = trainer.inexact or about["inexact_because"]  # what was not repeatable once stays so
         load = getattr(trainer.envs, "load_state_dict", None)
@@ -98,6 +105,14 @@ def restore(trainer: Trainer, saved: Mapping[str, Any], environments: bool = Tru
                 "%s: exact_resume is false: %s; the episodes under way begin anew", trainer.config.run.name, error
             )
     state.load_random_numbers(saved)
+
+
+def load_numbers(trainer: Trainer, saved: Mapping[str, Any]) -> None:
+    """Take over what others had for the record: numbers that wait for a line, and those from info of past episodes."""
+    trainer.added.add(saved.get("added", {}))
+    gathered: EpisodeNumbers | None = getattr(trainer.envs, "numbers", None)
+    if gathered is not None and "episodes" in saved:
+        gathered.load_finished(saved["episodes"])
 
 
 def resume(
@@ -208,11 +223,14 @@ def environments(config: Config, given: Envs | EnvFactory | None) -> Envs:
 
     Raises ConfigError if the run is to be evaluated in environments that cannot be made again.
     """
-    if given is None or callable(given):
-        return make_envs(config, pick_device(config.run.device), given)
-    if config.run.eval_every:
+    handed_over = given is not None and not callable(given)
+    if handed_over and config.run.eval_every:
         raise ConfigError("run.eval_every: environments handed over cannot be made again; hand over what makes them")
-    return given
+    if handed_over and config.env.info_metrics:
+        raise ConfigError("env.info_metrics: environments handed over report numbers by their own method metrics()")
+    envs = make_envs(config, pick_device(config.run.device), given) if given is None or callable(given) else given
+    warn_of_statistics(envs)
+    return envs
 
 
 def why_inexact(config: Config, envs: Envs, given: Envs | EnvFactory | None) -> str | None:

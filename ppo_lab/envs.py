@@ -50,8 +50,9 @@ class Envs(Protocol):
     `step` takes actions as the environment knows them (already mapped into the Box, or starting at `Discrete.start`).
     Tensors in a Step may be reused by the next `step`: a caller that keeps them copies them.
 
-    Some have more, to be asked for with getattr: `state_dict()` and `load_state_dict()`; `max_episode_steps`, None
-    where there is no limit; and `episode_done`, (N,) bool after a step: the episode really ended. Where it is None or
+    Some have more, to be asked for with getattr: `state_dict()` and `load_state_dict()`; `metrics()`, numbers by name
+    for the line of each update ("terrain/level": 3.0), asked for once an update; `max_episode_steps`, None where there
+    is no limit; and `episode_done`, (N,) bool after a step: the episode really ended. Where it is None or
     missing, terminated | truncated says so. They differ in Atari games where a lost life terminates the task.
     `capturable`, True where a CUDA graph can hold `step`: it asks the device for nothing, writes what it remembers in
     place (`state_dict()` has all of it), draws from `generator` alone, and starts episodes in the same step.
@@ -134,6 +135,8 @@ def _make_unwrapped(settings: EnvConfig, device: torch.device, env_factory: EnvF
     _check_settings(settings, batched, env_factory)
     num_envs = auto_num_envs(settings)
     if ours:
+        if settings.info_metrics:
+            raise ConfigError(f"env.info_metrics: {settings.id} is one batched program, which has no infos")
         given = {"num_envs": num_envs, "device": device}
         program: Envs = call_creator(settings.id, BATCHED[settings.id], settings.kwargs, given)
         return program
@@ -142,19 +145,19 @@ def _make_unwrapped(settings: EnvConfig, device: torch.device, env_factory: EnvF
         if is_atari(spec):
             if settings.frame_stack > 1:
                 raise ConfigError(f"env.frame_stack: {spec.id} stacks by itself; set env.kwargs to {{stack_num: n}}")
-            return make_atari(spec, num_envs, settings.kwargs, settings.life_loss, device)
+            return make_atari(spec, num_envs, settings.kwargs, settings.life_loss, device, settings.info_keys)
         if settings.life_loss:
             raise ConfigError(f"env.life_loss: {spec.id} has no lives; it is for ids 'ALE/...'")
-        return VectorEnvs(make_vector(spec, num_envs, settings.kwargs), device)
+        return VectorEnvs(make_vector(spec, num_envs, settings.kwargs), device, settings.info_keys)
     make = make_maker(settings, env_factory)
     if settings.workers:
-        return WorkerEnvs(make, num_envs, settings.workers, device)
+        return WorkerEnvs(make, num_envs, settings.workers, device, settings.info_keys)
     with ExitStack() as undo:
         envs = []
         for index in range(num_envs):
             envs.append(make(index))
             undo.callback(envs[-1].close)
-        made = SingleEnvs(envs, device)
+        made = SingleEnvs(envs, device, settings.info_keys)
         undo.pop_all()  # all went well: now they are closed with `made`
         return made
 

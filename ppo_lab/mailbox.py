@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ppo_lab.config import PPOConfig
+from ppo_lab.config_file import check_live
+from ppo_lab.errors import ConfigError
 from ppo_lab.runs.journal import Change
 from ppo_lab.runs.run import Run
 from ppo_lab.schedules import LiveChange
@@ -19,6 +21,14 @@ class Wish(NamedTuple):
     key: str
     value: Any
     source: str
+
+
+def check_changes(changes: Mapping[str, Any], ppo: PPOConfig) -> dict[str, Any]:
+    """The values as live changes take them. Raises ConfigError if one is not allowed."""
+    checked = {key: check_live(key, value) for key, value in changes.items()}
+    if checked.get("gamma") == 1.0 and ppo.normalize_reward:
+        raise ConfigError("ppo.gamma: normalize_reward needs gamma < 1, got 1.0")
+    return checked
 
 
 class Mailbox:

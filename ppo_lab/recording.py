@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ppo_lab.added_metrics import checked, env_metrics
 from ppo_lab.compiling import CompiledLoss
 from ppo_lab.continuing import checkpoint_tree
 from ppo_lab.errors import LabError, RunError
-from ppo_lab.evaluation import evaluate
+from ppo_lab.evaluation import EvaluationStopped, evaluate
 from ppo_lab.events import MinibatchStepped, RolloutCollected, Update
+from ppo_lab.interrupts import GUARD
 from ppo_lab.rollout import Rollout
 
 if TYPE_CHECKING:
+    from ppo_lab.beginning import Beginning
+    from ppo_lab.runs.run import Run
     from ppo_lab.trainer import Trainer
+
+
+LOG = logging.getLogger("ppo_lab")
 
 
 def finish_update(trainer: Trainer, update: Update, seconds: Mapping[type, list[float]]) -> None:
@@ -26,8 +35,13 @@ def finish_update(trainer: Trainer, update: Update, seconds: Mapping[type, list[
     metrics["time/steps_per_second"] = steps / everything
     if isinstance(trainer.minibatch_loss, CompiledLoss):
         trainer.minibatch_loss.tell_warm_up(seconds[MinibatchStepped])
+    for name, number in env_metrics(trainer.envs).items():
+        metrics.setdefault(name, number)
     if passed(update.global_step, steps, settings.eval_every):
-        metrics |= evaluated(trainer)
+        evaluate_now(trainer, metrics)
+    for name, number in trainer.added.take().items():  # last: they may have come meanwhile
+        metrics.setdefault(name, number)
+    trainer.added.last = metrics
     if trainer.run is None:
         return
     trainer.run.record(update.update, update.global_step, metrics)
@@ -35,11 +49,47 @@ def finish_update(trainer: Trainer, update: Update, seconds: Mapping[type, list[
         write_checkpoint(trainer, metrics)
 
 
-def evaluated(trainer: Trainer) -> dict[str, float]:
-    """What `run.eval_every` asks for; nothing if somebody wants training to stop meanwhile."""
-    episodes, factory = trainer.config.run.eval_episodes, trainer.env_factory
-    result = evaluate(trainer.policy(), trainer.config, episodes, env_factory=factory)
-    return {"eval/return_mean": float(result.returns.mean())}
+def evaluate_now(trainer: Trainer, metrics: dict[str, float]) -> None:
+    """Evaluate the policy as it is, and add what came out; nothing if somebody wants training to stop meanwhile."""
+    settings = trainer.config.run
+    episodes = settings.eval_episodes
+    try:
+        result = evaluate(
+            trainer.policy(), trainer.config, episodes, env_factory=trainer.env_factory,
+            max_steps=settings.eval_max_steps, stop=lambda: trainer.pause_asked or GUARD.asked,
+            quiet=True,  # the trainer has warned of its environments at the start
+        )  # fmt: skip
+    except EvaluationStopped:
+        return
+    metrics["eval/return_mean"], metrics["eval/cut_off"] = float(result.returns.mean()), float(result.cut_off.sum())
+    if result.cut_off.all() and "cut off" not in trainer.added.said:
+        trainer.added.said.add("cut off")
+        LOG.warning(
+            "evaluation: all %d episodes were cut off after %s steps (run.eval_max_steps): eval/return_mean is over "
+            "what was played, not over whole episodes", episodes, f"{result.lengths.max():,}",
+        )  # fmt: skip
+
+
+def add_metrics(
+    trainer: Trainer, numbers: Mapping[str, float], busy: AbstractContextManager[Any], under_way: bool
+) -> None:
+    """Let numbers wait for the line of the next update that ends; where none is to come they go into the last line."""
+    if trainer.closed:
+        raise RunError("this trainer is closed, and so is its record")
+    trainer.added.add(checked(numbers, [f"episode/{key}" for key, _ in trainer.config.env.info_keys]))
+    if trainer.finished and not under_way:
+        with busy:  # another thread may be at the end of the last update: then it takes them
+            _amend_last_line(trainer, trainer.added.take())
+
+
+def _amend_last_line(trainer: Trainer, numbers: dict[str, float]) -> None:
+    try:
+        if numbers and trainer.run is not None:
+            trainer.run.amend(trainer.state.update, trainer.state.global_step, numbers)
+    except RunError:
+        trainer.added.add(numbers)  # still waiting
+        raise
+    trainer.added.last |= numbers
 
 
 def write_checkpoint(trainer: Trainer, metrics: Mapping[str, float]) -> Path:
@@ -48,7 +98,8 @@ def write_checkpoint(trainer: Trainer, metrics: Mapping[str, float]) -> Path:
         raise RunError("there is no run folder to save to: run.root is null")
     trainer.save_asked = False
     score = metrics.get("episode/return_mean" if trainer.config.run.best_by == "return" else "eval/return_mean")
-    return trainer.run.save(trainer.state.global_step, checkpoint_tree(trainer), score)
+    tree = checkpoint_tree(trainer)
+    return trainer.run.save(trainer.state.global_step, tree, score, renew=bool(tree["numbers"]["added"]))
 
 
 def save_where_it_is(trainer: Trainer, metrics: Mapping[str, float]) -> Path | None:
@@ -61,7 +112,12 @@ def save_where_it_is(trainer: Trainer, metrics: Mapping[str, float]) -> Path | N
         return write_checkpoint(trainer, metrics)
     if trainer.run is None or not beginning.whole:
         return None
-    return trainer.run.save(beginning.global_step, checkpoint_tree(trainer, beginning), None)
+    return _save_beginning(trainer, trainer.run, beginning)
+
+
+def _save_beginning(trainer: Trainer, run: Run, beginning: Beginning) -> Path:
+    tree = checkpoint_tree(trainer, beginning)
+    return run.save(beginning.global_step, tree, None, renew=bool(tree["numbers"]["added"]))
 
 
 def save_after(trainer: Trainer, error: Exception) -> None:
@@ -70,7 +126,7 @@ def save_after(trainer: Trainer, error: Exception) -> None:
     if trainer.run is None or beginning is None or not (trainer.collecting or beginning.whole):
         return
     try:
-        trainer.run.save(beginning.global_step, checkpoint_tree(trainer, beginning), None)
+        _save_beginning(trainer, trainer.run, beginning)
     except RunError as problem:
         error.add_note(str(problem))
         return

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ppo_lab.added_metrics import LAB_METRICS
 from ppo_lab.config_file import override
 from ppo_lab.continuing import restore
 from ppo_lab.errors import RunError
+from ppo_lab.events import Update
 from ppo_lab.runs.checkpoint import load_checkpoint
 from ppo_lab.runs.journal import read_journal
 from ppo_lab.runs.metrics import read_rows
@@ -47,7 +50,7 @@ def replay(place: str | Path) -> Replay:
         recorded = {row["update"]: row for row in read_rows(folder)}
         for update in trainer if trainer.state.update < last["update"] else ():
             row = {"update": update.update, "global_step": update.global_step, **update.metrics}
-            if difference is None and comparable(row) != comparable(recorded.get(update.update, {})):
+            if difference is None and comparable(row) != comparable(_without_added(recorded, update)):
                 difference = update.update
             if update.update >= last["update"]:
                 break
@@ -56,6 +59,13 @@ def replay(place: str | Path) -> Replay:
         trainer.close()
     expected = last["about"]["fingerprint"]
     return Replay(fingerprint == expected, trainer.state.update, fingerprint, expected, difference)
+
+
+def _without_added(recorded: Mapping[float, dict[str, float]], update: Update) -> dict[str, float]:
+    """A recorded line without what only a person can have added: a replay has nobody who does."""
+    row = recorded.get(update.update, {})
+    ours = {"update", "global_step", *update.metrics, *LAB_METRICS}
+    return {name: number for name, number in row.items() if name in ours}
 
 
 def comparable(row: dict[str, Any]) -> dict[str, Any]:

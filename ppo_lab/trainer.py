@@ -13,25 +13,25 @@ from torch import Tensor
 
 from ppo_lab import continuing
 from ppo_lab.adapting import adapt, divergence_if_needed
+from ppo_lab.added_metrics import AddedMetrics
 from ppo_lab.advantages import gae
 from ppo_lab.batches import Batch, minibatches
 from ppo_lab.beginning import SLOW, Beginning
 from ppo_lab.compiling import loss_function
 from ppo_lab.config import Config, PPOConfig
-from ppo_lab.config_file import check_live
 from ppo_lab.diagnostics import critic_metrics, loss_metrics, settings_metrics
 from ppo_lab.envs import EnvFactory, Envs
-from ppo_lab.errors import ConfigError, RunError
+from ppo_lab.errors import RunError
 from ppo_lab.events import AdvantagesEstimated, Event, MinibatchStepped, RolloutCollected, Update
 from ppo_lab.export import Policy
 from ppo_lab.gradient import Route, gradient_route
 from ppo_lab.interrupts import GUARD
 from ppo_lab.losses import Loss
-from ppo_lab.mailbox import Mailbox, take_changes
+from ppo_lab.mailbox import Mailbox, check_changes, take_changes
 from ppo_lab.memory_plan import plan_memory
 from ppo_lab.optimizer import gradient_step, learning_rates, set_learning_rates
 from ppo_lab.process import prepare_process
-from ppo_lab.recording import finish_update, save_after, save_where_it_is
+from ppo_lab.recording import add_metrics, finish_update, save_after, save_where_it_is
 from ppo_lab.reward_scaling import rewards_to_learn
 from ppo_lab.rollout import Rollout, collect_stepwise, estimate_values
 from ppo_lab.runs.journal import Change
@@ -77,7 +77,7 @@ class Trainer:
         except BaseException:
             self.envs.close()  # leave no worker behind
             raise
-        self.envs_given, self.closed = envs is not None, False
+        self.envs_given, self.closed, self.added = envs is not None, False, AddedMetrics()
         self.changes, self._mailbox = list[Change](), Mailbox()  # live changes so far (the journal), and those to come
         self._busy = threading.RLock()  # held while anything of the state moves
         self.save_asked = False  # by a person, for the end of the update under way
@@ -244,10 +244,11 @@ class Trainer:
         Safe from any thread; written into the journal with `source`. total_timesteps can be set too, to extend a run.
         All changes or none: raises ConfigError for a key that cannot change or a value outside its range.
         """
-        checked = {key: check_live(key, value) for key, value in changes.items()}
-        if checked.get("gamma") == 1.0 and self.config.ppo.normalize_reward:
-            raise ConfigError("ppo.gamma: normalize_reward needs gamma < 1, got 1.0")
-        self._mailbox.post(checked, source)
+        self._mailbox.post(check_changes(changes, self.config.ppo), source)
+
+    def record(self, numbers: Mapping[str, float]) -> None:
+        """Add {"probe/distance": 0.3} to the line of the next update that ends (docs/runs.md), from any thread."""
+        add_metrics(self, numbers, self._busy, under_way=self._under_way is not None)
 
     def save(self) -> Path | None:
         """A checkpoint now, from any thread; in the middle of an update (then None) with its end.
@@ -298,8 +299,7 @@ class Trainer:
 
     def fingerprint(self) -> str:
         """SHA-256 over all that training changes (environments included where they can tell their state)."""
-        envs_state: dict[str, Any] = getattr(self.envs, "state_dict", dict)()
-        return fingerprint({"state": self.state.state_dict(), "envs": envs_state})
+        return fingerprint({"state": self.state.state_dict(), "envs": getattr(self.envs, "state_dict", dict)()})
 
     def close(self) -> None:
         """Give back environments and files. The state stays readable."""

@@ -34,6 +34,7 @@ class _Around(ABC):
         self.action_space: Space = envs.action_space
         self.next_step_autoreset = envs.next_step_autoreset
         self.max_episode_steps: int | None = getattr(envs, "max_episode_steps", None)
+        self.running_statistics: str | None = getattr(envs, "running_statistics", None)
         if hasattr(envs, "state_dict"):
             self.state_dict, self.load_state_dict = self._state_dict, self._load_state_dict
         if hasattr(envs, "episodes_under_way"):
@@ -50,6 +51,16 @@ class _Around(ABC):
         """Why the episodes under way cannot be led back to; None if they can."""
         reason: str | None = getattr(self.envs, "lost", None)
         return reason
+
+    @property
+    def numbers(self) -> Any:
+        """What the environments gathered from infos; None where they gather nothing."""
+        return getattr(self.envs, "numbers", None)
+
+    def metrics(self) -> dict[str, float]:
+        """As the environments say."""
+        found: dict[str, float] = getattr(self.envs, "metrics", dict)()
+        return found
 
     def close(self) -> None:
         """Close the environments."""

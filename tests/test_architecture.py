@@ -27,7 +27,7 @@ FLOORS = [
     ["train_state", "events", "gradient", "compiling", "beginning"],
     ["memory_plan"],
     ["threads"],
-    ["mailbox", "continuing", "converting", "recording", "adapting"],
+    ["mailbox", "added_metrics", "continuing", "converting", "recording", "adapting"],
     ["trainer"],
     ["replaying", "selfplay", "scale", "lateral"],
     ["notebook"],

@@ -119,6 +119,8 @@ HAS_ITS_OWN_TEST = {
     "env.seed_episodes", "env.new_each_episode",  # in tests/test_env_memory.py
     # in tests/scale/test_graphs.py
     "run.cuda_graphs", "run.deterministic",
+    # in tests/test_info_metrics.py and tests/evaluation/test_evaluation_ends.py
+    "env.info_metrics", "run.eval_max_steps",
     # in tests/runs/test_resume.py
     "run.checkpoint_every", "run.keep_last", "run.keep_every", "run.best_by", "run.eval_every", "run.eval_episodes",
 }  # fmt: skip

@@ -17,7 +17,9 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
+from ppo_lab.adapters.episode_numbers import EpisodeNumbers
 from ppo_lab.adapters.ids import make_vector
+from ppo_lab.adapters.info import InfoKeys, InfoReader
 from ppo_lab.adapters.loop import Recipe, describe_error, episode_seed
 from ppo_lab.adapters.replay import ActionLog, recipe_from, steps_of
 from ppo_lab.adapters.rows import Rows
@@ -26,6 +28,7 @@ from ppo_lab.envs import Action, Obs, Step
 from ppo_lab.errors import ConfigError, EnvError
 
 RESEED_AFTER = 2000  # steps: a seeded reset loads the game anew and takes some 200 steps' time
+FRAMES = {"max_num_frames_per_episode": 108_000, "frameskip": 4}  # keywords of AtariVectorEnv and their defaults
 OURS = {  # keywords of AtariVectorEnv that have another place here -> where
     "autoreset_mode": "games start anew by themselves",
     "batch_size": "all environments are stepped together",
@@ -41,14 +44,22 @@ def is_atari(spec: EnvSpec) -> bool:
 
 
 def make_atari(
-    spec: EnvSpec, num_envs: int, kwargs: Mapping[str, Any], life_loss: bool, device: torch.device
+    spec: EnvSpec,
+    num_envs: int,
+    kwargs: Mapping[str, Any],
+    life_loss: bool,
+    device: torch.device,
+    info_keys: InfoKeys = (),
 ) -> AtariEnvs:
     """N games of an id "ALE/...". Raises ConfigError for kwargs that have another place, and as `make_vector`."""
     for name, instead in OURS.items():
         if name in kwargs:
             raise ConfigError(f"env.kwargs: {name} is not for {spec.id} here: {instead}")
     given = {"autoreset_mode": AutoresetMode.SAME_STEP, "life_loss_info": life_loss, "reward_clipping": False}
-    return AtariEnvs(make_vector(spec, num_envs, {**kwargs, **given}), device)
+    envs = AtariEnvs(make_vector(spec, num_envs, {**kwargs, **given}), device, info_keys)
+    frames, each = (int(kwargs.get(name, default)) for name, default in FRAMES.items())
+    envs.longest_episode = frames // each + 1
+    return envs
 
 
 class AtariEnvs:
@@ -62,15 +73,21 @@ class AtariEnvs:
 
     next_step_autoreset: bool = False
     max_episode_steps: int | None = None  # ale_py counts frames
+    longest_episode: int | None = None  # env steps, no-ops at the start counted too
 
-    def __init__(self, envs: gymnasium.vector.VectorEnv, device: torch.device | str = "cpu") -> None:
-        """Takes the vector environment over, and closes it."""
+    def __init__(
+        self, envs: gymnasium.vector.VectorEnv, device: torch.device | str = "cpu", info_keys: InfoKeys = ()
+    ) -> None:
+        """Takes the vector environment over, and closes it. info_keys: as `EnvConfig.info_keys`, for `metrics`."""
         self.num_envs = envs.num_envs
         self.observation_space: gymnasium.Space = envs.single_observation_space
         self.action_space: gymnasium.Space = envs.single_action_space
         self.device = torch.device(device)
         self.episode_done: Tensor | None = None  # (N,) bool, after a step: a game has ended, not just a life
         self._envs = envs
+        self._infos, self.numbers = InfoReader([key for key, _ in info_keys]), EpisodeNumbers(info_keys, self.num_envs)
+        self.numbers.there, self.metrics = self._infos.there, self.numbers.metrics
+        self._info = self.numbers.empty()  # (N, K) of the last step
         self._action_format = action_format(self.num_envs, self.action_space)
         self._log = ActionLog(self.num_envs, self._action_format)
         self._obs = np.zeros(0, np.uint8)  # (N, stack, 84, 84) as shown last
@@ -82,6 +99,7 @@ class AtariEnvs:
         self._log.reset(seed)
         self._seed(np.ones(self.num_envs, np.bool_))
         self.episode_done = None
+        self.numbers.begin()
         self._ready = True
         return torch.from_numpy(self._obs).to(self.device)
 
@@ -101,12 +119,13 @@ class AtariEnvs:
             self._seed(due)
             rows = rows._replace(obs=self._obs)
         self.episode_done = torch.from_numpy(over).to(self.device)
+        self.numbers.take(self._info, torch.from_numpy(over))
         self._ready = True
         return on_device(as_step(rows, np.ones(self.num_envs, np.bool_)), self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the games are: the seeds of their stretches, and the actions since."""
-        return self._log.state_dict(torch.from_numpy(self._obs))
+        return self.numbers.added_to(self._log.state_dict(torch.from_numpy(self._obs)))
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Play the stretches under way again. Raises EnvError if they do not lead to where they were."""
@@ -117,6 +136,7 @@ class AtariEnvs:
             if not np.array_equal(self._obs[i], recipe.obs[i]):
                 raise EnvError(f"environment {i} does not come back to where it was: another version of ale-py?")
         self._log.load(saved)
+        self.numbers.load(saved)
         self._ready = True
 
     def close(self) -> None:
@@ -160,6 +180,8 @@ class AtariEnvs:
         if over.any():
             final_obs = obs.copy()
             final_obs[over] = infos["final_obs"][over]  # where only a life was lost it is an older picture
+        if self._infos.keys:
+            self._info = self._infos.read_batch(infos, over)
         return Rows(obs, final_obs, reward.astype(np.float32), terminated.copy(), truncated.copy()), over
 
     def _seed(self, which: np.ndarray) -> None:

@@ -14,6 +14,7 @@ import gymnasium
 import numpy as np
 
 from ppo_lab.adapters.env_memory import EnvMemory, hooks_of
+from ppo_lab.adapters.info import InfoReader
 from ppo_lab.adapters.rows import ObsRows, Rows, Tree, equal, find_non_finite, row_of, write_row
 from ppo_lab.errors import EnvError, NonFiniteError
 from ppo_lab.flat_spaces import leaf_paths, map_leaves, nest, parts
@@ -62,11 +63,14 @@ class EnvLoop:
     the new episode (same-step autoreset). Every episode is reset with its own `episode_seed`.
     """
 
-    def __init__(self, envs: Sequence[gymnasium.Env], rows: Rows, first: int = 0) -> None:
+    def __init__(
+        self, envs: Sequence[gymnasium.Env], rows: Rows, first: int = 0, info_keys: Sequence[str] = ()
+    ) -> None:
         self._envs = list(envs)
         self._steps = [env.step for env in envs]
         self._rows = rows
         self._first = first
+        self.infos = InfoReader(info_keys)
         self._obs = ObsRows(envs[0].observation_space, rows)
         self._action_paths = leaf_paths(envs[0].action_space)
         self._plain_action = "" in self._action_paths
@@ -99,7 +103,8 @@ class EnvLoop:
         self._ready = False
         self._now += 1
         plain, shape, as_declared = self._obs.plain, self._obs.shape, self._obs.as_declared
-        _, final_obs, reward, terminated, truncated = self._rows
+        _, final_obs, reward, terminated, truncated, _ = self._rows
+        wanted = self.infos.keys
         acts = action if self._plain_action else self._nested(action)
         ended = []
         for i, (step, act) in enumerate(zip(self._steps, acts, strict=True)):
@@ -110,7 +115,7 @@ class EnvLoop:
                     f"environment {self._first + i} raised {describe_error(error)} {self._at(i, act)}"
                 ) from error
             try:
-                seen, gain, over, cut, _ = answer
+                seen, gain, over, cut, info = answer
                 if not plain:
                     write_row(final_obs, i, as_declared(seen))
                 else:
@@ -122,6 +127,8 @@ class EnvLoop:
                 truncated[i] = cut
             except Exception as error:
                 self._refuse(i, act, answer, error)
+            if wanted:
+                self._read_info(i, act, info)
             if over or cut:
                 ended.append(i)
         self._check_values(acts)
@@ -237,6 +244,13 @@ class EnvLoop:
         if not all(np.isfinite(array).all() for array in parts(row).values()):
             _, problem = find_non_finite(np.zeros(1, np.float32), row)
             raise NonFiniteError(f"environment {self._first + i} returned {problem} {where}")
+
+    def _read_info(self, i: int, act: Any, info: Any) -> None:
+        """Write the wanted numbers of environment i's info into its row."""
+        try:
+            self.infos.read(info, self._rows.info[i])
+        except EnvError as error:
+            raise EnvError(f"environment {self._first + i}: {error} {self._at(i, act)}") from None
 
     def _nested(self, action: Tree) -> list[Any]:
         """The actions of a batch one by one, as the environment's own space has them."""

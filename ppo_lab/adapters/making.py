@@ -23,6 +23,7 @@ from ppo_lab.flat_spaces import MASK_KEY, mask_size
 Factory = Callable[[int], gymnasium.Env]  # the number of the environment -> the environment
 Wrappers = Sequence[str | Mapping[str, Mapping[str, Any]]]
 PLAIN_KEY = "obs"  # what an observation without keys is called once another one stands beside it
+INSTEAD = {"NormalizeObservation": "model.normalize_obs"}  # no policy carries its statistics along -> what does
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,15 @@ def wrap(env: gymnasium.Env, wrappers: Wrappers) -> gymnasium.Env:
 
 
 def find_wrapper(name: str) -> Callable[..., gymnasium.Env]:
-    """A single-environment wrapper of gymnasium.wrappers. Raises ConfigError with the nearest names."""
+    """A single-environment wrapper of gymnasium.wrappers. Raises ConfigError with the nearest names.
+
+    Also for one that normalises observations by running statistics: evaluation and predict would see others.
+    """
+    if name in INSTEAD:
+        raise ConfigError(
+            f"env.wrappers: {name} keeps running statistics of its own, which evaluation and predict do not have; "
+            f"leave it out and set {INSTEAD[name]} to true"
+        )
     known = [one for one in gymnasium.wrappers.__all__ if one != "vector"]
     if name not in known:
         near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)

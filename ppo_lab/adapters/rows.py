@@ -16,6 +16,7 @@ from ppo_lab.flat_spaces import MASK_KEY, bounds, flatten_space, follow, leaf_pa
 
 Tree = Any  # one array, or a flat dictionary of arrays
 Format = tuple[tuple[int, ...], np.dtype]  # shape and dtype of one array
+NO_NUMBERS = np.zeros((0, 0))
 KEPT = {"float64": np.float32, "uint16": np.int32, "uint32": np.int64}  # dtypes that networks or torch cannot take
 
 
@@ -27,6 +28,7 @@ class Rows(NamedTuple):
     reward: np.ndarray  # (N,) float32
     terminated: np.ndarray  # (N,) bool
     truncated: np.ndarray  # (N,) bool
+    info: np.ndarray = NO_NUMBERS  # (N, K) float64 numbers from info, NaN where one was not given
 
 
 def obs_format(num_envs: int, space: gymnasium.Space) -> Any:
@@ -38,15 +40,15 @@ def obs_format(num_envs: int, space: gymnasium.Space) -> Any:
     return formats.get("", formats)
 
 
-def row_formats(num_envs: int, space: gymnasium.Space) -> list[Any]:
-    """Shape and dtype of each part of Rows, for a flat observation space."""
-    obs = obs_format(num_envs, space)
-    return [obs, obs, ((num_envs,), np.dtype(np.float32)), *[((num_envs,), np.dtype(np.bool_))] * 2]
+def row_formats(num_envs: int, space: gymnasium.Space, numbers: int = 0) -> list[Any]:
+    """Shape and dtype of each part of Rows, for a flat observation space and so many numbers from info."""
+    obs, info = obs_format(num_envs, space), ((num_envs, numbers), np.dtype(np.float64))
+    return [obs, obs, ((num_envs,), np.dtype(np.float32)), *[((num_envs,), np.dtype(np.bool_))] * 2, info]
 
 
-def empty_rows(num_envs: int, space: gymnasium.Space) -> Rows:
-    """Rows of zeros, for a flat observation space."""
-    return Rows(*(map_leaves(lambda one: np.zeros(*one), formats) for formats in row_formats(num_envs, space)))
+def empty_rows(num_envs: int, space: gymnasium.Space, numbers: int = 0) -> Rows:
+    """Rows of zeros, for a flat observation space and so many numbers from info."""
+    return Rows(*(map_leaves(lambda one: np.zeros(*one), formats) for formats in row_formats(num_envs, space, numbers)))
 
 
 def obs_dtype(space: gymnasium.Space, mask: bool = False) -> np.dtype:

@@ -9,10 +9,13 @@ import gymnasium
 import numpy as np
 import torch
 
+from ppo_lab.adapters.episode_numbers import EpisodeNumbers
+from ppo_lab.adapters.info import InfoKeys
 from ppo_lab.adapters.loop import EnvLoop, one_line
 from ppo_lab.adapters.making import time_limit
 from ppo_lab.adapters.replay import ActionLog, recipe_from
 from ppo_lab.adapters.rows import empty_rows
+from ppo_lab.adapters.running_statistics import find_statistics
 from ppo_lab.adapters.steps import action_format, as_numpy, as_step, on_device, to
 from ppo_lab.envs import Action, Obs, Step, check_spaces
 from ppo_lab.errors import EnvError
@@ -28,8 +31,13 @@ class SingleEnvs:
 
     next_step_autoreset: bool = False
 
-    def __init__(self, envs: Sequence[gymnasium.Env], device: torch.device | str = "cpu") -> None:
-        """Takes the environments over, and closes them. Raises EnvError if their spaces are unfit or not all equal."""
+    def __init__(
+        self, envs: Sequence[gymnasium.Env], device: torch.device | str = "cpu", info_keys: InfoKeys = ()
+    ) -> None:
+        """Takes the environments over, and closes them. info_keys: as `EnvConfig.info_keys`, for `metrics`.
+
+        Raises EnvError if their spaces are unfit or not all equal.
+        """
         if not envs:
             raise EnvError("at least one environment is needed, got none")
         self.num_envs = len(envs)
@@ -38,21 +46,25 @@ class SingleEnvs:
         self.observation_space = flatten_space(observation_space)
         self.action_space = flatten_space(action_space)
         self.max_episode_steps = time_limit(envs[0])
+        self.running_statistics = find_statistics(envs[0])
         self.device = torch.device(device)
         for i, env in enumerate(envs):
             if env.observation_space != observation_space or env.action_space != action_space:
                 spaces = f"{env.observation_space} and {env.action_space}"
                 raise EnvError(f"environment {i} has other spaces than environment 0: {one_line(spaces)}")
-        self._rows = rows = empty_rows(self.num_envs, self.observation_space)
+        self._rows = rows = empty_rows(self.num_envs, self.observation_space, len(info_keys))
         self._action_format = action_format(self.num_envs, self.action_space)
         self._step = as_step(rows, np.ones(self.num_envs, np.bool_))
-        self._loop = EnvLoop(envs, rows)
+        self._loop, self._info = EnvLoop(envs, rows, info_keys=[key for key, _ in info_keys]), rows.info
+        self.numbers = EpisodeNumbers(info_keys, self.num_envs)
+        self.numbers.there, self.metrics = self._loop.infos.there, self.numbers.metrics
         self._log = ActionLog(self.num_envs, self._action_format)
 
     def reset(self, seed: int) -> Obs:
         """Start all N episodes from one run seed; returns the first observations (N, *obs)."""
         self._loop.reset(seed)
         self._log.reset(seed)
+        self.numbers.begin()
         return to(self._step.obs, self.device)
 
     def step(self, action: Action) -> Step:
@@ -64,21 +76,24 @@ class SingleEnvs:
         self._loop.step(array.copy() if isinstance(array, np.ndarray) else map_leaves(np.copy, array))
         rows = self._rows
         self._log.record(array, rows.reward, rows.terminated | rows.truncated)
+        if self.numbers.wanted:
+            self.numbers.take(self._info, self._step.terminated | self._step.truncated)
         return on_device(self._step, self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the episodes are: seeds, numbers, the actions that lead there again, and what outlives episodes."""
-        state = self._log.state_dict(self._step.obs)
+        state = self.episodes_under_way()
         return {**state, "$remembered": self._loop.remember()} if state else {}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Replay the episodes under way. Raises EnvError if they do not lead to where they were."""
         self._loop.restore(recipe_from(saved))
         self._log.load(saved)
+        self.numbers.load(saved)
 
     def episodes_under_way(self) -> dict[str, Any]:
         """`state_dict` without what the environments remember besides: quick, for every update."""
-        return self._log.state_dict(self._step.obs)
+        return self.numbers.added_to(self._log.state_dict(self._step.obs))
 
     @property
     def lost(self) -> str | None:

@@ -64,7 +64,7 @@ def as_tensors(tree: Tree) -> Tensors:
 
 def as_step(rows: Rows, valid: np.ndarray) -> Step:
     """NumPy rows as tensors over the same memory."""
-    reward, terminated, truncated = (torch.from_numpy(array) for array in rows[2:])
+    reward, terminated, truncated = (torch.from_numpy(array) for array in rows[2:5])
     return Step(
         as_tensors(rows.obs), reward, terminated, truncated, as_tensors(rows.final_obs), torch.from_numpy(valid)
     )

@@ -10,6 +10,8 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
+from ppo_lab.adapters.episode_numbers import EpisodeNumbers
+from ppo_lab.adapters.info import InfoKeys, InfoReader
 from ppo_lab.adapters.loop import describe_action, describe_error, episode_seed, one_line
 from ppo_lab.adapters.rows import (
     Format,
@@ -21,6 +23,7 @@ from ppo_lab.adapters.rows import (
     row_of,
     write_row,
 )  # fmt: skip
+from ppo_lab.adapters.running_statistics import find_statistics
 from ppo_lab.adapters.steps import action_format, as_numpy, as_step, as_tensors, on_device, to
 from ppo_lab.envs import Action, Obs, Step, check_spaces
 from ppo_lab.errors import EnvError, NonFiniteError
@@ -38,8 +41,13 @@ class VectorEnvs:
     overwritten them; for SyncVectorEnv that is noticed and refused, elsewhere it cannot be seen from outside.
     """
 
-    def __init__(self, envs: gymnasium.vector.VectorEnv, device: torch.device | str = "cpu") -> None:
-        """Takes the vector environment over, and closes it. Raises EnvError if it does not say how it resets."""
+    def __init__(
+        self, envs: gymnasium.vector.VectorEnv, device: torch.device | str = "cpu", info_keys: InfoKeys = ()
+    ) -> None:
+        """Takes the vector environment over, and closes it. Raises EnvError if it does not say how it resets.
+
+        info_keys: as `EnvConfig.info_keys`, for `metrics`.
+        """
         self._name = one_line(envs.spec.id if envs.spec is not None else type(envs.unwrapped).__name__, 80)
         declared = envs.metadata.get("autoreset_mode")
         try:
@@ -55,9 +63,12 @@ class VectorEnvs:
         self.observation_space = flatten_space(envs.single_observation_space)
         self.action_space = flatten_space(envs.single_action_space)
         self.max_episode_steps: int | None = envs.spec.max_episode_steps if envs.spec is not None else None
+        self.running_statistics = find_statistics(envs)
         self.device = torch.device(device)
         self.next_step_autoreset = self._mode is AutoresetMode.NEXT_STEP
         self._envs = envs
+        self._infos, self.numbers = InfoReader([key for key, _ in info_keys]), EpisodeNumbers(info_keys, self.num_envs)
+        self.numbers.there, self.metrics = self._infos.there, self.numbers.metrics
         self._action_format = action_format(self.num_envs, self.action_space)
         self._obs_format = obs_format(self.num_envs, self.observation_space)
         self._ended = np.zeros(self.num_envs, np.bool_)  # in the step before
@@ -69,6 +80,7 @@ class VectorEnvs:
         """Start all N episodes from one run seed; returns the first observations (N, *obs)."""
         obs = self._reset(seed=episode_seed(seed, 0, 0))
         self._ended[:], self._length[:] = False, 0
+        self.numbers.begin()
         self._ready = True
         return to(as_tensors(obs), self.device)
 
@@ -96,7 +108,9 @@ class VectorEnvs:
             self._array("terminated", terminated, *flags),
             self._array("truncated", truncated, *flags),
         )
-        step = on_device(self._as_step(rows, infos, array), self.device)
+        step = self._as_step(rows, infos, array)
+        self._read_infos(infos, step)
+        step = on_device(step, self.device)
         self._ready = True
         return step
 
@@ -128,6 +142,17 @@ class VectorEnvs:
         self._ended = ended
         self._length[ended] = 0
         return as_step(rows, valid)
+
+    def _read_infos(self, infos: dict[str, Any], step: Step) -> None:
+        """Take in what the wanted keys of infos say of this step."""
+        if not self._infos.keys:
+            return
+        done = step.terminated | step.truncated
+        try:
+            numbers = self._infos.read_batch(infos, done.numpy())
+        except EnvError as error:
+            raise EnvError(f"{self._name}: {error}") from None
+        self.numbers.take(numbers, done, step.valid.numpy())
 
     def _final_obs(self, obs: Tree, infos: dict[str, Any], ended: np.ndarray) -> Tree:
         """SAME_STEP: obs (N, *obs) with the rows that ended replaced by what their action led to."""

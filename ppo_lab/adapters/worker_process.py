@@ -33,6 +33,12 @@ class Failure(NamedTuple):
     trace: str
 
 
+class Seen(NamedTuple):
+    """What a worker answers instead of None when infos had keys for the first time."""
+
+    keys: tuple[str, ...]
+
+
 class SharedArray:
     """A NumPy array in memory that subprocesses see too. It has no name, so nothing is left behind by a crash."""
 
@@ -46,7 +52,9 @@ class SharedArray:
         return np.ndarray(self._shape, self._dtype, memoryview(self._memory))
 
 
-def work(pipe: connection.Connection, action: Any, shared_rows: list[Any], first: int, count: int) -> None:
+def work(
+    pipe: connection.Connection, action: Any, shared_rows: list[Any], first: int, count: int, info_keys: list[str]
+) -> None:
     """A worker's life: make environments, then reset or step them at each message, until the pipe ends.
 
     action, and each of shared_rows: a SharedArray, or a flat dictionary of them.
@@ -69,7 +77,7 @@ def work(pipe: connection.Connection, action: Any, shared_rows: list[Any], first
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(1)  # the cores are for the workers
         pipe.send(None)
-        loop = EnvLoop(envs, rows, first)
+        loop = EnvLoop(envs, rows, first, info_keys)
         while True:
             command, content = pipe.recv()
             if command == "close":
@@ -78,7 +86,7 @@ def work(pipe: connection.Connection, action: Any, shared_rows: list[Any], first
 
 
 def _obey(loop: EnvLoop, command: str, content: Any, actions: Any) -> Any:
-    """Reset, restore, remember or step. The error as text, what is remembered, or None."""
+    """Reset, restore, remember or step. The error as text, what is remembered, keys of infos that are new, or None."""
     try:
         if command == "remember":
             return loop.remember()
@@ -93,4 +101,5 @@ def _obey(loop: EnvLoop, command: str, content: Any, actions: Any) -> Any:
     except Exception as error:
         text = str(error) if isinstance(error, LabError) else describe_error(error)
         return Failure(type(error).__name__, text, traceback.format_exc())
-    return None
+    keys = loop.infos.news()
+    return Seen(keys) if keys else None

@@ -19,12 +19,15 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
+from ppo_lab.adapters.episode_numbers import EpisodeNumbers
+from ppo_lab.adapters.info import InfoKeys
 from ppo_lab.adapters.loop import describe_error
 from ppo_lab.adapters.making import Maker, time_limit
 from ppo_lab.adapters.replay import ActionLog, recipe_from
 from ppo_lab.adapters.rows import Rows, row_formats
+from ppo_lab.adapters.running_statistics import find_statistics
 from ppo_lab.adapters.steps import action_format, as_numpy, as_step, on_device, to
-from ppo_lab.adapters.worker_process import NOT_IMPORTABLE, Failure, SharedArray, work
+from ppo_lab.adapters.worker_process import NOT_IMPORTABLE, Failure, Seen, SharedArray, work
 from ppo_lab.envs import Action, Obs, Step, check_spaces
 from ppo_lab.errors import EnvError, NonFiniteError
 from ppo_lab.flat_spaces import flatten_space, map_leaves
@@ -57,11 +60,13 @@ class WorkerEnvs:
 
     next_step_autoreset: bool = False
 
-    def __init__(self, make: Maker, num_envs: int, workers: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, make: Maker, num_envs: int, workers: int, device: torch.device | str = "cpu", info_keys: InfoKeys = ()
+    ) -> None:
         """Start min(workers, num_envs) processes. Raises EnvError if they cannot make the environment."""
         probe = make(0)  # the spaces say how much memory to share, before there is a worker
         observation_space, action_space = probe.observation_space, probe.action_space
-        self.max_episode_steps = time_limit(probe)
+        self.max_episode_steps, self.running_statistics = time_limit(probe), find_statistics(probe)
         probe.close()
         check_spaces(observation_space, action_space, make.name)
         self.num_envs = num_envs
@@ -74,11 +79,13 @@ class WorkerEnvs:
         except Exception as error:  # a lambda, a class made in a function: nothing that has a name to import
             raise EnvError(f"{make.name}: {describe_error(error)}; {NOT_IMPORTABLE}") from error
         self._action_format = action_format(num_envs, self.action_space)
-        formats = row_formats(num_envs, self.observation_space)
+        formats = row_formats(num_envs, self.observation_space, len(info_keys))
         self._shared_action = map_leaves(lambda one: SharedArray(*one), self._action_format)
         self._shared_rows = [map_leaves(lambda one: SharedArray(*one), part) for part in formats]
         self._action = map_leaves(SharedArray.view, self._shared_action)
         self._rows = rows = Rows(*(map_leaves(SharedArray.view, part) for part in self._shared_rows))
+        self.numbers, self._info = EpisodeNumbers(info_keys, num_envs), rows.info
+        self.metrics = self.numbers.metrics
         self._step = as_step(rows, np.ones(num_envs, np.bool_))
         share, rest = divmod(num_envs, min(workers, num_envs))
         self._counts = [share + (w < rest) for w in range(min(workers, num_envs))]
@@ -94,11 +101,12 @@ class WorkerEnvs:
         """Start all N episodes from one run seed; returns the first observations (N, *obs)."""
         self._begin(("reset", seed))
         self._log.reset(seed)
+        self.numbers.begin()
         return to(self._step.obs, self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the episodes are: seeds, numbers, the actions that lead there again, and what outlives episodes."""
-        state = self._log.state_dict(self._step.obs)
+        state = self.episodes_under_way()
         if not state or not self._ready:
             return state
         return {**state, "$remembered": [one for share in self._exchange(("remember", 0)) for one in share]}
@@ -107,10 +115,11 @@ class WorkerEnvs:
         """Replay the episodes under way. Raises EnvError if they do not lead to where they were."""
         self._begin(("restore", recipe_from(saved)))
         self._log.load(saved)
+        self.numbers.load(saved)
 
     def episodes_under_way(self) -> dict[str, Any]:
         """`state_dict` without what the environments remember besides: quick, for every update."""
-        return self._log.state_dict(self._step.obs)
+        return self.numbers.added_to(self._log.state_dict(self._step.obs))
 
     @property
     def lost(self) -> str | None:
@@ -145,6 +154,8 @@ class WorkerEnvs:
         self._ready = True
         rows = self._rows
         self._log.record(array, rows.reward, rows.terminated | rows.truncated)
+        if self.numbers.wanted:
+            self.numbers.take(self._info, self._step.terminated | self._step.truncated)
         return on_device(self._step, self.device)
 
     def close(self) -> None:
@@ -168,13 +179,14 @@ class WorkerEnvs:
         """Start all workers and wait until each has made its environments."""
         self._started = False
         context = multiprocessing.get_context("spawn")
+        keys = [key for key, _ in self.numbers.wanted]
         try:
             for index, count in enumerate(self._counts):
                 first = sum(self._counts[:index])
                 mine, theirs = context.Pipe()
                 process = context.Process(
                     target=work,
-                    args=(theirs, self._shared_action, self._shared_rows, first, count),
+                    args=(theirs, self._shared_action, self._shared_rows, first, count, keys),
                     daemon=True,
                 )
                 process.start()
@@ -208,7 +220,9 @@ class WorkerEnvs:
             ready = set(connection.wait([source for w in waiting for source in (w.pipe, w.process.sentinel)]))
             for worker in [w for w in waiting if w.pipe in ready or w.process.sentinel in ready]:
                 waiting.remove(worker)
-                answers[worker.index] = self._answer(worker)
+                answers[worker.index] = answer = self._answer(worker)
+                if isinstance(answer, Seen):
+                    self.numbers.there.update(answer.keys)
         self._in_step = False
         for failure in (answer for answer in answers if isinstance(answer, Failure)):
             text = failure.text if self._started else f"{self._make.name} in a worker: {failure.text}"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ppo_lab.config.section import Section
 
 Count = Annotated[int, Field(ge=1, le=1_048_576)]
+How = Literal["last", "sum", "mean", "max", "min"]  # of the values of one episode
+TAKEN = ("return_mean", "return_std", "length_mean", "count")  # episode/... that the lab writes itself
 
 
 class EnvConfig(Section):
@@ -33,5 +35,33 @@ class EnvConfig(Section):
     new_each_episode: bool = Field(
         False, description="make a new environment object for each episode, so that nothing outlives one"
     )
+    info_metrics: tuple[str | dict[str, How], ...] = Field(
+        (), description="numbers from info as episode/<key>: [key, {key: how}], how last, sum, mean, max or min"
+    )
     life_loss: bool = Field(False, description="Atari: losing a life ends the task for learning, not the game")
     allow_import: bool = Field(False, description="let an id with a module prefix (module:Name-v0) import that module")
+
+    @field_validator("info_metrics", mode="before")
+    @classmethod
+    def _one_alone_is_a_list_too(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | dict) else value
+
+    @field_validator("info_metrics")
+    @classmethod
+    def _names_are_free(cls, entries: tuple[str | dict[str, How], ...]) -> tuple[str | dict[str, How], ...]:
+        keys = [key for entry in entries for key in ([entry] if isinstance(entry, str) else entry)]
+        for key in keys:
+            if not key or key != key.strip("/ ") or keys.count(key) > 1 or key in TAKEN:
+                why = "is given twice" if keys.count(key) > 1 else "is no key"
+                raise ValueError(
+                    f"{key!r} {f'would be episode/{key}, which there is already' if key in TAKEN else why}"
+                )
+        return entries
+
+    @property
+    def info_keys(self) -> tuple[tuple[str, How], ...]:
+        """The keys of `info_metrics`, each with how its values become the number of an episode."""
+        pairs: list[tuple[str, How]] = []
+        for entry in self.info_metrics:
+            pairs += [(entry, "last")] if isinstance(entry, str) else entry.items()
+        return tuple(pairs)

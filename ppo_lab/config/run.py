@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from ppo_lab.config.section import Section
 
 Count = Annotated[int, Field(ge=1, le=1024)]
+Steps = Annotated[int, Field(ge=1)]
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -46,6 +47,11 @@ class RunConfig(Section):
     best_by: Literal["return", "evaluation"] = Field("return", description="what the best checkpoint is best in")
     eval_every: int = Field(0, description="env steps between evaluations of the policy while it trains; 0: none", ge=0)
     eval_episodes: int = Field(10, description="episodes of each of them", ge=1, le=100_000)
+    eval_max_steps: Steps | None = Field(
+        None,
+        description="env steps after which an evaluation episode is cut off; null: the environment's own time limit, "
+        "else 10_000",
+    )
 
     @field_validator("name")
     @classmethod

@@ -1,6 +1,6 @@
 """How good is a policy? `evaluate` gives raw returns and lengths; the statistics are functions of them."""
 
-from ppo_lab.evaluation.evaluate import Evaluation, evaluate, run_episodes
+from ppo_lab.evaluation.evaluate import Evaluation, EvaluationStopped, evaluate, run_episodes
 from ppo_lab.evaluation.statistics import (
     bootstrap_interval,
     describe,
@@ -12,6 +12,7 @@ from ppo_lab.evaluation.statistics import (
 
 __all__ = [
     "Evaluation",
+    "EvaluationStopped",
     "bootstrap_interval",
     "describe",
     "evaluate",

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import count
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from ppo_lab.adapters.running_statistics import warn_of_statistics
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.config_file import override
-from ppo_lab.envs import EnvFactory, Envs, make_envs
-from ppo_lab.errors import ConfigError, NonFiniteError
+from ppo_lab.envs import EnvFactory, Envs, Step, make_envs
+from ppo_lab.errors import ConfigError, LabError, NonFiniteError
 from ppo_lab.trees import Tree, apply
 
 MAX_ENVS = 16  # environments stepped together unless the caller says otherwise
+MAX_STEPS = 10_000  # env steps of an episode where neither the environment nor the caller has a limit
+
+Stop = Callable[[], bool]
+
+
+class EvaluationStopped(LabError):  # noqa: N818 - it is asked for
+    """An evaluation was told to stop before its end: there is no result."""
 
 
 class Acting(Protocol):
@@ -37,6 +47,7 @@ class Evaluation(NamedTuple):
     returns: np.ndarray  # (episodes,) float64: undiscounted sum of the raw rewards
     lengths: np.ndarray  # (episodes,) int64: env steps
     terminated: np.ndarray  # (episodes,) bool: the task ended; False: it was cut off, by a time limit for instance
+    cut_off: np.ndarray  # (episodes,) bool: it did not end within max_steps; return and length are those so far
 
 
 def evaluate(
@@ -47,6 +58,10 @@ def evaluate(
     deterministic: bool = True,
     num_envs: int | None = None,
     env_factory: EnvFactory | None = None,
+    *,
+    max_steps: int | None = None,
+    stop: Stop | None = None,
+    quiet: bool = False,
 ) -> Evaluation:
     """Play `episodes` whole episodes in environments made for this and closed afterwards. Nothing else is disturbed.
 
@@ -57,25 +72,36 @@ def evaluate(
     env_factory: makes environment number i in place of env.id, as for `make_envs`.
     num_envs: environments stepped together, never more than `episodes`; None: at most 16. Another number plays other
         episodes, because each environment has its own stream of random numbers.
+    max_steps: env steps after which an episode is cut off; None: the environment's own time limit, else 10,000.
+    stop: asked before every env step; where it says True, EvaluationStopped is raised.
+    quiet: no warning of running statistics in the environments, from a caller that has given it before.
 
-    An episode ends where the environment ends it: one without a time limit may play for ever.
     Raises ConfigError for arguments out of range, EnvError if the environment cannot be made or fails, and
     NonFiniteError if a return is NaN or infinite.
     """
-    _check(episodes, seed)
+    _check(episodes, seed, max_steps)
     if num_envs is not None and num_envs < 1:
         raise ConfigError(f"num_envs: at least 1, got {num_envs}")
     config = _with_envs(env, min(episodes, num_envs or MAX_ENVS))
     envs = make_envs(config, torch.device(getattr(policy, "device", "cpu")), env_factory)
     try:
-        return run_episodes(policy, envs, episodes, seed, deterministic)
+        if not quiet:
+            warn_of_statistics(envs)
+        return run_episodes(policy, envs, episodes, seed, deterministic, max_steps=max_steps, stop=stop)
     finally:
         envs.close()
 
 
 @torch.no_grad()  # not inference_mode: tensors that envs or model keep from in here must stay usable outside
 def run_episodes(
-    policy: Acting, envs: Envs, episodes: int = 100, seed: int = 1, deterministic: bool = True
+    policy: Acting,
+    envs: Envs,
+    episodes: int = 100,
+    seed: int = 1,
+    deterministic: bool = True,
+    *,
+    max_steps: int | None = None,
+    stop: Stop | None = None,
 ) -> Evaluation:
     """`evaluate` in environments that the caller made, and closes. They are reset at the beginning.
 
@@ -83,41 +109,97 @@ def run_episodes(
     two differ by more than one. What it plays beyond that is not counted. Taking the first episodes to end anywhere
     would be biased: with a limit on their number, those that end early are more likely to be among them, so a
     policy that falls half of the time would be measured mostly by its falls.
+
+    One environment alone cannot be reset. One that is cut off idles until all others are done or cut off too. Where
+    episodes are left to play then, all are reset together, with another seed.
     """
-    _check(episodes, seed)
-    N = envs.num_envs
-    quota = episodes // N + (np.arange(N) < episodes % N)  # (N,)
-    end = np.cumsum(quota)  # (N,) environment i fills the rows from end - quota to end
-    row = end - quota  # (N,) the row of the episode under way
-    result = Evaluation(np.zeros(episodes), np.zeros(episodes, np.int64), np.zeros(episodes, np.bool_))
-    partial_return, partial_length = np.zeros(N), np.zeros(N, np.int64)
-
+    _check(episodes, seed, max_steps)
+    tally = _Tally(episodes, envs.num_envs, _limit(envs, max_steps))
     device = torch.device(getattr(policy, "device", envs.device))
-    generator = Generator(device).manual_seed(_action_seed(seed))
-    memory, obs = policy.initial_memory(N), envs.reset(seed)
-    starts = torch.ones(N, dtype=torch.bool, device=device)
-    while (row < end).any():
-        action, memory = policy.act(
-            apply(lambda rows: rows.to(device), obs), memory, starts, deterministic=deterministic, generator=generator
-        )  # (N, *action)
-        step = envs.step(apply(lambda rows: rows.to(envs.device), action))
-        done = step.terminated | step.truncated
-        # with next-step autoreset the row after an ending is no experience, and the one after that starts the episode
-        starts = (~step.valid if envs.next_step_autoreset else done).to(device)
-        obs = step.obs
+    generator = Generator(device).manual_seed(_derived_seed(seed, 1))
+    for resets in count():
+        memory, obs = policy.initial_memory(envs.num_envs), envs.reset(_round_seed(seed, resets))
+        starts = torch.ones(envs.num_envs, dtype=torch.bool, device=device)
+        tally.begin()
+        while tally.playing.any():
+            if stop is not None and stop():
+                raise EvaluationStopped(f"evaluation was stopped: {tally.played} of {episodes} episodes were played")
+            action, memory = policy.act(
+                apply(lambda rows: rows.to(device), obs),
+                memory,
+                starts,
+                deterministic=deterministic,
+                generator=generator,
+            )  # (N, *action)
+            step = envs.step(apply(lambda rows: rows.to(envs.device), action))
+            done = step.terminated | step.truncated
+            # with next-step autoreset the row after an ending is no experience, the one after that starts the episode
+            starts = (~step.valid if envs.next_step_autoreset else done).to(device)
+            obs = step.obs
+            tally.count(step, done.cpu().numpy())
+        if tally.played == episodes:
+            break
+    _check_finite(tally.result.returns, tally.end)
+    return tally.result
 
-        valid = step.valid.cpu().numpy()
-        partial_return[valid] += step.reward.cpu().numpy()[valid]  # a float32 reward into a float64 sum
-        partial_length += valid
-        ended = done.cpu().numpy() & valid
-        counts = ended & (row < end)
-        result.returns[row[counts]] = partial_return[counts]
-        result.lengths[row[counts]] = partial_length[counts]
-        result.terminated[row[counts]] = step.terminated.cpu().numpy()[counts]
-        row += counts
-        partial_return[ended], partial_length[ended] = 0.0, 0
-    _check_finite(result.returns, end)
-    return result
+
+class _Tally:
+    """Which episodes count, what they gave, and which environments are still at it."""
+
+    def __init__(self, episodes: int, num_envs: int, limit: int) -> None:
+        N = num_envs
+        quota = episodes // N + (np.arange(N) < episodes % N)  # (N,)
+        self.end = np.cumsum(quota)  # (N,) environment i fills the rows from end - quota to end
+        self.row = self.end - quota  # (N,) the row of the episode under way
+        self.idle = np.zeros(N, np.bool_)  # (N,) cut off; what follows there is not looked at
+        self.result = Evaluation(np.zeros(episodes), np.zeros(episodes, np.int64), *np.zeros((2, episodes), np.bool_))
+        self._limit = limit
+        self._return, self._length, self._rows = np.zeros(N), np.zeros(N, np.int64), np.zeros(N, np.int64)
+
+    def begin(self) -> None:
+        """All environments were reset."""
+        self.idle[:] = False
+        self._return[:], self._length[:], self._rows[:] = 0.0, 0, 0
+
+    @property
+    def playing(self) -> np.ndarray:
+        """(N,) bool: it has episodes left to play, and is not cut off."""
+        return (self.row < self.end) & ~self.idle
+
+    @property
+    def played(self) -> int:
+        """Episodes that were counted so far."""
+        return len(self.result.returns) - int((self.end - self.row).sum())
+
+    def count(self, step: Step, done: np.ndarray) -> None:
+        """Take in one step of all environments; done (N,) bool."""
+        valid = step.valid.cpu().numpy() & ~self.idle
+        self._return[valid] += step.reward.cpu().numpy()[valid]  # a float32 reward into a float64 sum
+        self._length += valid
+        self._rows += 1  # rows that are no experience too: an environment may have no others
+        ended = done & valid
+        long = (self._length >= self._limit) | (self._rows > 2 * self._limit)
+        cut = self.playing & long & ~ended
+        counts = (ended & (self.row < self.end)) | cut
+        self.result.returns[self.row[counts]] = self._return[counts]
+        self.result.lengths[self.row[counts]] = self._length[counts]
+        self.result.terminated[self.row[counts]] = (step.terminated.cpu().numpy() & ended)[counts]
+        self.result.cut_off[self.row[counts]] = cut[counts]
+        self.row += counts
+        self.idle |= cut
+        over = ended | cut
+        self._return[over], self._length[over], self._rows[over] = 0.0, 0, 0
+
+
+def _limit(envs: Envs, max_steps: int | None) -> int:
+    """Env steps after which an episode is cut off.
+
+    Where the environment has a limit of its own, ours is out of its way; it is there for one that only claims to.
+    """
+    if max_steps is not None:
+        return max_steps
+    own = getattr(envs, "max_episode_steps", None) or getattr(envs, "longest_episode", None)
+    return MAX_STEPS if own is None else max(MAX_STEPS, 2 * own)
 
 
 def _with_envs(env: str | EnvConfig | Config, num_envs: int) -> Config:
@@ -127,19 +209,27 @@ def _with_envs(env: str | EnvConfig | Config, num_envs: int) -> Config:
     if not isinstance(env, EnvConfig | Config):
         raise ConfigError(f"env: an environment id, EnvConfig or Config, got {type(env).__name__}")
     config = env if isinstance(env, Config) else Config(env=env)
-    return override(config, {"env.num_envs": num_envs, "env.life_loss": False})  # whole games
+    alone = {"env.num_envs": num_envs, "env.life_loss": False, "env.info_metrics": ()}  # whole games, returns alone
+    return override(config, alone)
 
 
-def _action_seed(seed: int) -> int:
+def _derived_seed(seed: int, *purpose: int) -> int:
     """A seed of its own: with the environments' seed, actions would be drawn from the same numbers as their noise."""
-    return int(np.random.SeedSequence(seed, spawn_key=(1,)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return int(np.random.SeedSequence(seed, spawn_key=purpose).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _check(episodes: int, seed: int) -> None:
+def _round_seed(seed: int, resets: int) -> int:
+    """Of the environments, where all were reset so many times before."""
+    return _derived_seed(seed, 2, resets) % 2**31 if resets else seed
+
+
+def _check(episodes: int, seed: int, max_steps: int | None) -> None:
     if episodes < 1:
         raise ConfigError(f"episodes: at least 1, got {episodes}")
     if not 0 <= seed < 2**31:
         raise ConfigError(f"seed: 0 <= seed < 2**31, got {seed}")
+    if max_steps is not None and max_steps < 1:
+        raise ConfigError(f"max_steps: at least 1, got {max_steps}")
 
 
 def _check_finite(returns: np.ndarray, end: np.ndarray) -> None:

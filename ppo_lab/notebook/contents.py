@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from matplotlib.figure import Figure
 
+from ppo_lab.added_metrics import LAB_METRICS
 from ppo_lab.distributions import BetaHead, GaussianHead, JointHead, SquashedHead
 from ppo_lab.notebook.health import Finding, examine
 from ppo_lab.notebook.plots.canvas import Columns
 from ppo_lab.notebook.plots.dials import dials_figure
 from ppo_lab.notebook.plots.inside import inside_figure
 from ppo_lab.notebook.plots.learning import learning_figure
+from ppo_lab.notebook.plots.numbers import numbers_figure
 from ppo_lab.schedules import settings_at
 
 if TYPE_CHECKING:
@@ -42,6 +44,16 @@ def dials(session: Session, figure: Figure | None = None) -> Figure:
     goal = ppo.desired_kl if ppo.learning_rate_schedule == "adaptive" else None
     total, choices = trainer.state.total_timesteps, entropy_scale(trainer).num_actions
     return dials_figure(session.history, total, choices, ppo.target_kl, norm, figure, goal)
+
+
+def other_names(session: Session) -> list[str]:
+    """Metrics that are not the lab's own: from info, from the environments, from `trainer.record`."""
+    return sorted(session.history.keys() - LAB_METRICS - {"update", "global_step"})
+
+
+def numbers(session: Session, figure: Figure | None = None) -> Figure:
+    """Those metrics, each over env steps."""
+    return numbers_figure(session.history, other_names(session), session.trainer.state.total_timesteps, figure)
 
 
 def inside(session: Session, figure: Figure | None = None) -> Figure | None:

@@ -68,6 +68,7 @@ class Dashboard:
             Learning(session, lambda: session.soon(lambda: self._draw(session))),
             Picture("Dials", contents.dials),
             Picture("Inside the update", contents.inside),
+            Picture("Numbers", contents.numbers),
             AgentView(),
             Words("Health", health_html),
             Words("Journal", contents.journal_html),

@@ -46,7 +46,7 @@ def make_stage(settings: EnvConfig | Config, env_factory: EnvFactory | None = No
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame needs no window for an array
     os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")  # else SDL swallows SIGTERM, and `kill` does nothing any more
     config = settings if isinstance(settings, Config) else Config(env=settings)
-    alone = override(config, {"env.num_envs": 1, "env.workers": 0, "env.life_loss": False})
+    alone = override(config, {"env.num_envs": 1, "env.workers": 0, "env.life_loss": False, "env.info_metrics": ()})
     if env_factory is not None:
         return _single(alone, env_factory, None)
     name = alone.env.id

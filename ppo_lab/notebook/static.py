@@ -57,6 +57,8 @@ def pictures(session: Session) -> list[dict[str, Any]]:
         ("KL, clip fraction, entropy, critic, gradients, losses", lambda: contents.dials(session)),
         ("the last update", lambda: contents.inside(session)),
     ]
+    if contents.other_names(session):
+        draw.append(("numbers from info, environments and trainer.record", lambda: contents.numbers(session)))
     write = [lambda: as_markdown(contents.health(session)), lambda: contents.journal_markdown(session)]
     found = [drawn(text, make) for text, make in draw]
     return [bundle for bundle in (*found, *map(_written, write)) if bundle is not None]

@@ -36,18 +36,18 @@ STEP = re.compile(r"0|[1-9][0-9]{0,17}")
 Tree = Mapping[str, Any]  # nested dictionaries, lists, tensors and plain values
 
 
-def save_checkpoint(folder: Path, step: int, tree: Tree, also: Sequence[Path] = ()) -> Path:
+def save_checkpoint(folder: Path, step: int, tree: Tree, also: Sequence[Path] = (), renew: bool = False) -> Path:
     """Write `tree` (with keys model, optimizer and others) as folder/<step>, all of it or nothing. Returns the path.
 
     Written to a temporary folder beside it, every file synced to disk, renamed, and read back. A whole checkpoint of
-    that step that is there already is kept. also: files that must be on disk before the checkpoint is. A `Piece` that
-    an earlier checkpoint holds is linked and not read back again.
+    that step that is there already is kept, unless `renew`. also: files that must be on disk before the checkpoint is.
+    A `Piece` that an earlier checkpoint holds is linked and not read back again.
     Raises RunError; then what was there before is as it was.
     """
     path = folder / str(step)
     temporary = temporary_for(path)
     try:
-        if path.exists() and not problem_of(path):
+        if path.exists() and not renew and not problem_of(path):
             return path
         folder.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
@@ -57,7 +57,7 @@ def save_checkpoint(folder: Path, step: int, tree: Tree, also: Sequence[Path] = 
         write_all(temporary, contents, [*also, *(temporary / name for name in pieces.keys() - linked)])
         sync(temporary)
         if path.exists():
-            _remove(path)  # the broken one
+            _remove(path)  # the broken or older one
         temporary.rename(path)
         sync(folder)
         if problem := problem_of(path, linked):

@@ -24,6 +24,10 @@ class Sink(Protocol):
         """Take one update's numbers."""
         ...
 
+    def amend(self, update: int, global_step: int, metrics: Mapping[str, float]) -> None:
+        """Take more numbers of the update that was written last."""
+        ...
+
     def flush(self) -> None:
         """Hand what is waiting to the operating system."""
         ...
@@ -54,6 +58,16 @@ class JsonLines:
         append(self.path, self._waiting)
         self._waiting = b""
 
+    def amend(self, update: int, global_step: int, metrics: Mapping[str, float]) -> None:
+        """Put them into the last line. Raises RunError if that is another update's."""
+        self.flush()
+        lines = whole_lines(self.path)
+        row = json.loads(lines[-1]) if lines else {}
+        if row.get("update") != update:
+            raise RunError(f"{self.path} does not end with update {update}")
+        lines[-1] = json.dumps({**row, **metrics}, allow_nan=False)
+        replace_synced(self.path, "".join(f"{line}\n" for line in lines).encode())
+
     def flush(self) -> None:
         """Try again what the disk did not take."""
         if self._waiting:
@@ -82,6 +96,10 @@ class TensorBoard:
             self._writer = SummaryWriter(str(self.folder), purge_step=self._purge_step)
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, global_step)
+
+    def amend(self, update: int, global_step: int, metrics: Mapping[str, float]) -> None:
+        """More scalars at the same step."""
+        self.write(update, global_step, metrics)
 
     def flush(self) -> None:
         """Hand over what is waiting; event files are a view, they need not survive a power cut."""

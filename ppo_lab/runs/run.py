@@ -101,13 +101,23 @@ class Run:
             for sink in self.sinks:
                 sink.go_back_to(global_step)
 
-    def save(self, step: int, tree: checkpoint.Tree, score: float | None) -> Path:
-        """A checkpoint, and the hints `latest` and `best`; old ones go as config.run says. Raises RunError."""
+    def amend(self, update: int, global_step: int, metrics: Mapping[str, float]) -> None:
+        """More numbers of the last update, whose line is written."""
+        with disk(f"write the metrics of {self.folder}"), ExitStack() as every:
+            for sink in self.sinks:
+                every.callback(sink.amend, update, global_step, metrics)
+
+    def save(self, step: int, tree: checkpoint.Tree, score: float | None, renew: bool = False) -> Path:
+        """A checkpoint, and the hints `latest` and `best`; old ones go as config.run says. Raises RunError.
+
+        renew: also in place of one of this step that is whole.
+        """
         with disk(f"write the metrics of {self.folder}"):
             for sink in self.sinks:
                 sink.flush()
             lines = self.folder / "metrics.jsonl"  # a checkpoint must not be newer on disk than the lines before it
-            path = checkpoint.save_checkpoint(self.checkpoints, step, tree, [lines] if lines.exists() else [])
+            also = [lines] if lines.exists() else []
+            path = checkpoint.save_checkpoint(self.checkpoints, step, tree, also, renew)
         with disk(f"write in {self.folder}, but {path} is saved"):
             replace(self.folder / "latest", f"{step}\n".encode())
             best = read_best(self.folder)

@@ -67,7 +67,7 @@ def test_what_is_missing_is_one_line(run, folder, make_run, capsys, tmp_path, mo
     assert "no folder nowhere" in error_line(capsys, run, "--model", model, "--data", "nowhere")
     assert f"no file {model}" in error_line(capsys, run, "--model", model, "--data", folder)
     assert "no .csv files" in error_line(capsys, run, "--model", model, "--data", tmp_path)
-    assert "--episodes and --stochastic" in error_line(capsys, run, "--model", model, "--data", folder, "--stochastic")
+    assert "--max-steps and --stochastic" in error_line(capsys, run, "--model", model, "--data", folder, "--stochastic")
     model.write_bytes(b"no network")
     for package in ("onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, package, None)
