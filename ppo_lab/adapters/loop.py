@@ -94,7 +94,7 @@ class EnvLoop:
             raise EnvError("call reset() first: there is no step after none, a failed or an interrupted one")
         self._ready = False
         self._now += 1
-        plain, shape, as_declared = self._obs.plain, self._obs.shape, self._obs.as_declared
+        plain, shape, harmless, as_declared = self._obs.plain, self._obs.shape, self._obs.harmless, self._obs.as_declared
         _, final_obs, reward, terminated, truncated = self._rows
         acts = action if self._plain_action else self._nested(action)
         ended = []
@@ -110,8 +110,8 @@ class EnvLoop:
                 if not plain:
                     write_row(final_obs, i, as_declared(seen))
                 else:
-                    if shape and getattr(seen, "shape", None) != shape:
-                        seen = as_declared(seen)
+                    if getattr(seen, "dtype", type(seen)) not in harmless or getattr(seen, "shape", ()) != shape:
+                        seen = as_declared(seen)  # looks at the numbers, or refuses
                     final_obs[i] = seen  # copied at once: many environments reuse their buffer
                 reward[i] = float(gain)
                 terminated[i] = over

@@ -15,7 +15,7 @@ from ppo_lab.adapters.rows import (
     Format,
     Rows,
     Tree,
-    cast_allowed,
+    cast_problem,
     find_non_finite,
     obs_format,
     row_of,
@@ -179,8 +179,8 @@ class VectorEnvs:
         array = value.numpy(force=True) if isinstance(value, Tensor) else np.asarray(value)
         if array.shape != shape:
             raise EnvError(f"{self._name}: expected {what} of shape {shape}, got {array.shape}")
-        if not cast_allowed(array.dtype, dtype):
-            raise EnvError(f"{self._name}: expected {what} of dtype {dtype}, got {array.dtype}")
+        if (problem := cast_problem(array, dtype)) is not None:
+            raise EnvError(f"{self._name}: expected {what} of dtype {dtype}, got one {problem}")
         with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite and is reported as that
             return np.require(array, dtype, ["C", "W"])
 
