@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 import torch
 
+from ppo_lab.adapters.given import factory_of, understood
 from ppo_lab.config import SECTIONS, Config
 from ppo_lab.config_file import flat, override
 from ppo_lab.converting import check_fit, converted
@@ -106,6 +107,10 @@ def _resume(cls: type[Trainer], place: str | Path, total_timesteps: int | None, 
     try:
         path, passed = find_checkpoint(run.folder)
         saved = load_checkpoint(path)
+        config, envs = understood(run.config, envs, pick_device(run.config.run.device))
+        if config.env != run.config.env:
+            changed = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in differences(run.config, config).items())
+            raise RunError(f"a resumed run keeps its settings; for other environments ({changed}) use Trainer.fork")
         trainer = cls(run.config, envs, run=run)
     except BaseException:
         run.close()
@@ -194,16 +199,20 @@ def differences(old: Config, new: Config) -> dict[str, list[Any]]:
     return result
 
 
-def environments(config: Config, given: Envs | EnvFactory | None) -> Envs:
-    """What to train in: the environments handed over, those a factory makes, or those of config.env.
+def environments(config: Config, given: Any) -> tuple[Config, Envs | EnvFactory | None, EnvFactory | None, Envs]:
+    """What to train in: the environments handed over, those that a function makes, or those of config.env.
 
+    Returns the settings and `given` as `understood`, what makes more of these environments (or None), and them.
     Raises ConfigError if the run is to be evaluated in environments that cannot be made again.
     """
-    if given is None or callable(given):
-        return make_envs(config, pick_device(config.run.device), given)
+    device = pick_device(config.run.device)
+    config, given = understood(config, given, device)
+    factory = factory_of(given)
+    if given is None or factory is not None:
+        return config, given, factory, make_envs(config, device, factory, aloud=True)
     if config.run.eval_every:
         raise ConfigError("run.eval_every: environments handed over cannot be made again; hand over what makes them")
-    return given
+    return config, given, None, given
 
 
 def why_inexact(config: Config, envs: Envs, given: Envs | EnvFactory | None) -> str | None:
@@ -213,8 +222,8 @@ def why_inexact(config: Config, envs: Envs, given: Envs | EnvFactory | None) -> 
     """
     if config.run.root is None:
         return None  # nobody will resume it
-    if given is None or callable(given):
-        reason = why_not_deterministic(config, given)
+    if given is None or factory_of(given) is not None:
+        reason = why_not_deterministic(config, factory_of(given))
     else:
         reason = None if hasattr(envs, "state_dict") else f"{type(envs).__name__} cannot tell its state"
     if reason is not None:

@@ -197,7 +197,7 @@ class ConstantEnv(gymnasium.Env):
     ],
 )
 def test_observations_keep_dtype_shape_and_value(space, shown, dtype):
-    single = SingleEnvs([ConstantEnv(space, shown)] * 2)
+    single = SingleEnvs([ConstantEnv(space, shown) for _ in range(2)])
     # Gymnasium makes no vector of a shapeless Box
     vector = [VectorEnvs(SyncVectorEnv([lambda: ConstantEnv(space, shown)] * 2))] if space.shape else []
     for envs in (single, *vector):

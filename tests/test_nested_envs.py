@@ -342,9 +342,12 @@ def test_factories():
         return gymnasium.make("CartPole-v1")
 
     envs = with_factory(make, num_envs=3, time_aware=True)
-    assert made == [0, 1, 2]
+    assert made == [0, 0, 1, 2]  # the first of them to see whether there are masks
     assert envs.reset(1).shape == (3, 5)
-    for broken, text in ((lambda i: 1 / 0, r"env_factory\(0\) raised ZeroDivisionError"), (lambda i: 3, "made a int")):
+    for broken, text in (
+        (lambda i: 1 / 0, r"env_factory\(0\) raised ZeroDivisionError"),
+        (lambda i: 3, "made a int; expected a gymnasium.Env"),
+    ):
         with pytest.raises(EnvError, match=text):
             with_factory(broken)
     with pytest.raises(EnvError, match=r"env_factory: .*a worker imports the environment anew"):
@@ -354,11 +357,11 @@ def test_factories():
     with pytest.raises(ConfigError, match=r"env\.kwargs"):
         with_factory(make, kwargs={"a": 1})
     assert why_not_deterministic(Config(), make) is None
-    assert "not deterministic" in why_not_deterministic(Config(), Random)
+    assert "not deterministic" in why_not_deterministic(Config(), lambda index: Random())
 
 
 class Random(Plain):
-    def __init__(self, index: int) -> None:
+    def __init__(self) -> None:
         super().__init__(spaces.Discrete(100_000), spaces.Discrete(3))
 
     def reset(self, *, seed=None, options=None):

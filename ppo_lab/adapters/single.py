@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -12,6 +12,7 @@ import torch
 from ppo_lab.adapters.loop import EnvLoop, one_line
 from ppo_lab.adapters.making import time_limit
 from ppo_lab.adapters.replay import ActionLog, recipe_from
+from ppo_lab.adapters.retries import Renewing
 from ppo_lab.adapters.rows import empty_rows
 from ppo_lab.adapters.steps import action_format, as_numpy, as_step, on_device, to
 from ppo_lab.envs import Action, Obs, Step, check_spaces
@@ -19,7 +20,7 @@ from ppo_lab.errors import EnvError
 from ppo_lab.flat_spaces import flatten_space, map_leaves
 
 
-class SingleEnvs:
+class SingleEnvs(Renewing):
     """N single Gymnasium environments, stepped one after the other in this process.
 
     Same-step autoreset with exact final observations; each episode has its own seed (`loop.episode_seed`). On a CPU
@@ -28,8 +29,17 @@ class SingleEnvs:
 
     next_step_autoreset: bool = False
 
-    def __init__(self, envs: Sequence[gymnasium.Env], device: torch.device | str = "cpu") -> None:
-        """Takes the environments over, and closes them. Raises EnvError if their spaces are unfit or not all equal."""
+    def __init__(
+        self,
+        envs: Sequence[gymnasium.Env],
+        device: torch.device | str = "cpu",
+        make: Callable[[int], gymnasium.Env] | None = None,
+        retry: int = 0,
+    ) -> None:
+        """Takes the environments over, and closes them. Raises EnvError if their spaces are unfit or not all equal.
+
+        make, retry: how one that raises is made anew, and how often in a row (see `EnvLoop`).
+        """
         if not envs:
             raise EnvError("at least one environment is needed, got none")
         self.num_envs = len(envs)
@@ -46,12 +56,13 @@ class SingleEnvs:
         rows = empty_rows(self.num_envs, self.observation_space)
         self._action_format = action_format(self.num_envs, self.action_space)
         self._step = as_step(rows, np.ones(self.num_envs, np.bool_))
-        self._loop = EnvLoop(envs, rows)
+        self._loop = EnvLoop(envs, rows, 0, make, retry)
         self._log = ActionLog(self.num_envs, self._action_format)
 
     def reset(self, seed: int) -> Obs:
         """Start all N episodes from one run seed; returns the first observations (N, *obs)."""
         self._loop.reset(seed)
+        self._tell_renewals()
         self._log.reset(seed)
         return to(self._step.obs, self.device)
 
@@ -62,6 +73,7 @@ class SingleEnvs:
         """
         array = as_numpy(action, self._action_format)
         self._loop.step(array.copy() if isinstance(array, np.ndarray) else map_leaves(np.copy, array))
+        self._tell_renewals()
         self._log.record(array, self._step.terminated | self._step.truncated)
         return on_device(self._step, self.device)
 
@@ -73,7 +85,12 @@ class SingleEnvs:
         """Replay the episodes under way. Raises EnvError if they do not lead to where they were."""
         recipe = recipe_from(saved)
         self._loop.restore(recipe)
+        self._tell_renewals()
         self._log.load(recipe)
+
+    def _tell_renewals(self) -> None:
+        if self._loop.retries.texts:
+            self._take_renewals(self._loop.retries.texts)
 
     def close(self) -> None:
         """Close the environments. Twice is harmless."""

@@ -33,6 +33,12 @@ class Failure(NamedTuple):
     trace: str
 
 
+class Renewed(NamedTuple):
+    """What a worker answers instead of None after environments were made anew: which, and why."""
+
+    texts: list[str]
+
+
 class SharedArray:
     """A NumPy array in memory that subprocesses see too. It has no name, so nothing is left behind by a crash."""
 
@@ -46,7 +52,9 @@ class SharedArray:
         return np.ndarray(self._shape, self._dtype, memoryview(self._memory))
 
 
-def work(pipe: connection.Connection, action: Any, shared_rows: list[Any], first: int, count: int) -> None:
+def work(
+    pipe: connection.Connection, action: Any, shared_rows: list[Any], first: int, count: int, retry: int = 0
+) -> None:
     """A worker's life: make environments, then reset or step them at each message, until the pipe ends.
 
     action, and each of shared_rows: a SharedArray, or a flat dictionary of them.
@@ -60,6 +68,9 @@ def work(pipe: connection.Connection, action: Any, shared_rows: list[Any], first
         try:
             make = pipe.recv()
             envs = [stack.enter_context(contextlib.closing(make(first + i))) for i in range(count)]
+            loop = EnvLoop(envs, rows, first, make, retry)
+            stack.pop_all()
+            stack.callback(loop.close)  # which knows those that were made anew
         except EOFError:
             return
         except Exception as error:
@@ -69,7 +80,6 @@ def work(pipe: connection.Connection, action: Any, shared_rows: list[Any], first
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(1)  # the cores are for the workers
         pipe.send(None)
-        loop = EnvLoop(envs, rows, first)
         while True:
             command, content = pipe.recv()
             if command == "close":
@@ -77,8 +87,8 @@ def work(pipe: connection.Connection, action: Any, shared_rows: list[Any], first
             pipe.send(_obey(loop, command, content, actions))
 
 
-def _obey(loop: EnvLoop, command: str, content: Any, actions: Any) -> Failure | None:
-    """Reset, restore or step. The error as text, or None."""
+def _obey(loop: EnvLoop, command: str, content: Any, actions: Any) -> Failure | Renewed | None:
+    """Reset, restore or step. The error as text, what was made anew, or None."""
     try:
         if command == "reset":
             loop.reset(content)
@@ -91,4 +101,8 @@ def _obey(loop: EnvLoop, command: str, content: Any, actions: Any) -> Failure | 
     except Exception as error:
         text = str(error) if isinstance(error, LabError) else describe_error(error)
         return Failure(type(error).__name__, text, traceback.format_exc())
+    if loop.retries.texts:
+        renewed = Renewed([*loop.retries.texts])
+        loop.retries.texts.clear()
+        return renewed
     return None

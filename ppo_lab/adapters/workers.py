@@ -22,9 +22,10 @@ import torch
 from ppo_lab.adapters.loop import describe_error
 from ppo_lab.adapters.making import Maker, time_limit
 from ppo_lab.adapters.replay import ActionLog, recipe_from
+from ppo_lab.adapters.retries import Renewing
 from ppo_lab.adapters.rows import Rows, row_formats
 from ppo_lab.adapters.steps import action_format, as_numpy, as_step, on_device, to
-from ppo_lab.adapters.worker_process import NOT_IMPORTABLE, Failure, SharedArray, work
+from ppo_lab.adapters.worker_process import NOT_IMPORTABLE, Failure, Renewed, SharedArray, work
 from ppo_lab.envs import Action, Obs, Step, check_spaces
 from ppo_lab.errors import EnvError, NonFiniteError
 from ppo_lab.flat_spaces import flatten_space, map_leaves
@@ -48,7 +49,7 @@ class Worker:
         return f"worker {self.index} ({which})"
 
 
-class WorkerEnvs:
+class WorkerEnvs(Renewing):
     """N single Gymnasium environments in subprocesses, with the same results as `SingleEnvs`, bit for bit.
 
     Workers ignore SIGINT and SIGTERM, which often reach a whole process group, and end when this process does.
@@ -57,7 +58,9 @@ class WorkerEnvs:
 
     next_step_autoreset: bool = False
 
-    def __init__(self, make: Maker, num_envs: int, workers: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, make: Maker, num_envs: int, workers: int, device: torch.device | str = "cpu", retry: int = 0
+    ) -> None:
         """Start min(workers, num_envs) processes. Raises EnvError if they cannot make the environment."""
         probe = make(0)  # the spaces say how much memory to share, before there is a worker
         observation_space, action_space = probe.observation_space, probe.action_space
@@ -68,7 +71,7 @@ class WorkerEnvs:
         self.observation_space = flatten_space(observation_space)
         self.action_space = flatten_space(action_space)
         self.device = torch.device(device)
-        self._make = make
+        self._make, self._retry = make, retry
         try:
             ForkingPickler.dumps(make)  # as a pipe does it
         except Exception as error:  # a lambda, a class made in a function: nothing that has a name to import
@@ -162,7 +165,7 @@ class WorkerEnvs:
                 mine, theirs = context.Pipe()
                 process = context.Process(
                     target=work,
-                    args=(theirs, self._shared_action, self._shared_rows, first, count),
+                    args=(theirs, self._shared_action, self._shared_rows, first, count, self._retry),
                     daemon=True,
                 )
                 process.start()
@@ -197,7 +200,9 @@ class WorkerEnvs:
             for worker in [w for w in waiting if w.pipe in ready or w.process.sentinel in ready]:
                 waiting.remove(worker)
                 answer = self._answer(worker)
-                if answer is not None:
+                if isinstance(answer, Renewed):
+                    self._take_renewals(answer.texts)
+                elif answer is not None:
                     failures[worker.index] = answer
         self._in_step = False
         if failures:
@@ -207,11 +212,11 @@ class WorkerEnvs:
             error.add_note(failure.trace)
             raise error
 
-    def _answer(self, worker: Worker) -> Failure | None:
+    def _answer(self, worker: Worker) -> Failure | Renewed | None:
         """What a worker answered. Raises EnvError if it ended instead."""
         with contextlib.suppress(EOFError, OSError):
             if worker.pipe.poll():
-                answer: Failure | None = worker.pipe.recv()
+                answer: Failure | Renewed | None = worker.pipe.recv()
                 return answer
         return self._raise_dead(worker)
 
