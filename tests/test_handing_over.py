@@ -18,6 +18,8 @@ from ppo_lab.config import Config
 from ppo_lab.notebook.playback import show_episode
 from tests.scripted import Script
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # AsyncVectorEnv forks
+
 BOX = spaces.Box(-1, 1, (2,), np.float32)
 
 
@@ -194,18 +196,22 @@ REFUSED = {
     "nearly Envs": (lambda: NearlyEnvs(), "is no ppo_lab.Envs: it has no next_step_autoreset"),
     "a number": (lambda: 3, "a int; expected a gymnasium.Env"),
     "a dictionary": (lambda: {"a": Mine()}, "a dict; expected one"),
-    "an empty list": (lambda: [], "an empty list"),
+    "an empty list": (list, "an empty list"),
     "a list of both": (lambda: [Mine, Mine()], r"envs\[1\]: an environment among functions"),
     "a list of vectors": (lambda: [SyncVectorEnv([Mine])] * 2, r"envs\[0\]: a SyncVectorEnv of 1 environments"),
     "a list of lists": (lambda: [[Mine()]], r"envs\[0\]: a list"),
     "a list of nothing": (lambda: [None, None], r"envs\[0\]: nothing \(None\)"),
     "the same twice": (lambda: [Mine()] * 2, "environments 0 and 1 are one and the same Mine object"),
     "wrapped the same": (
-        lambda: [gymnasium.wrappers.TimeLimit(env, 3) for env in [Mine()] * 2], "one and the same Mine object"
+        lambda: [gymnasium.wrappers.TimeLimit(env, 3) for env in [Mine()] * 2],
+        "one and the same Mine object",
     ),
     "the same in a vector": (lambda: SyncVectorEnv([lambda env=Mine(): env] * 2), "0 and 1 are one and the same Mine"),  # noqa: B008
     "an unknown id": (lambda: "Mime-v0", "no environment 'Mime-v0' is registered; did you mean 'Mine-v0'"),
-    "a class that needs arguments": (lambda: Needs, r"the class Needs needs size; write envs=lambda: Needs\(size=...\)"),
+    "a class that needs arguments": (
+        lambda: Needs,
+        r"the class Needs needs size; write envs=lambda: Needs\(size=...\)",
+    ),
     "a vector class": (lambda: SyncVectorEnv, r"the class SyncVectorEnv and not an environment of it"),
     "a function of two": (lambda: with_both, r"the function with_both needs size, index"),
     "a function with a keyword": (lambda: with_keyword, r"the function with_keyword needs size"),
@@ -386,5 +392,3 @@ def test_which_argument_is_the_index():
         assert isinstance(as_factory(given), WithoutIndex)
         assert as_factory(given)(7) == 3
     assert as_factory(as_factory(Mine)) == as_factory(Mine)  # understood twice
-
-

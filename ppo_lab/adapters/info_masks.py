@@ -80,12 +80,13 @@ def offered_mask(env: gymnasium.Env) -> Offered | None:
         _, info = env.reset(seed=0)
     except Exception:  # whatever it is, the first reset of the run says it better
         return None
-    mask, where, method = info.get(MASK_KEY) if isinstance(info, Mapping) else None, IN_INFO, mask_method(env)
+    mask, method = info.get(MASK_KEY) if isinstance(info, Mapping) else None, mask_method(env)
     if mask is None and method is None:
         return None
+    where = IN_INFO if mask is not None else BY_METHOD
     try:
         if mask is None and method is not None:
-            mask, where = method(), BY_METHOD
+            mask = method()
         flat_mask(env.action_space, mask, size)
     except Exception as error:
         return Offered(where, str(error) if isinstance(error, EnvError) else describe_error(error))

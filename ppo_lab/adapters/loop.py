@@ -95,6 +95,7 @@ class EnvLoop:
         """Start the first episode of every environment; `rows.obs` holds what they show."""
         self._run_seed = run_seed
         self._now = 0
+        self.retries.failures = [0] * len(self._envs)
         for i in range(len(self._envs)):
             self._begin(i, 0)
         self._ready = True

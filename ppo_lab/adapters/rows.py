@@ -187,8 +187,13 @@ def row_of(tree: Tree, i: int) -> Tree:
 
 def equal(one: Tree, other: Tree) -> bool:
     """Are two flat values the same, leaf by leaf?"""
+    return parts(one).keys() == parts(other).keys() == equal_keys(one, other)
+
+
+def equal_keys(one: Tree, other: Tree) -> set[str]:
+    """The keys of the leaves in which two flat values are the same; "" for a leaf alone."""
     ours, theirs = parts(one), parts(other)
-    return ours.keys() == theirs.keys() and all(np.array_equal(ours[key], theirs[key]) for key in ours)
+    return {key for key in ours.keys() & theirs.keys() if np.array_equal(ours[key], theirs[key])}
 
 
 def check_structure(tree: Any, formats: Any, what: str) -> None:

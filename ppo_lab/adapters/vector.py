@@ -16,14 +16,14 @@ from ppo_lab.adapters.rows import (
     Rows,
     Tree,
     cast_problem,
-    equal,
+    equal_keys,
     find_non_finite,
     obs_format,
     row_of,
     write_row,
 )  # fmt: skip
 from ppo_lab.adapters.steps import action_format, as_numpy, as_step, as_tensors, on_device, to
-from ppo_lab.adapters.vector_checks import check_objects, loses_final_obs, tell_ignored_mask
+from ppo_lab.adapters.vector_checks import check_objects, lost_keys, tell_ignored_mask
 from ppo_lab.envs import Action, Obs, Step, check_spaces
 from ppo_lab.errors import EnvError, NonFiniteError
 from ppo_lab.flat_spaces import flatten_space, flatten_value, map_leaves, parts, unflatten_value
@@ -143,22 +143,22 @@ class VectorEnvs:
             if given is None or given[i] is None or (mask is not None and not mask[i]):
                 raise EnvError(f'{self._name}: environment {i} ended, but infos["final_obs"] has nothing for it')
             write_row(final_obs, i, self._observation(given[i], "final_obs", batched=False))
-            if self._lost(i, given[i], sources, equal(row_of(final_obs, i), row_of(obs, i))):
+            if self._lost(i, given[i], sources, equal_keys(row_of(final_obs, i), row_of(obs, i))):
                 raise EnvError(
                     f"{self._name}: environment {i} reuses its observation buffer, so its final observation is lost in "
                     "autoreset mode SAME_STEP; use DISABLED, or let it return copies"
                 )
         return final_obs
 
-    def _lost(self, i: int, final: Any, sources: Any, as_after_reset: bool) -> bool:
-        """Was a final observation written over by the reset?"""
+    def _lost(self, i: int, final: Any, sources: Any, as_after_reset: set[str]) -> bool:
+        """Was a final observation written over by the reset? as_after_reset: the keys that are as those after it."""
         if sources is not None:
             return self._shared(final, sources[i])
         if not as_after_reset:
             self._keeps[i] = True
         if self._keeps[i]:
             return False
-        self._keeps[i] = not loses_final_obs(self._envs, i)
+        self._keeps[i] = not as_after_reset & lost_keys(self._envs, i)
         return not self._keeps[i]
 
     def _shared(self, one: Any, other: Any) -> bool:

@@ -14,6 +14,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
 from ppo_lab.adapters.info_masks import BY_METHOD, IN_INFO, mask_method
 from ppo_lab.adapters.loop import check_distinct
+from ppo_lab.adapters.rows import equal_keys
 from ppo_lab.flat_spaces import MASK_KEY, flatten_value, leaf_spaces, map_leaves, mask_size, parts
 
 LOG = logging.getLogger("ppo_lab")
@@ -48,20 +49,21 @@ def _has_method(envs: VectorEnv) -> bool:
     return False
 
 
-def loses_final_obs(envs: VectorEnv, i: int) -> bool:
-    """Does the i-th environment of an AsyncVectorEnv write over its last observation when it is reset?
+def lost_keys(envs: VectorEnv, i: int) -> set[str]:
+    """What the i-th environment of an AsyncVectorEnv writes over in its last observation when it is reset.
 
     In SAME_STEP its process resets it before the final observation is sent. That the two are equal says nothing: an
     environment may end where it begins. So one is made here and tried.
     """
     inner = envs.unwrapped
     with contextlib.suppress(Exception):  # it cannot be made or played here: nobody knows
-        return isinstance(inner, AsyncVectorEnv) and writes_over(inner.env_fns[i])
-    return False
+        return written_over(inner.env_fns[i]) if isinstance(inner, AsyncVectorEnv) else set()
+    return set()
 
 
-def writes_over(make: Callable[[], gymnasium.Env]) -> bool:
-    """Does a reset change the arrays that the step before returned?"""
+def written_over(make: Callable[[], gymnasium.Env]) -> set[str]:
+    """The keys of the arrays that a reset changes after a step has returned them; "" for one array alone."""
+    found = set[str]()
     with contextlib.closing(make()) as env:
         for seed in range(EPISODES):
             obs, info = env.reset(seed=seed)
@@ -72,9 +74,8 @@ def writes_over(make: Callable[[], gymnasium.Env]) -> bool:
             last = flatten_value(env.observation_space, obs)
             before = map_leaves(np.array, last)
             env.reset()
-            if any(not np.array_equal(parts(before)[key], leaf) for key, leaf in parts(last).items()):
-                return True
-    return False
+            found |= parts(last).keys() - equal_keys(before, last)
+    return found
 
 
 def _some_action(space: gymnasium.Space, obs: Any, info: Any) -> Any:
