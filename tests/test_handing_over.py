@@ -210,7 +210,7 @@ REFUSED = {
     "an unknown id": (lambda: "Mime-v0", "no environment 'Mime-v0' is registered; did you mean 'Mine-v0'"),
     "a class that needs arguments": (
         lambda: Needs,
-        r"the class Needs needs size; write envs=lambda: Needs\(size=...\)",
+        r"the class Needs needs size; write envs=.*Needs\(size=...\)",
     ),
     "a vector class": (lambda: SyncVectorEnv, r"the class SyncVectorEnv and not an environment of it"),
     "a function of two": (lambda: with_both, r"the function with_both needs size, index"),
@@ -263,7 +263,7 @@ def hand_out_one(index):
 def test_one_environment_is_used_itself_where_one_is_asked_for():
     env = gymnasium.make("Mine-v0")
     env.unwrapped.gravity = 5.0
-    trainer, metrics = trained(env, **{"env.num_envs": 1})
+    _, metrics = trained(env, **{"env.num_envs": 1})
     assert metrics["episode/return_mean"] == 20
     assert env.unwrapped.closed, "the trainer took it over"
 
@@ -312,6 +312,13 @@ def test_evaluation_plays_the_object_itself_and_leaves_it_open():
     vector.step(np.zeros(2, np.int64))
     with pytest.raises(ConfigError, match=r"env: environments \(Mine\) and an env_factory as well"):
         evaluate(policy, Mine(), env_factory=Mine)
+
+
+def test_nothing_is_not_the_default_environment():
+    policy = Trainer(config(), envs=Mine).policy()
+    for look in (evaluate, show_episode):
+        with pytest.raises(ConfigError, match="env: None; expected an id"):
+            look(policy, None)
 
 
 def test_settings_that_what_exists_cannot_follow_are_refused():

@@ -157,7 +157,8 @@ def test_workers_find_the_same():
 
 
 @pytest.mark.parametrize("mask", [
-    np.array([0, 1, 1, 1, 0]), [0, 1, 1, 1, 0], (0, 1, 1, 1, 0), ([0, 1], [1, 1, 0]), [np.array([0, 1]), np.array([1, 1, 0])],
+    np.array([0, 1, 1, 1, 0]), [0, 1, 1, 1, 0], (0, 1, 1, 1, 0), ([0, 1], [1, 1, 0]),
+    [np.array([0, 1]), np.array([1, 1, 0])],
     (np.array([False, True]), np.array([1.0, 1.0, 0.0])), np.array([np.array([0, 1]), np.array([1, 1, 0])], object),
 ])  # fmt: skip
 def test_masks_of_several_choices_may_be_flat_or_nested(mask):
@@ -257,7 +258,7 @@ def test_predict_wants_a_mask_that_leaves_something(name):
     assert policy.predict({key: stones, "action_mask": np.array([0, 0, 1, 0, 0, 0])}) == 2
     whole = f"hand over {{'{key}': ..., 'action_mask': ...}}"
     for obs in (stones, {key: stones}):
-        with pytest.raises(ConfigError, match="the key 'action_mask' is missing, .*6 entries, 1 is legal") as caught:
+        with pytest.raises(ConfigError, match=r"the key 'action_mask' is missing, .*6 entries, 1 is legal") as caught:
             policy.predict(obs)
         assert whole in str(caught.value)
     with pytest.raises(EnvError, match="has no legal action"):

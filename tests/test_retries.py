@@ -1,4 +1,4 @@
-"""env.retry: an environment that raises is made anew, its episode cut off, and after too many in a row it is an error."""
+"""env.retry: an environment that raises is made anew, its episode cut off; after too many in a row it is an error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.scripted_envs import SeededEnv
 
 
 class Simulator(gymnasium.Env):
-    """Shows (which object, step); an episode lasts 5 steps. Raises at the steps (counted over all objects) in `dies`."""
+    """Shows (which object, step), 5 steps an episode. Raises at the steps in `dies`, counted over all objects."""
 
     observation_space, action_space = spaces.Box(-99, 99, (2,), np.float32), spaces.Discrete(2)
     metadata: ClassVar = {"render_modes": []}

@@ -90,7 +90,7 @@ def as_factory(given: Any, name: str = "envs") -> Factory:
 
 def is_envs(thing: Any) -> bool:
     """Is it N environments stepped together, as `ppo_lab.envs.Envs` says?"""
-    return not isinstance(thing, type | VectorEnv) and all(hasattr(thing, name) for name in ENVS)
+    return not isinstance(thing, type | VectorEnv | gymnasium.Env) and all(hasattr(thing, name) for name in ENVS)
 
 
 def complaint(thing: Any) -> str:

@@ -136,6 +136,8 @@ def _with_envs(env: Any, num_envs: int, given: Any, auto: bool) -> tuple[Config,
     if not isinstance(env, EnvConfig | Config):
         if given is not None:
             raise ConfigError(f"env: environments ({type(env).__name__}) and an env_factory as well; hand over one")
+        if env is None:
+            raise ConfigError("env: None; expected an id, settings, environments, or what makes them")
         env, given = Config(), env
     config = env if isinstance(env, Config) else Config(env=env)
     number = 1 if auto and isinstance(given, Env) else num_envs

@@ -149,6 +149,8 @@ def _config(env: Any, given: Any) -> tuple[Config, Any]:
         return env if isinstance(env, Config) else Config(env=env), given
     if given is not None:
         raise ConfigError(f"env: an environment ({type(env).__name__}) and an env_factory as well; hand over one")
+    if env is None:
+        raise ConfigError("env: None; expected an id, settings, an environment, or what makes one")
     return Config(), env
 
 
