@@ -50,6 +50,16 @@ class NoArguments(Mine):
         super().__init__()
 
 
+class Passes(Mine):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+
+
+class Level(Mine):
+    def __init__(self, i=None):
+        super().__init__(i)
+
+
 class Needs(Mine):
     def __init__(self, size, colour="red"):
         super().__init__()
@@ -138,6 +148,8 @@ def trained(given, **settings):
 WORKS = {
     "a class": (lambda: Mine, 6),
     "a class without arguments": (lambda: NoArguments, 6),
+    "a class that passes its arguments on": (lambda: Passes, 6),
+    "a class with an argument i": (lambda: Level, 6),
     "a function of the index": (lambda: with_index, 6),
     "a function of nothing": (lambda: lambda: Mine(), 6),
     "a function of anything": (lambda: lambda *_: Mine(), 6),

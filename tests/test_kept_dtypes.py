@@ -36,6 +36,14 @@ def test_what_is_kept_is_what_was_given(data, kept, dtype):
         pytest.fail(f"{dtype} as {kept}: {problem}")
 
 
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_what_comes_back_as_it_was_may_still_be_another_number(size):
+    largest = np.array([np.iinfo(f"u{size}").max], f"u{size}")
+    assert largest.astype(f"i{size}").astype(f"u{size}") == largest  # as -1 on the way
+    assert cast_problem(largest, np.dtype(f"i{size}")) == f"of dtype uint{8 * size} that holds {largest[0]}"
+    assert cast_problem(largest // 2, np.dtype(f"i{size}")) is None
+
+
 @given(st.data(), st.sampled_from(KEPT))
 def test_harmless_is_what_no_number_can_spoil(data, kept):
     space = spaces.Box(0, 1, (2,), kept.type)
