@@ -15,7 +15,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ppo_lab.recording import write_checkpoint
+from ppo_lab.interrupts import GUARD
+from ppo_lab.recording import save_where_it_is
 from ppo_lab.trainer import Trainer
 
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
@@ -23,7 +24,7 @@ SAME_PRESS = 0.5  # seconds: `timeout` and `make` signal a process and its group
 
 
 class StopAsked:
-    """Notes the first Ctrl-C or SIGTERM, for the end of the update under way; one more Ctrl-C ends it all at once."""
+    """Notes the first Ctrl-C or SIGTERM: a quick update is done first; one more Ctrl-C ends it all at once."""
 
     only_notes = True  # `interrupts` leaves SIGINT to this handler
 
@@ -33,11 +34,13 @@ class StopAsked:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopAsked:
+        GUARD.noted = False
         if threading.current_thread() is threading.main_thread():  # no other may
             self._before = {number: signal.signal(number, self) for number in NAMES}
         return self
 
     def __exit__(self, *_: object) -> None:
+        GUARD.noted = False
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
@@ -46,9 +49,8 @@ class StopAsked:
         now = time.monotonic()
         if self.number is None:
             self.number, self._when = number, now
-            text = (
-                f"\n{NAMES[signal.Signals(number)]}: finishing this update, then saving (Ctrl-C again: end at once)\n"
-            )
+            GUARD.noted = True
+            text = f"\n{NAMES[signal.Signals(number)]}: stopping, then saving (Ctrl-C again: end at once)\n"
             os.write(2, text.encode())
         elif number == signal.SIGINT and now - self._when > SAME_PRESS:
             os.write(2, b"\nended at once; resume goes on from the last checkpoint\n")
@@ -63,7 +65,7 @@ def train(make: Callable[[], Trainer]) -> int:
             metrics = _follow(trainer, stop)
             stopped = stop.number is not None and not trainer.finished
             if stopped and trainer.run is not None:
-                write_checkpoint(trainer, metrics)
+                save_where_it_is(trainer, metrics)
         print(_last_lines(trainer, stop.number if stopped else None, trained=bool(metrics)), flush=True)
     return 128 + stop.number if stopped and stop.number is not None else 0
 
@@ -80,7 +82,7 @@ def _follow(trainer: Trainer, stop: StopAsked) -> Mapping[str, float]:
         desc=name, total=state.total_timesteps, initial=min(state.global_step, state.total_timesteps),
         unit=" steps", unit_scale=True, mininterval=pause, maxinterval=pause, dynamic_ncols=True,
     ) as bar:  # fmt: skip
-        for update in trainer:
+        for update in trainer if stop.number is None else ():
             metrics = update.metrics
             bar.total = state.total_timesteps  # a resumed run is extended at its first update
             if "episode/return_mean" in metrics:
@@ -94,14 +96,17 @@ def _follow(trainer: Trainer, stop: StopAsked) -> Mapping[str, float]:
 def _last_lines(trainer: Trainer, signal_number: int | None, trained: bool) -> str:
     """Where it got to, where it lies, how to go on."""
     state, run = trainer.state, trainer.run
+    stopped = signal_number is not None
     how = f"stopped by {NAMES[signal.Signals(signal_number)]}" if signal_number is not None else "done"
-    parts = [f"{how if trained else 'nothing left to do'}: {state.global_step:,} of {state.total_timesteps:,} steps"]
+    begun = trainer.beginning.global_step if trainer.beginning is not None else state.global_step
+    how = how if trained or stopped else "nothing left to do"
+    parts = [f"{how}: {begun:,} of {state.total_timesteps:,} steps"]
     mean = state.episodes.metrics().get("episode/return_mean")
     if mean is not None:
         parts.append(f"return {mean:.1f}")
     parts.append(f"run {run.folder}" if run is not None else "nothing was written (run.root is null)")
     text = ", ".join(parts)
-    if run is not None and (signal_number is not None or not trained):
-        longer = "" if trained else " --total-timesteps N"
+    if run is not None and (stopped or not trained):
+        longer = "" if trained or stopped else " --total-timesteps N"
         text += f"\ngo on with: python -m ppo_lab resume {shlex.quote(str(run.folder))}{longer}"
     return text

@@ -13,17 +13,19 @@ import numpy as np
 import torch
 
 from ppo_lab.adapters.given import factory_of, understood
+from ppo_lab.beginning import Beginning
 from ppo_lab.config import SECTIONS, Config
 from ppo_lab.config_file import flat, override
 from ppo_lab.converting import check_fit, converted
-from ppo_lab.envs import EnvFactory, Envs, make_envs, why_not_deterministic
+from ppo_lab.envs import EnvFactory, Envs, make_envs, rewound_by_seeds
+from ppo_lab.envs import why_inexact as tried_out
 from ppo_lab.errors import ConfigError, EnvError, RunError
 from ppo_lab.runs.checkpoint import load_checkpoint
 from ppo_lab.runs.files import disk
 from ppo_lab.runs.journal import read_journal
 from ppo_lab.runs.run import Run, find_checkpoint, find_run, read_config
 from ppo_lab.space_text import describe_space
-from ppo_lab.train_state import pick_device
+from ppo_lab.train_state import fingerprint, pick_device
 
 if TYPE_CHECKING:
     from ppo_lab.trainer import Trainer
@@ -31,20 +33,27 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("ppo_lab")
 
 
-def checkpoint_tree(trainer: Trainer) -> dict[str, Any]:
-    """All that a checkpoint of this trainer holds."""
-    envs_state: dict[str, Any] = getattr(trainer.envs, "state_dict", dict)()
+def checkpoint_tree(trainer: Trainer, beginning: Beginning | None = None) -> dict[str, Any]:
+    """All that a checkpoint of this trainer holds; beginning: that of the update under way, in place of now."""
+    envs_state: dict[str, Any]
+    if beginning is None:
+        envs_state, state = getattr(trainer.envs, "state_dict", dict)(), trainer.state.state_dict()
+    else:
+        envs_state, state = beginning.envs, beginning.tree(trainer.state)
+    because = trainer.inexact or (beginning.inexact_because if beginning else getattr(trainer.envs, "lost", None))
+    if because is None and not envs_state:
+        because = "these environments cannot tell their state"
     about = {
-        "fingerprint": trainer.fingerprint(),
-        "exact_resume": trainer.inexact is None and bool(envs_state),
-        "inexact_because": trainer.inexact,
+        "fingerprint": fingerprint({"state": state, "envs": envs_state}),
+        "exact_resume": because is None,
+        "inexact_because": because,
         "envs_given": trainer.envs_given,
         "observation_space": describe_space(trainer.envs.observation_space),
         "action_space": describe_space(trainer.envs.action_space),
         "action_paths": trainer.state.model.action_paths,
         "versions": versions(),
     }
-    return {**trainer.state.state_dict(), "envs": envs_state, "about": about}
+    return {**state, "envs": envs_state, "about": about}
 
 
 def versions() -> dict[str, str]:
@@ -220,10 +229,17 @@ def why_inexact(config: Config, envs: Envs, given: Envs | EnvFactory | None) -> 
 
     given: what the trainer was handed; those of config.env and of a factory can be tried out beside the run.
     """
+    factory = factory_of(given)
+    made_here = given is None or factory is not None
+    if made_here and (moving := rewound_by_seeds(config, factory)) is not None:
+        LOG.warning(
+            "a seed rewinds this environment (%s), and every episode begins with one: all of them play the beginning. "
+            "With env.seed_episodes false only each environment's first does; exact resume may be lost then", moving
+        )  # fmt: skip
     if config.run.root is None:
         return None  # nobody will resume it
-    if given is None or factory_of(given) is not None:
-        reason = why_not_deterministic(config, factory_of(given))
+    if made_here:
+        reason = tried_out(config, factory)
     else:
         reason = None if hasattr(envs, "state_dict") else f"{type(envs).__name__} cannot tell its state"
     if reason is not None:

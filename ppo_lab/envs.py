@@ -8,7 +8,7 @@ protocol.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -162,8 +162,12 @@ def _check_settings(settings: EnvConfig, batched: bool, env_factory: EnvFactory 
         raise ConfigError(f"env.{key}: it is for an env.id, not for environments that an env_factory makes")
     if settings.workers and batched:
         raise ConfigError(f"env.workers: {settings.id} is stepped as one batched program; set env.workers to 0")
-    for key in ("wrappers", "mask_from_info", "retry"):
-        if batched and getattr(settings, key) not in ("auto", (), False):
+    asked = {
+        "wrappers": settings.wrappers, "mask_from_info": settings.mask_from_info is True, "retry": settings.retry,
+        "seed_episodes": not settings.seed_episodes, "new_each_episode": settings.new_each_episode,
+    }  # fmt: skip
+    for key, wanted in asked.items():
+        if batched and wanted:
             raise ConfigError(f"env.{key}: it is for single environments; {settings.id} is one batched program")
     if settings.life_loss and not settings.vector:
         raise ConfigError("env.life_loss: it is for ids 'ALE/...' with env.vector true")
@@ -177,7 +181,10 @@ def make_maker(settings: EnvConfig, env_factory: EnvFactory | None = None, aloud
     from environment import BATCHED
 
     source = env_factory or find_spec(settings.id, settings.allow_import, BATCHED)
-    maker = Maker(source, {} if env_factory else settings.kwargs, settings.wrappers, settings.mask_from_info)
+    maker = Maker(
+        source, {} if env_factory else settings.kwargs, settings.wrappers, settings.mask_from_info,
+        settings.seed_episodes, settings.new_each_episode,
+    )  # fmt: skip
     if settings.mask_from_info is True or (settings.mask_from_info is False and not aloud):
         return maker
     settled, offered = maker.settled()
@@ -186,11 +193,11 @@ def make_maker(settings: EnvConfig, env_factory: EnvFactory | None = None, aloud
     return settled
 
 
-def why_not_deterministic(config: Config, env_factory: EnvFactory | None = None) -> str | None:
-    """Why replaying its actions would not lead a third-party environment back to where it was; None if it would."""
+def why_inexact(config: Config, env_factory: EnvFactory | None = None) -> str | None:
+    """Why a resumed run would not go on bit for bit in these environments; None if it would, as far as one can see."""
     from environment import BATCHED
     from ppo_lab.adapters.atari import is_atari
-    from ppo_lab.adapters.replay import why_not_deterministic as probe
+    from ppo_lab.adapters.probe import why_inexact as probe
 
     settings = config.env
     name = settings.id if env_factory is None else "env_factory"
@@ -202,11 +209,29 @@ def why_not_deterministic(config: Config, env_factory: EnvFactory | None = None)
                 return None  # its games follow from their seeds
             return f"the vector environment of {name} cannot tell its state, and its episodes have no seeds"
         make = make_maker(settings, env_factory)
-        return probe(lambda: make(0))
+        reason = probe(lambda: make(0))
     except ConfigError:
         raise
     except Exception as error:
         return f"trying whether {name} is deterministic failed: {describe_error(error)}"
+    if reason is not None and not settings.seed_episodes:
+        return f"env.seed_episodes is false, so that an episode cannot be repeated from a seed of its own: {reason}"
+    return reason
+
+
+def rewound_by_seeds(config: Config, env_factory: EnvFactory | None = None) -> str | None:
+    """What of a single environment begins anew with every seed, so that each episode is the first; None: nothing."""
+    from environment import BATCHED
+    from ppo_lab.adapters.probe import rewound_by_seeds as probe
+
+    settings = config.env
+    batched = settings.vector or (env_factory is None and settings.id in BATCHED)
+    if batched or not settings.seed_episodes or settings.new_each_episode:
+        return None
+    make = make_maker(settings, env_factory)
+    with suppress(Exception):  # what is wrong with it is said where it trains
+        return probe(lambda: make(0))
+    return None
 
 
 def check_spaces(observation_space: Space, action_space: Space, name: str) -> None:

@@ -82,6 +82,11 @@ class EpisodeStatistics:
         self.partial_return = saved["partial_return"].to(device)
         self.partial_length = saved["partial_length"].to(device)
 
+    def forget_under_way(self) -> None:
+        """The unfinished episodes were given up: new ones begin."""
+        self.partial_return = torch.zeros_like(self.partial_return)
+        self.partial_length = torch.zeros_like(self.partial_length)
+
 
 def _running_sum(rows: Tensor) -> Tensor:
     """rows.cumsum(0); step by step where that is forbidden, because on a GPU it need not repeat bit for bit."""

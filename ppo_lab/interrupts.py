@@ -25,6 +25,7 @@ class InterruptGuard:
     def __init__(self) -> None:
         self._depth = self._loops = 0
         self._pressed = False
+        self.noted = False  # a handler that only takes notes was asked to stop
         self._before: Any = None  # the handler to be put back after this block
         self._ours = self._arrived  # a bound method is another object each time
 
@@ -53,6 +54,16 @@ class InterruptGuard:
         pressed, self._pressed = self._pressed, False
         if pressed and error is None:
             raise KeyboardInterrupt
+
+    @property
+    def pressed(self) -> bool:
+        """A press is held back: the block ends with KeyboardInterrupt."""
+        return self._pressed
+
+    @property
+    def asked(self) -> bool:
+        """Somebody wants what runs to stop, by a press that is held back or noted."""
+        return self._pressed or self.noted
 
     @contextmanager
     def loop(self) -> Iterator[InterruptGuard]:

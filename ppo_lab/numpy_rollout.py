@@ -7,6 +7,7 @@ probabilities are computed afterwards, in one batch, as values are.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,7 +81,9 @@ class NumpyPolicy:
             np.add(parameters, self.noise, out=action)
 
 
-def collect_in_numpy(envs: Envs, model: ActorCritic, policy: NumpyPolicy, state: Collecting, rollout: Rollout) -> None:
+def collect_in_numpy(
+    envs: Envs, model: ActorCritic, policy: NumpyPolicy, state: Collecting, rollout: Rollout, asked: Callable[[], bool]
+) -> Iterator[None]:
     """What `rollout.collect_in_torch` does, with `policy` in the place of `model.step`."""
     assert isinstance(rollout.obs, Tensor)
     assert isinstance(rollout.final_obs, Tensor)
@@ -92,6 +95,8 @@ def collect_in_numpy(envs: Envs, model: ActorCritic, policy: NumpyPolicy, state:
     begins, step = state.starts.numpy(), None
     to_env = model.actor_head.to_env  # submodules are slow to look up
     for t in range(len(rollout)):
+        if asked():
+            yield
         policy.act(obs[t], state.action_rng, action[t])
         last, step = step, envs.step(to_env(action_rows[t]))
         if step is not last:  # many environments write into one Step for ever

@@ -90,9 +90,14 @@ class Collecting(Protocol):
 
 
 CapturedSteps = Callable[[Collecting], None]  # fills the rollout that it was made for
+Asked = Callable[[], bool]  # somebody wants to leave here
 
 
-@torch.no_grad()
+def never() -> bool:
+    """Nobody wants to leave."""
+    return False
+
+
 def collect(
     envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout, captured: CapturedSteps | None = None
 ) -> None:
@@ -101,15 +106,29 @@ def collect(
     captured: what takes the steps in place of the functions here (`scale.graphs.RolloutStep`).
     Raises NonFiniteError if an observation or a reward is NaN or infinite, EnvError if a mask leaves no legal action.
     """
+    for _ in collect_stepwise(envs, model, state, rollout, captured):
+        pass
+
+
+@torch.no_grad()
+def collect_stepwise(
+    envs: Envs,
+    model: ActorCritic,
+    state: Collecting,
+    rollout: Rollout,
+    captured: CapturedSteps | None = None,
+    asked: Asked = never,
+) -> Iterator[None]:
+    """The same as a generator, which yields between two steps where `asked()`, and goes on from there."""
     before = state.memory
     copy(at(rollout.obs, 0), state.obs)
     policy = numpy_policy(model, state.obs) if captured is None else None
     if captured is not None:
         captured(state)
     elif policy is None:
-        collect_in_torch(envs, model, state, rollout)
+        yield from collect_in_torch(envs, model, state, rollout, asked)
     else:
-        collect_in_numpy(envs, model, policy, state, rollout)
+        yield from collect_in_numpy(envs, model, policy, state, rollout, asked)
     if not hasattr(envs, "episode_done"):
         rollout.episode_done.copy_(rollout.done)
     check_finite(rollout)
@@ -118,8 +137,10 @@ def collect(
         state.memory = {**state.memory, "critic": after["critic"]}  # type: ignore[dict-item, index]  # neither is None, then
 
 
-def collect_in_torch(envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout) -> None:
-    """Step T times and record what happened: everything but the values."""
+def collect_in_torch(
+    envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout, asked: Asked = never
+) -> Iterator[None]:
+    """Step T times and record what happened: everything but the values. Yields as `collect`."""
     seen, led_to = rows_of(rollout.obs), rows_of(rollout.final_obs)
     columns = (
         rollout.action, rollout.log_prob, rollout.reward, rollout.terminated, rollout.done, rollout.valid,
@@ -129,6 +150,8 @@ def collect_in_torch(envs: Envs, model: ActorCritic, state: Collecting, rollout:
     # views of all rows at once: writing to one is half as dear as indexing first
     for t, row in enumerate(zip(*(column.unbind() for column in columns), strict=True)):
         row_action, log_prob, reward, terminated, done, valid, starts, episode_done = row
+        if asked():
+            yield
         for key, kept in rollout.memory.items():
             if t % rollout.chunk_length == 0:
                 kept[t // rollout.chunk_length] = state.memory[key]  # type: ignore[index]  # it has one, then

@@ -21,8 +21,11 @@ from ppo_lab.episodes import EpisodeStatistics
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.optimizer import load_moments, make_optimizer
 from ppo_lab.reward_scaling import RewardScaler
+from ppo_lab.runs.piece import Piece
 from ppo_lab.schedules import LiveChange
 from ppo_lab.trees import apply
+
+REMEMBERED = "$remembered"  # what environment objects remember may hold the time of day: it is saved, not compared
 
 
 @dataclass
@@ -184,9 +187,13 @@ def fingerprint(state: Any) -> str:
 
 
 def _feed(digest: Any, value: Any) -> None:
-    if isinstance(value, Mapping):
+    if isinstance(value, Piece):
+        digest.update(value.sha256.encode())
+    elif isinstance(value, Mapping):
         digest.update(b"{")
         for key in sorted(value, key=str):
+            if key == REMEMBERED:
+                continue
             digest.update(json.dumps(str(key)).encode())
             _feed(digest, value[key])
         digest.update(b"}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ppo_lab import continuing
 from ppo_lab.adapting import adapt, divergence_if_needed
 from ppo_lab.advantages import gae
 from ppo_lab.batches import Batch, minibatches
+from ppo_lab.beginning import SLOW, Beginning
 from ppo_lab.compiling import loss_function
 from ppo_lab.config import Config, PPOConfig
 from ppo_lab.config_file import check_live
@@ -30,9 +31,9 @@ from ppo_lab.mailbox import Mailbox, take_changes
 from ppo_lab.memory_plan import plan_memory
 from ppo_lab.optimizer import gradient_step, learning_rates, set_learning_rates
 from ppo_lab.process import prepare_process
-from ppo_lab.recording import finish_update, write_checkpoint
+from ppo_lab.recording import finish_update, save_after, save_where_it_is
 from ppo_lab.reward_scaling import rewards_to_learn
-from ppo_lab.rollout import Rollout, collect, estimate_values
+from ppo_lab.rollout import Rollout, collect_stepwise, estimate_values
 from ppo_lab.runs.journal import Change
 from ppo_lab.runs.run import Run
 from ppo_lab.schedules import in_force, settings_at
@@ -79,8 +80,13 @@ class Trainer:
         self.changes, self._mailbox = list[Change](), Mailbox()  # live changes so far (the journal), and those to come
         self._busy = threading.RLock()  # held while anything of the state moves
         self.save_asked = False  # by a person, for the end of the update under way
-        self._under_way: Iterator[Event] | None = None
-        self._event: Event | None = None  # happened, not yet yielded
+        self.pause_asked = False  # by a person, for the step under way
+        self.beginning: Beginning | None = None  # of the update under way; None between two
+        self.collecting = False  # a rollout is under way, and nothing was learned from it yet
+        self._failed = False  # in a rollout: environments are somewhere in it
+        self._slow = True  # the update before took long; the first one may
+        self._under_way: Iterator[Event | None] | None = None
+        self._events: deque[Event] = deque()  # happened, not yet yielded
         self._last: Route | None = None  # how the update before found its gradients
         self._seconds: defaultdict[type, list[float]] = defaultdict(list)  # of each event of this update, by kind
 
@@ -92,11 +98,13 @@ class Trainer:
         """The same, finer: every part of an update as it happens.
 
         Left in the middle of an update, that update goes on where it was with the next loop over the trainer. An
-        interrupt (Ctrl-C, the notebook's stop button) arrives between two events and loses nothing.
+        interrupt (Ctrl-C, the notebook's stop button) arrives between two events, or in the middle of an update that
+        takes long, and loses nothing: a run on disk is saved first. So does `pause`, which just ends the loop.
         """
+        self.pause_asked = False
         with GUARD.loop() as guard:
             while True:
-                if self._event is None:
+                if not self._events:
                     if self._under_way is None:
                         with guard, self._busy:  # written down and in force, or neither
                             self.changes += take_changes(self.state, self._mailbox, self.config.ppo, self.run)
@@ -104,23 +112,32 @@ class Trainer:
                             return
                         if self.closed:
                             raise RunError("this trainer is closed; Trainer.resume goes on with its run")
-                        self._under_way = self._update()
-                        self._seconds.clear()
+                        with guard, self._busy:
+                            self._begin()
                     with guard, self._busy:
-                        self._event = self._next_event(self._under_way)
-                event, self._event = self._event, None  # an event that an interrupt kept back comes with the next loop
-                yield event
+                        self._advance()
+                    if not self._events or (self.beginning is not None and self._may_be_left()):
+                        return
+                yield self._events.popleft()  # those that an interrupt kept back come with the next loop
 
     @property
     def finished(self) -> bool:
         """total_timesteps are reached."""
         return self.state.global_step >= self.state.total_timesteps
 
-    def _update(self) -> Iterator[Event]:
-        """One iteration of PPO (Schulman et al. 2017, algorithm 1)."""
+    def pause(self) -> None:
+        """End the loop under way after this update, or after this step of one that takes long. Safe from any thread.
+
+        The next loop goes on from there. An evaluation under way is left out.
+        """
+        self.pause_asked = True
+
+    def _update(self) -> Iterator[Event | None]:
+        """One iteration of PPO (Schulman et al. 2017, algorithm 1). None: it can be left here."""
         state, rollout = self.state, self.rollout
         ppo = self._begin_update()
-        collect(self.envs, state.model, state, rollout, self.graphs.rollout)
+        yield from collect_stepwise(self.envs, state.model, state, rollout, self.graphs.rollout, self._may_be_left)
+        self.collecting = False
         state.global_step += int(rollout.valid.sum())  # it happened, whatever becomes of the update
         state.episodes.update(rollout.reward, rollout.episode_done, rollout.valid)
         yield RolloutCollected(rollout)
@@ -176,18 +193,48 @@ class Trainer:
             ):
                 yield epoch, batch
 
-    def _next_event(self, under_way: Iterator[Event]) -> Event:
-        """The next event of the update under way, timed; an update's last one is recorded."""
+    def _begin(self) -> None:
+        """Begin an update, with the environments where they were if the last one failed in them."""
+        if self._failed and self.beginning is not None:
+            reason = self.beginning.put_back(self.state, self.envs, self.config.run.seed)
+            self.inexact, self._failed = reason or self.inexact, False
+        self.beginning = Beginning(self.state, self.envs, self._slow)
+        self._under_way, self.collecting = self._update(), True
+        self._seconds.clear()
+
+    def _may_be_left(self) -> bool:
+        """Somebody wants to stop, and this update can be left in the middle."""
+        asked = self.pause_asked or GUARD.asked
+        return asked and self.beginning is not None and self.beginning.can_be_left()
+
+    def _advance(self) -> None:
+        """The next event; where an interrupt waits, all to where a run on disk can be saved, and save it."""
+        while (event := self._next_event()) is not None and GUARD.pressed and self.run is not None:
+            if self._under_way is None or self._may_be_left():
+                break
+        if GUARD.pressed and self.run is not None:
+            save_where_it_is(self, event.metrics if isinstance(event, Update) else {})
+
+    def _next_event(self) -> Event | None:
+        """The next event of the update under way, timed; its last one is recorded. None: it was left in the middle."""
+        assert self._under_way is not None
         began = time.perf_counter()
         try:
-            event = next(under_way)
-        except BaseException:
+            event = next(self._under_way)
+        except BaseException as error:
             self._under_way = None  # a generator that raised is over: the next loop starts with a new rollout
+            self._failed = self.collecting
+            if isinstance(error, Exception):
+                save_after(self, error)
             raise
-        self._seconds[type(event)].append(time.perf_counter() - began)
+        self._seconds[type(event or self.rollout)].append(time.perf_counter() - began)
+        if event is None:
+            return None
         if isinstance(event, Update):
-            self._under_way = None
+            self._under_way, self.beginning = None, None
+            self._slow = sum(map(sum, self._seconds.values())) > SLOW
             finish_update(self, event, self._seconds)
+        self._events.append(event)
         return event
 
     def set(self, *, source: str = "code", **changes: float | int | None) -> None:
@@ -204,13 +251,15 @@ class Trainer:
     def save(self) -> Path | None:
         """A checkpoint now, from any thread; in the middle of an update (then None) with its end.
 
+        Of one that takes long its beginning is saved, now.
+
         Raises RunError if there is no run folder or the disk does not take it.
         """
         with self._busy:
-            if self.run is not None and self._under_way is not None:
-                self.save_asked = True
-                return None
-            return write_checkpoint(self, {})
+            if self.run is None or self.beginning is None or self.beginning.can_be_left():
+                return save_where_it_is(self, {})
+            self.save_asked = True
+            return None
 
     @classmethod
     def resume(cls, run: str | Path, total_timesteps: int | None = None, envs: Given = None, **others: Any) -> Trainer:

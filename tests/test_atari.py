@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ppo_lab.config import Config, EnvConfig
-from ppo_lab.envs import Step, make_envs, why_not_deterministic
+from ppo_lab.envs import Step, make_envs, why_inexact
 from ppo_lab.errors import ConfigError, EnvError
 
 ale_py = pytest.importorskip("ale_py", reason="needs ale-py: pip install ppo_lab[atari]")
@@ -180,7 +180,7 @@ def test_resume_is_bit_exact(steps, monkeypatch):
 
 
 def test_a_run_of_it_can_be_resumed_exactly():
-    assert why_not_deterministic(Config(env=EnvConfig(**BREAKOUT))) is None
+    assert why_inexact(Config(env=EnvConfig(**BREAKOUT))) is None
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_single_games_through_gymnasiums_wrapper():
     obs = envs.reset(1)
     assert (obs.dtype, obs.shape) == (torch.uint8, (2, 4, 84, 84))
     assert torch.equal(obs[:, 0], obs[:, 3])  # a game's first picture, four times
-    assert why_not_deterministic(Config(env=settings)) is None
+    assert why_inexact(Config(env=settings)) is None
     ends = 0
     for t in range(330):
         before = obs.clone()

@@ -117,6 +117,7 @@ HAS_ITS_OWN_TEST = {
     "env.workers", "env.allow_import", "env.life_loss", "ppo.accumulate",
     "env.retry",  # in tests/test_retries.py
     "run.name", "run.root", "run.device", "run.threads", "run.compile", "run.tensorboard",
+    "env.seed_episodes", "env.new_each_episode",  # in tests/test_env_memory.py
     # in tests/scale/test_graphs.py
     "run.cuda_graphs", "run.deterministic",
     # in tests/runs/test_resume.py

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ppo_lab.config import Config, EnvConfig
-from ppo_lab.envs import make_envs, why_not_deterministic
+from ppo_lab.envs import make_envs, why_inexact
 from ppo_lab.errors import EnvError
 from ppo_lab.trees import apply, leaves
 
@@ -36,7 +36,7 @@ def test_they_step_and_resume(module, extra, env_id, settings, tmp_path, monkeyp
         pytest.importorskip(module, reason=f"needs {module}: pip install ppo_lab[{extra}]")
         config = Config(env=EnvConfig(id=env_id, num_envs=2, **settings))
         envs, other = make_envs(config), make_envs(config)
-        assert why_not_deterministic(config) is None
+        assert why_inexact(config) is None
         envs.reset(1)
 
         def play(envs, begin: int, count: int) -> list[torch.Tensor]:

@@ -268,3 +268,19 @@ def test_predict_wants_a_mask_that_leaves_something(name):
     batch["action_mask"][1] = 0
     with pytest.raises(EnvError, match="environment 1 has no legal action"):
         policy.predict(batch)
+
+
+def test_looking_for_masks_is_not_seen_by_what_classes_remember():
+    class Counted(Game):
+        resets = 0
+
+        def reset(self, **how):
+            type(self).resets += 1
+            return super().reset(**how)
+
+    for where in ("nowhere", "info"):
+        Counted.resets = 0
+        envs = make_envs(config(), env_factory=lambda where=where: Counted(where))
+        assert Counted.resets == 0
+        envs.reset(1)
+        assert Counted.resets == 2

@@ -17,7 +17,7 @@ from ppo_lab.adapters.single import SingleEnvs
 from ppo_lab.adapters.vector import VectorEnvs
 from ppo_lab.adapters.workers import WorkerEnvs
 from ppo_lab.config import Config, EnvConfig
-from ppo_lab.envs import auto_num_envs, make_envs, why_not_deterministic
+from ppo_lab.envs import auto_num_envs, make_envs, why_inexact
 from ppo_lab.errors import ConfigError, EnvError, NonFiniteError
 from ppo_lab.flat_spaces import flatten_value, leaf_spaces, unflatten_value
 from ppo_lab.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -356,8 +356,8 @@ def test_factories():
         with_factory(make, vector=True)
     with pytest.raises(ConfigError, match=r"env\.kwargs"):
         with_factory(make, kwargs={"a": 1})
-    assert why_not_deterministic(Config(), make) is None
-    assert "not deterministic" in why_not_deterministic(Config(), lambda index: Random())
+    assert why_inexact(Config(), make) is None
+    assert "not deterministic" in why_inexact(Config(), lambda index: Random())
 
 
 class Random(Plain):

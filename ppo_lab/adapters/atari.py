@@ -96,7 +96,7 @@ class AtariEnvs:
         self._ready = False
         rows, over = self._act(array)
         due = over & (self._log.length + 1 >= RESEED_AFTER)
-        self._log.record(array, torch.from_numpy(due))
+        self._log.record(array, rows.reward, due)
         if due.any():
             self._seed(due)
             rows = rows._replace(obs=self._obs)
@@ -116,7 +116,7 @@ class AtariEnvs:
         for i in range(self.num_envs):
             if not np.array_equal(self._obs[i], recipe.obs[i]):
                 raise EnvError(f"environment {i} does not come back to where it was: another version of ale-py?")
-        self._log.load(recipe)
+        self._log.load(saved)
         self._ready = True
 
     def close(self) -> None:

@@ -14,18 +14,19 @@ from gymnasium.vector import VectorEnv
 from ppo_lab.adapters.factories import FromSpec, OneOfEach, as_factory, complaint, is_envs
 from ppo_lab.adapters.ids import find_spec
 from ppo_lab.adapters.info_masks import MaskFromInfo, offered_mask, tell_mask, usable
+from ppo_lab.adapters.lifetime import SeedOnce
 from ppo_lab.adapters.making import wrap
 from ppo_lab.adapters.retries import describe_error
 from ppo_lab.adapters.single import SingleEnvs
 from ppo_lab.adapters.vector import VectorEnvs
-from ppo_lab.config import Config
+from ppo_lab.config import Config, EnvConfig
 from ppo_lab.config_file import override
 from ppo_lab.envs import EnvFactory, Envs
 from ppo_lab.errors import ConfigError, EnvError
 from ppo_lab.wrappers import stacked_and_timed
 
 LOG = logging.getLogger("ppo_lab")
-FOR_MADE_ONES = ("kwargs", "workers", "vector", "retry", "life_loss")  # settings of environments that are made here
+FOR_MADE_ONES = ("kwargs", "workers", "vector", "retry", "life_loss", "new_each_episode")  # that are made here
 
 
 def understood(
@@ -49,7 +50,7 @@ def understood(
     if isinstance(given, str):
         return override(config, {"env.id": given}), None
     if isinstance(given, VectorEnv):
-        _refuse_settings(config, given, (*FOR_MADE_ONES, "wrappers", "mask_from_info"))
+        _refuse_settings(config, given, (*FOR_MADE_ONES, "wrappers", "mask_from_info", "seed_episodes"))
         vector: Envs = VectorEnvs(given, device)
         return _with_number(config, given.num_envs), stacked_and_timed(vector, config, type(given).__name__)
     if isinstance(given, gymnasium.Env):
@@ -174,7 +175,8 @@ def _as_they_are(config: Config, given: Sequence[gymnasium.Env], device: torch.d
         offered = offered_mask(envs[0])
         masked = usable(offered)
         tell_mask(name, "auto", offered)
-    made: Envs = SingleEnvs([MaskFromInfo(env) for env in envs] if masked else envs, device)
+    envs = [MaskFromInfo(env) for env in envs] if masked else envs
+    made: Envs = SingleEnvs(envs if config.env.seed_episodes else [SeedOnce(env) for env in envs], device)
     return config, stacked_and_timed(made, config, name)
 
 
@@ -191,7 +193,8 @@ def _with_number(config: Config, number: int) -> Config:
 def _refuse_settings(config: Config, given: object, keys: Sequence[str]) -> None:
     """Raises ConfigError for a setting that environments which exist already cannot follow."""
     for key in keys:
-        if getattr(config.env, key) not in ({}, (), 0, "auto"):
+        value = getattr(config.env, key)
+        if value != EnvConfig.model_fields[key].default and (key, value) != ("mask_from_info", False):
             what = type(given).__name__
             raise ConfigError(f"env.{key}: it is for environments made here; hand over a function instead of a {what}")
 

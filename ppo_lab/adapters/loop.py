@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 import gymnasium
 import numpy as np
 
+from ppo_lab.adapters.env_memory import EnvMemory, hooks_of
 from ppo_lab.adapters.retries import Retries, describe_error, one_line
 from ppo_lab.adapters.rows import ObsRows, Rows, Tree, equal, find_non_finite, row_of, write_row
 from ppo_lab.errors import EnvError, NonFiniteError
@@ -26,6 +27,8 @@ class Recipe(NamedTuple):
     episode: np.ndarray  # (N,) int64 number of the episode under way
     actions: list[Tree]  # N times (steps of that episode, *action)
     obs: Tree  # (N, *obs)
+    rewards: list[np.ndarray] | None = None  # N times (steps,) float32; None: not recorded
+    remembered: list[dict[str, Any]] | None = None  # N times what `EnvMemory.save` gave; None: not recorded
 
 
 def episode_seed(run_seed: int, env_index: int, episode_number: int) -> int:
@@ -89,6 +92,7 @@ class EnvLoop:
         self._episode = [0] * len(envs)
         self._start = [0] * len(envs)
         self._seed = [0] * len(envs)
+        self._memory: list[EnvMemory | None] = [None] * len(envs)
         self._ready = False
 
     def reset(self, run_seed: int) -> None:
@@ -150,29 +154,80 @@ class EnvLoop:
             self._begin(i, self._episode[i] + 1)
         self._ready = True
 
-    def restore(self, recipe: Recipe) -> None:
-        """Bring the environments to where they were: the seed of each episode, then its actions.
+    def restart(self) -> None:
+        """Leave the episodes under way and begin the next ones."""
+        for i in range(len(self._envs)):
+            self._begin(i, self._episode[i] + 1)
 
-        Raises EnvError for one that shows another observation then: it is not deterministic.
+    def remember(self) -> list[dict[str, Any]]:
+        """What each environment object remembers besides the episode under way, for `restore`."""
+        remembered: list[dict[str, Any]] = []
+        for i, memory in enumerate(self._memory):
+            try:
+                remembered.append({} if memory is None else memory.save())
+            except Exception as error:  # of a third party's `state_dict`: no reason not to save the rest
+                name = f"environment {self._first + i}"
+                remembered.append({"error": f"what {name} remembers cannot be saved: {describe_error(error)}"})
+        return remembered
+
+    def restore(self, recipe: Recipe) -> None:
+        """Bring the environments to where they were: the seed of each episode, its actions, what else they remembered.
+
+        Raises EnvError for one that shows or pays something else then: it is not deterministic, or something outlives
+        its episodes that cannot be put back.
         """
         self._ready = False
         self._run_seed, self._now = recipe.run_seed, 0
-        mine = range(self._first, self._first + len(self._envs))
-        for i, n in enumerate(mine):
-            actions = self._nested(map_leaves(np.copy, recipe.actions[n]))  # environments write into theirs
-            self._begin(i, int(recipe.episode[n]))
-            self._start[i] = -len(actions)
-            try:
-                for action in actions:
-                    write_row(self._rows.obs, i, self._obs.as_declared(self._steps[i](action)[0]))
-            except Exception as error:
-                raise EnvError(f"environment {n} failed on the way back: {describe_error(error)}") from error
-            if not equal(row_of(self._rows.obs, i), row_of(recipe.obs, n)):
-                raise EnvError(
-                    f"environment {n} does not come back to where it was: after the same seed and the same "
-                    f"{len(actions)} actions it shows another observation"
-                )
+        for i in range(len(self._envs)):
+            self._restore_one(i, recipe)
         self._ready = True
+
+    def _restore_one(self, i: int, recipe: Recipe) -> None:
+        n = self._first + i
+        actions = self._nested(map_leaves(np.copy, recipe.actions[n]))  # environments write into theirs
+        self._begin(i, int(recipe.episode[n]))
+        self._start[i] = -len(actions)
+        rewards = None if recipe.rewards is None else recipe.rewards[n]
+        try:
+            problem = self._replay(i, actions, rewards)
+        except Exception as error:
+            raise EnvError(f"environment {n} failed on the way back: {describe_error(error)}") from error
+        back = f"environment {n} does not come back to where it was"
+        saved = None if recipe.remembered is None else recipe.remembered[n]
+        put_back = self._put_back(i, saved, back)
+        shown = equal(row_of(self._rows.obs, i), row_of(recipe.obs, n))
+        if hooks_of(self._envs[i]) and put_back:
+            write_row(self._rows.obs, i, row_of(recipe.obs, n))  # it is there, whatever the replay showed
+        elif not shown:
+            what = f"after the same seed and the same {len(actions)} actions it shows another observation"
+            raise EnvError(f"{back}: {problem or what}")
+        elif problem is not None and not put_back:
+            raise EnvError(f"{back}: {problem}")
+
+    def _replay(self, i: int, actions: Sequence[Any], rewards: np.ndarray | None) -> str | None:
+        """Play an episode's actions again. Returns the first difference in what is paid, or where it ends too early."""
+        problem = None
+        for t, action in enumerate(actions):
+            seen, gain, over, cut, _ = self._steps[i](action)
+            write_row(self._rows.obs, i, self._obs.as_declared(seen))
+            if rewards is not None and np.float32(gain) != rewards[t] and problem is None:
+                problem = f"after the same seed and actions its step {t + 1} pays {float(gain):g}, not {rewards[t]:g}"
+            if over or cut:
+                return problem or f"after the same seed and actions it ends at its step {t + 1}, and did not"
+        return problem
+
+    def _put_back(self, i: int, saved: dict[str, Any] | None, back: str) -> bool:
+        """What environment i remembers, as it was. True: something had to be put back."""
+        memory = self._memory[i]
+        if not saved or memory is None:
+            return False
+        try:
+            if "error" in saved:
+                raise EnvError(saved["error"])
+            return bool(memory.load(saved))
+        except Exception as error:
+            reason = str(error) if isinstance(error, EnvError) else describe_error(error)
+            raise EnvError(f"{back}: {reason}") from error
 
     def close(self) -> None:
         """Close every environment, also when one of them raises on the way."""
@@ -200,6 +255,8 @@ class EnvLoop:
         except Exception as error:
             message = f"environment {self._first + i} gave no (observation, info): {describe_error(error)} {where}"
             raise EnvError(message) from error
+        if self._memory[i] is None:  # a new object
+            self._memory[i] = EnvMemory(self._envs[i])
         if not all(np.isfinite(array).all() for array in parts(row).values()):
             _, problem = find_non_finite(np.zeros(1, np.float32), row)
             raise NonFiniteError(f"environment {self._first + i} returned {problem} {where}")
@@ -207,7 +264,7 @@ class EnvLoop:
     def _renew(self, i: int, error: Exception, where: str) -> None:
         """Make environment i anew after it raised. Raises EnvError where that may not be tried, or not once more."""
         self._envs[i] = self.retries.renewed(i, self._envs[i], error, where)
-        self._steps[i] = self._envs[i].step
+        self._steps[i], self._memory[i] = self._envs[i].step, None
 
     def _nested(self, action: Tree) -> list[Any]:
         """The actions of a batch one by one, as the environment's own space has them."""

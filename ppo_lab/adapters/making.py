@@ -7,14 +7,17 @@ import copy
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
+from ppo_lab.adapters.env_memory import class_memory, put_back
 from ppo_lab.adapters.factories import complaint
 from ppo_lab.adapters.ids import check_kwargs, explained, make_single
 from ppo_lab.adapters.info_masks import MaskFromInfo, Offered, offered_mask, usable
+from ppo_lab.adapters.lifetime import NewEachEpisode, SeedOnce
 from ppo_lab.adapters.retries import describe_error
 from ppo_lab.errors import ConfigError, EnvError
 
@@ -34,6 +37,8 @@ class Maker:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     wrappers: Wrappers = ()
     mask_from_info: bool | Literal["auto"] = False  # "auto" has to be `settled` first
+    seed_episodes: bool = True
+    new_each_episode: bool = False
 
     @property
     def name(self) -> str:
@@ -42,6 +47,14 @@ class Maker:
 
     def __call__(self, index: int) -> gymnasium.Env:
         """Environment number `index`."""
+        if self.new_each_episode:
+            env: gymnasium.Env = NewEachEpisode(partial(self._make, index))
+        else:
+            env = self._make(index)
+        return env if self.seed_episodes else SeedOnce(env)
+
+    def _make(self, index: int) -> gymnasium.Env:
+        """A new object."""
         if isinstance(self.source, EnvSpec):
             env = make_single(self.source, self.kwargs)
         else:
@@ -58,11 +71,12 @@ class Maker:
 
         One environment is made for it, reset once and closed: a reset more would be seen by one that counts them.
         """
-        bare = replace(self, mask_from_info=False)
-        env = bare(0)
+        env = replace(self, mask_from_info=False)(0)
+        shared = class_memory(env)
         try:
             offered = offered_mask(env)
         finally:
+            put_back(shared)
             with contextlib.suppress(Exception):
                 env.close()
         if self.mask_from_info != "auto":

@@ -53,7 +53,7 @@ class SingleEnvs(Renewing):
             if env.observation_space != observation_space or env.action_space != action_space:
                 spaces = f"{env.observation_space} and {env.action_space}"
                 raise EnvError(f"environment {i} has other spaces than environment 0: {one_line(spaces)}")
-        rows = empty_rows(self.num_envs, self.observation_space)
+        self._rows = rows = empty_rows(self.num_envs, self.observation_space)
         self._action_format = action_format(self.num_envs, self.action_space)
         self._step = as_step(rows, np.ones(self.num_envs, np.bool_))
         self._loop = EnvLoop(envs, rows, 0, make, retry)
@@ -74,19 +74,29 @@ class SingleEnvs(Renewing):
         array = as_numpy(action, self._action_format)
         self._loop.step(array.copy() if isinstance(array, np.ndarray) else map_leaves(np.copy, array))
         self._tell_renewals()
-        self._log.record(array, self._step.terminated | self._step.truncated)
+        rows = self._rows
+        self._log.record(array, rows.reward, rows.terminated | rows.truncated)
         return on_device(self._step, self.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the episodes are: seeds, numbers, and the actions that lead there again."""
-        return self._log.state_dict(self._step.obs)
+        """Where the episodes are: seeds, numbers, the actions that lead there again, and what outlives episodes."""
+        state = self._log.state_dict(self._step.obs)
+        return {**state, "$remembered": self._loop.remember()} if state else {}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Replay the episodes under way. Raises EnvError if they do not lead to where they were."""
-        recipe = recipe_from(saved)
-        self._loop.restore(recipe)
+        self._loop.restore(recipe_from(saved))
         self._tell_renewals()
-        self._log.load(recipe)
+        self._log.load(saved)
+
+    def episodes_under_way(self) -> dict[str, Any]:
+        """`state_dict` without what the environments remember besides: quick, for every update."""
+        return self._log.state_dict(self._step.obs)
+
+    @property
+    def lost(self) -> str | None:
+        """Why the episodes under way cannot be led back to; None if they can."""
+        return self._log.lost
 
     def _tell_renewals(self) -> None:
         if self._loop.retries.texts:

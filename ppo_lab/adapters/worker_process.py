@@ -26,7 +26,7 @@ NOT_IMPORTABLE = "a worker imports the environment anew: define it in a module f
 
 
 class Failure(NamedTuple):
-    """What a worker answers instead of None: an error as text, since not every exception survives a pipe."""
+    """What a worker answers where something raised: as text, since not every exception survives a pipe."""
 
     kind: str
     text: str
@@ -87,9 +87,11 @@ def work(
             pipe.send(_obey(loop, command, content, actions))
 
 
-def _obey(loop: EnvLoop, command: str, content: Any, actions: Any) -> Failure | Renewed | None:
-    """Reset, restore or step. The error as text, what was made anew, or None."""
+def _obey(loop: EnvLoop, command: str, content: Any, actions: Any) -> Any:
+    """Reset, restore, remember or step. The error as text, what is remembered or was made anew, or None."""
     try:
+        if command == "remember":
+            return loop.remember()
         if command == "reset":
             loop.reset(content)
         elif command == "restore":

@@ -81,7 +81,7 @@ class WorkerEnvs(Renewing):
         self._shared_action = map_leaves(lambda one: SharedArray(*one), self._action_format)
         self._shared_rows = [map_leaves(lambda one: SharedArray(*one), part) for part in formats]
         self._action = map_leaves(SharedArray.view, self._shared_action)
-        rows = Rows(*(map_leaves(SharedArray.view, part) for part in self._shared_rows))
+        self._rows = rows = Rows(*(map_leaves(SharedArray.view, part) for part in self._shared_rows))
         self._step = as_step(rows, np.ones(num_envs, np.bool_))
         share, rest = divmod(num_envs, min(workers, num_envs))
         self._counts = [share + (w < rest) for w in range(min(workers, num_envs))]
@@ -100,14 +100,25 @@ class WorkerEnvs(Renewing):
         return to(self._step.obs, self.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the episodes are: seeds, numbers, and the actions that lead there again."""
-        return self._log.state_dict(self._step.obs)
+        """Where the episodes are: seeds, numbers, the actions that lead there again, and what outlives episodes."""
+        state = self._log.state_dict(self._step.obs)
+        if not state or not self._ready:
+            return state
+        return {**state, "$remembered": [one for share in self._exchange(("remember", 0)) for one in share]}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Replay the episodes under way. Raises EnvError if they do not lead to where they were."""
-        recipe = recipe_from(saved)
-        self._begin(("restore", recipe))
-        self._log.load(recipe)
+        self._begin(("restore", recipe_from(saved)))
+        self._log.load(saved)
+
+    def episodes_under_way(self) -> dict[str, Any]:
+        """`state_dict` without what the environments remember besides: quick, for every update."""
+        return self._log.state_dict(self._step.obs)
+
+    @property
+    def lost(self) -> str | None:
+        """Why the episodes under way cannot be led back to; None if they can."""
+        return self._log.lost
 
     def step(self, action: Action) -> Step:
         """Act once in each environment: action is (N,) for Discrete, (N, *shape) for others, a dictionary for Dict.
@@ -135,7 +146,8 @@ class WorkerEnvs(Renewing):
         array, self._asked = self._asked, None
         self._receive()
         self._ready = True
-        self._log.record(array, self._step.terminated | self._step.truncated)
+        rows = self._rows
+        self._log.record(array, rows.reward, rows.terminated | rows.truncated)
         return on_device(self._step, self.device)
 
     def close(self) -> None:
@@ -177,10 +189,10 @@ class WorkerEnvs(Renewing):
             self._stop()
             raise
 
-    def _exchange(self, message: Any) -> None:
+    def _exchange(self, message: Any) -> list[Any]:
         """Send a message to all workers, then wait for every answer. Raises the error of the first that has one."""
         self._send(message)
-        self._receive()
+        return self._receive()
 
     def _send(self, message: Any) -> None:
         """Send a message to all workers."""
@@ -191,33 +203,31 @@ class WorkerEnvs(Renewing):
             except OSError:
                 self._raise_dead(worker)
 
-    def _receive(self) -> None:
+    def _receive(self) -> list[Any]:
         """Wait for every worker's answer. Raises the error of the first that has one."""
-        failures: dict[int, Failure] = {}
+        answers: list[Any] = [None] * len(self._workers)
         waiting = list(self._workers)
         while waiting:
             ready = set(connection.wait([source for w in waiting for source in (w.pipe, w.process.sentinel)]))
             for worker in [w for w in waiting if w.pipe in ready or w.process.sentinel in ready]:
                 waiting.remove(worker)
-                answer = self._answer(worker)
-                if isinstance(answer, Renewed):
-                    self._take_renewals(answer.texts)
-                elif answer is not None:
-                    failures[worker.index] = answer
+                answers[worker.index] = self._answer(worker)
+        for answer in answers:
+            if isinstance(answer, Renewed):
+                self._take_renewals(answer.texts)
         self._in_step = False
-        if failures:
-            failure = failures[min(failures)]
+        for failure in (answer for answer in answers if isinstance(answer, Failure)):
             text = failure.text if self._started else f"{self._make.name} in a worker: {failure.text}"
             error = (NonFiniteError if failure.kind == "NonFiniteError" else EnvError)(text)
             error.add_note(failure.trace)
             raise error
+        return answers
 
-    def _answer(self, worker: Worker) -> Failure | Renewed | None:
+    def _answer(self, worker: Worker) -> Any:
         """What a worker answered. Raises EnvError if it ended instead."""
         with contextlib.suppress(EOFError, OSError):
             if worker.pipe.poll():
-                answer: Failure | Renewed | None = worker.pipe.recv()
-                return answer
+                return worker.pipe.recv()
         return self._raise_dead(worker)
 
     def _raise_dead(self, worker: Worker) -> NoReturn:

@@ -32,5 +32,11 @@ class EnvConfig(Section):
     retry: int = Field(
         0, description="make one that raises anew, so often in a row; its episode is cut off", ge=0, le=1_000_000
     )
+    seed_episodes: bool = Field(
+        True, description="seed every episode's reset; false: each environment's first (resume may not be exact then)"
+    )
+    new_each_episode: bool = Field(
+        False, description="make a new environment object for each episode, so that nothing outlives one"
+    )
     life_loss: bool = Field(False, description="Atari: losing a life ends the task for learning, not the game")
     allow_import: bool = Field(False, description="let an id with a module prefix (module:Name-v0) import that module")

@@ -1,6 +1,7 @@
 """Checkpoints: a folder that is whole or does not exist, of safetensors and JSON, checked byte by byte when read.
 
     <step>/  model.safetensors  optimizer.safetensors  state.safetensors  state.json  MANIFEST.json (sizes, SHA-256)
+             piece-<SHA-256>.safetensors, where the tree holds a `Piece`: a hard link, if an earlier one has it too
 
 Nothing in it can run code, and nothing is used before its checksum is right.
 """
@@ -12,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,13 @@ from torch import Tensor
 
 from ppo_lab.errors import RunError
 from ppo_lab.runs.files import TEMPORARY, sync, temporary_for, write_all
+from ppo_lab.runs.piece import PREFIX, Piece, read_piece
 
-FORMAT = 2
+FORMAT, WITH_PIECES = 2, 3  # a checkpoint without pieces can be read by versions that know none
 MANIFEST = "MANIFEST.json"
 FILES = ("model.safetensors", "optimizer.safetensors", "state.safetensors", "state.json")
 
+PIECE = re.compile(rf"{PREFIX}[0-9a-f]{{32}}\.safetensors")
 STEP = re.compile(r"0|[1-9][0-9]{0,17}")
 Tree = Mapping[str, Any]  # nested dictionaries, lists, tensors and plain values
 
@@ -37,7 +40,8 @@ def save_checkpoint(folder: Path, step: int, tree: Tree, also: Sequence[Path] = 
     """Write `tree` (with keys model, optimizer and others) as folder/<step>, all of it or nothing. Returns the path.
 
     Written to a temporary folder beside it, every file synced to disk, renamed, and read back. A whole checkpoint of
-    that step that is there already is kept. also: files that must be on disk before the checkpoint is.
+    that step that is there already is kept. also: files that must be on disk before the checkpoint is. A `Piece` that
+    an earlier checkpoint holds is linked and not read back again.
     Raises RunError; then what was there before is as it was.
     """
     path = folder / str(step)
@@ -47,16 +51,19 @@ def save_checkpoint(folder: Path, step: int, tree: Tree, also: Sequence[Path] = 
             return path
         folder.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
-        contents = _encode(tree)
-        contents[MANIFEST] = _manifest(step, contents)
-        write_all(temporary, contents, also)
+        contents, pieces = _encode(tree)
+        linked = {name for name, piece in pieces.items() if piece.write(temporary)}
+        contents[MANIFEST] = _manifest(step, {name: _entry(data) for name, data in contents.items()} | _entries(pieces))
+        write_all(temporary, contents, [*also, *(temporary / name for name in pieces.keys() - linked)])
         sync(temporary)
         if path.exists():
             _remove(path)  # the broken one
         temporary.rename(path)
         sync(folder)
-        if problem := problem_of(path):
+        if problem := problem_of(path, linked):
             raise OSError(0, f"what was read back is not what was written ({problem})")
+        for name, piece in pieces.items():
+            piece.path = path / name
     except OSError as error:
         reason = error.strerror or str(error)
         raise RunError(f"cannot save checkpoint {step} in {folder}: {reason}; earlier ones are untouched") from error
@@ -69,17 +76,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """The tree saved in `path`. Raises RunError with the reason if one byte of it is not as it was written."""
     contents = _read_verified(path)
     try:
-        tensors = {name: from_safetensors(data) for name, data in contents.items() if name.endswith(".safetensors")}
+        tensors = {name: from_safetensors(contents[name]) for name in FILES if name.endswith(".safetensors")}
+        pieces = {name: read_piece(path / name, data) for name, data in contents.items() if name.startswith(PREFIX)}
         plain = json.loads(contents["state.json"])
-        return {key: _plant(value, tensors[_file_of(key)]) for key, value in plain.items()}
+        return {key: _plant(value, {**tensors[_file_of(key)], **pieces}) for key, value in plain.items()}
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RunError(f"checkpoint {path}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
 
 
-def problem_of(path: Path) -> str:
-    """Why the checkpoint at `path` is not whole; empty if it is."""
+def problem_of(path: Path, known: Collection[str] = ()) -> str:
+    """Why the checkpoint at `path` is not whole; empty if it is. known: files whose content was verified before."""
     try:
-        _read_verified(path)
+        _read_verified(path, known)
     except RunError as error:
         return str(error)
     return ""
@@ -159,26 +167,34 @@ def _entry(data: bytes) -> dict[str, Any]:
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _manifest(step: int, contents: Mapping[str, bytes]) -> bytes:
-    manifest = {"format": FORMAT, "step": step, "files": {name: _entry(data) for name, data in contents.items()}}
-    return json.dumps(manifest, indent=1).encode()
+def _entries(pieces: Mapping[str, Piece]) -> dict[str, dict[str, Any]]:
+    return {name: {"size": piece.size, "sha256": piece.sha256} for name, piece in sorted(pieces.items())}
 
 
-def _read_verified(path: Path) -> dict[str, bytes]:
-    """The bytes of every file, each with the size and the checksum that the manifest says."""
+def _manifest(step: int, files: Mapping[str, Mapping[str, Any]]) -> bytes:
+    format_ = WITH_PIECES if len(files) > len(FILES) else FORMAT
+    return json.dumps({"format": format_, "step": step, "files": files}, indent=1).encode()
+
+
+def _read_verified(path: Path, known: Collection[str] = ()) -> dict[str, bytes]:
+    """The bytes of every file, with the size and the checksum that the manifest says; not those in `known`."""
     try:
         text = (path / MANIFEST).read_bytes()
         manifest = json.loads(text)
-        if manifest["format"] != FORMAT:
-            raise RunError(f"checkpoint {path}: format {manifest['format']}, this version reads {FORMAT}")
+        if manifest["format"] not in (FORMAT, WITH_PIECES):
+            raise RunError(f"checkpoint {path}: format {manifest['format']}, this version reads up to {WITH_PIECES}")
         if str(manifest["step"]) != path.name:
             raise RunError(f"checkpoint {path}: its manifest is of step {manifest['step']}")
-        contents = {}
-        for name in FILES:
+        contents, entries = {}, {}
+        for name in [*FILES, *(name for name in manifest["files"] if PIECE.fullmatch(name))]:
+            if name in known:
+                entries[name] = manifest["files"][name]
+                continue
             contents[name] = (path / name).read_bytes()
-            if manifest["files"][name] != _entry(contents[name]):
+            entries[name] = _entry(contents[name])
+            if manifest["files"][name] != entries[name]:
                 raise RunError(f"checkpoint {path}: {name} is not what was written (size or SHA-256 differ)")
-        if text != _manifest(manifest["step"], contents):
+        if text != _manifest(manifest["step"], entries):
             raise RunError(f"checkpoint {path}: {MANIFEST} is not what was written")
     except RunError:
         raise
@@ -193,28 +209,32 @@ def _file_of(key: str) -> str:
     return f"{key}.safetensors" if key in ("model", "optimizer") else "state.safetensors"
 
 
-def _encode(tree: Tree) -> dict[str, bytes]:
-    """A tree as the bytes of its files: tensors to safetensors, the shape of the tree and plain values to JSON."""
+def _encode(tree: Tree) -> tuple[dict[str, bytes], dict[str, Piece]]:
+    """A tree as the bytes of its files (tensors as safetensors, its shape and plain values as JSON), and its pieces."""
     tensors: dict[str, dict[str, Tensor]] = {name: {} for name in FILES if name.endswith(".safetensors")}
-    plain = {key: _pick(value, tensors[_file_of(key)], key) for key, value in tree.items()}
+    pieces: dict[str, Piece] = {}
+    plain = {key: _pick(value, tensors[_file_of(key)], pieces, key) for key, value in tree.items()}
     contents = {name: to_safetensors(picked) for name, picked in tensors.items()}
     contents["state.json"] = json.dumps(plain, indent=1).encode()
-    return contents
+    return contents, pieces
 
 
-def _pick(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
-    """The value with every tensor replaced by {"$tensor": its name}; the tensors go to `tensors`."""
+def _pick(value: Any, tensors: dict[str, Tensor], pieces: dict[str, Piece], name: str) -> Any:
+    """The value with every tensor replaced by {"$tensor": its name}, which goes to `tensors`; pieces likewise."""
     if isinstance(value, Tensor):
         tensors[name] = value.detach().to("cpu", copy=True).contiguous()  # a copy: safetensors refuses shared memory
         return {"$tensor": name}
+    if isinstance(value, Piece):
+        pieces[value.name] = value
+        return {"$tensor": value.name}
     if isinstance(value, Mapping):
-        return {str(key): _pick(item, tensors, f"{name}/{key}") for key, item in value.items()}
+        return {str(key): _pick(item, tensors, pieces, f"{name}/{key}") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_pick(item, tensors, f"{name}/{i}") for i, item in enumerate(value)]
+        return [_pick(item, tensors, pieces, f"{name}/{i}") for i, item in enumerate(value)]
     return value
 
 
-def _plant(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _plant(value: Any, tensors: Mapping[str, Any]) -> Any:
     """The other way round."""
     if isinstance(value, dict):
         if value.keys() == {"$tensor"}:

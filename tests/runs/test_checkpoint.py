@@ -151,8 +151,8 @@ def test_a_folder_named_by_another_step_is_noticed(saved):
 
 def test_a_format_of_the_future_is_named(saved):
     text = (saved / MANIFEST).read_text()
-    (saved / MANIFEST).write_text(text.replace('"format": 2', '"format": 3'))
-    assert "format 3, this version reads 2" in refused(saved)
+    (saved / MANIFEST).write_text(text.replace('"format": 2', '"format": 4'))
+    assert "format 4, this version reads up to 3" in refused(saved)
 
 
 def consistent(path, name, data):
@@ -160,7 +160,8 @@ def consistent(path, name, data):
     contents = {file: (path / file).read_bytes() for file in FILES} | {name: data}
     for file, content in contents.items():
         (path / file).write_bytes(content)
-    (path / MANIFEST).write_bytes(checkpoint._manifest(int(path.name), contents))
+    entries = {file: checkpoint._entry(content) for file, content in contents.items()}
+    (path / MANIFEST).write_bytes(checkpoint._manifest(int(path.name), entries))
 
 
 class Evil:

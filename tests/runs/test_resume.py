@@ -328,7 +328,7 @@ def test_an_environment_that_fails_is_one_line_and_leaves_nothing_behind(make, t
 )  # fmt: skip
 def test_gymnasium_environments_are_led_back_to_where_they_were(make, tmp_path, needs, env_id):
     pytest.importorskip(needs)
-    layer = {"env.id": env_id, "env.num_envs": 2}
+    layer = {"env.id": env_id, "env.num_envs": 2, "env.new_each_episode": env_id.startswith("Bipedal")}
     whole = go(make("whole", layer), updates=5)
     cut = go(make("cut", layer), updates=3)
     assert cut.inexact is None
