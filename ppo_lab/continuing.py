@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 import torch
 
+from ppo_lab.adapters.given import factory_of, understood
 from ppo_lab.adapters.running_statistics import warn_of_statistics
 from ppo_lab.beginning import Beginning
 from ppo_lab.config import SECTIONS, Config
@@ -41,7 +42,9 @@ def checkpoint_tree(trainer: Trainer, beginning: Beginning | None = None) -> dic
         envs_state, state = getattr(trainer.envs, "state_dict", dict)(), trainer.state.state_dict()
     else:
         envs_state, state = beginning.envs, beginning.tree(trainer.state)
-    because = trainer.inexact or (beginning.inexact_because if beginning else getattr(trainer.envs, "lost", None))
+    renewed: Callable[[], str | None] = getattr(trainer.envs, "why_inexact_now", lambda: None)
+    because = trainer.inexact or renewed()
+    because = because or (beginning.inexact_because if beginning else getattr(trainer.envs, "lost", None))
     if because is None and not envs_state:
         because = "these environments cannot tell their state"
     about = {
@@ -130,6 +133,10 @@ def _resume(cls: type[Trainer], place: str | Path, total_timesteps: int | None, 
     try:
         path, passed = find_checkpoint(run.folder)
         saved = load_checkpoint(path)
+        config, envs = understood(run.config, envs, pick_device(run.config.run.device))
+        if config.env != run.config.env:
+            changed = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in differences(run.config, config).items())
+            raise RunError(f"a resumed run keeps its settings; for other environments ({changed}) use Trainer.fork")
         trainer = cls(run.config, envs, run=run)
     except BaseException:
         run.close()
@@ -218,19 +225,25 @@ def differences(old: Config, new: Config) -> dict[str, list[Any]]:
     return result
 
 
-def environments(config: Config, given: Envs | EnvFactory | None) -> Envs:
-    """What to train in: the environments handed over, those a factory makes, or those of config.env.
+def environments(config: Config, given: Any) -> tuple[Config, Envs | EnvFactory | None, EnvFactory | None, Envs]:
+    """What to train in: the environments handed over, those that a function makes, or those of config.env.
 
+    Returns the settings and `given` as `understood`, what makes more of these environments (or None), and them.
     Raises ConfigError if the run is to be evaluated in environments that cannot be made again.
     """
-    handed_over = given is not None and not callable(given)
-    if handed_over and config.run.eval_every:
+    device = pick_device(config.run.device)
+    config, given = understood(config, given, device)
+    factory = factory_of(given)
+    if given is None or factory is not None:
+        envs = make_envs(config, device, factory, aloud=True)
+        warn_of_statistics(envs)
+        return config, given, factory, envs
+    if config.run.eval_every:
         raise ConfigError("run.eval_every: environments handed over cannot be made again; hand over what makes them")
-    if handed_over and config.env.info_metrics:
+    if config.env.info_metrics:
         raise ConfigError("env.info_metrics: environments handed over report numbers by their own method metrics()")
-    envs = make_envs(config, pick_device(config.run.device), given) if given is None or callable(given) else given
-    warn_of_statistics(envs)
-    return envs
+    warn_of_statistics(given)
+    return config, given, None, given
 
 
 def why_inexact(config: Config, envs: Envs, given: Envs | EnvFactory | None) -> str | None:
@@ -238,7 +251,7 @@ def why_inexact(config: Config, envs: Envs, given: Envs | EnvFactory | None) -> 
 
     given: what the trainer was handed; those of config.env and of a factory can be tried out beside the run.
     """
-    factory = given if callable(given) else None
+    factory = factory_of(given)
     made_here = given is None or factory is not None
     if made_here and (moving := rewound_by_seeds(config, factory)) is not None:
         LOG.warning(

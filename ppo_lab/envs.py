@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from gymnasium import Env, Space
@@ -17,8 +17,9 @@ from gymnasium.spaces import Box, Dict
 from torch import Tensor
 
 from ppo_lab.adapters.ids import call_creator, find_spec, make_vector
-from ppo_lab.adapters.loop import describe_error, one_line
+from ppo_lab.adapters.info_masks import tell_mask
 from ppo_lab.adapters.making import Maker
+from ppo_lab.adapters.retries import describe_error, one_line
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.errors import ConfigError, EnvError
 from ppo_lab.flat_spaces import MASK_KEY, flatten_space, leaf_spaces, mask_size
@@ -79,31 +80,26 @@ class Envs(Protocol):
         ...
 
 
-def make_envs(config: Config, device: torch.device | str | None = None, env_factory: EnvFactory | None = None) -> Envs:
+def make_envs(
+    config: Config, device: torch.device | str | None = None, env_factory: Any = None, aloud: bool = False
+) -> Envs:
     """The N environments that config.env asks for. device: where their tensors lie; None: the CPU.
 
     Our own environments are one batched program on the device. All others step on the CPU: with `vector` as the id's
     own vector environment, else one by one, in this process or in `workers` subprocesses with the same results.
-    env_factory: makes single environment number i in place of env.id; with `workers` it must be importable there.
+    env_factory: makes a single environment in place of env.id (with `workers` it must be importable there), or anything
+    else that `adapters.given.understood` takes. aloud: log what was found out, such as masks.
     Raises ConfigError or EnvError with one line: what is wrong with the id, its kwargs, its wrappers or its spaces.
     """
-    from ppo_lab.wrappers import FrameStack, TimeAware
+    from ppo_lab.adapters.given import factory_of, understood  # these stand on this file
+    from ppo_lab.wrappers import stacked_and_timed
 
-    settings = config.env
-    envs = _make_unwrapped(settings, torch.device("cpu" if device is None else device), env_factory)
-    try:
-        if settings.frame_stack > 1:
-            envs = FrameStack(envs, settings.frame_stack, config.model.channels)
-        if settings.time_aware:
-            limit = getattr(envs, "max_episode_steps", None)
-            if limit is None:
-                name = settings.id if env_factory is None else "env_factory"
-                raise ConfigError(f"env.time_aware: {name} has no time limit; add TimeLimit to env.wrappers")
-            envs = TimeAware(envs, limit)
-    except BaseException:
-        envs.close()
-        raise
-    return envs
+    place = torch.device("cpu" if device is None else device)
+    config, given = understood(config, env_factory, place, "env_factory")
+    if (make := factory_of(given)) is None and given is not None:
+        return given  # type: ignore[return-value]  # not a factory, so they are environments
+    envs = _make_unwrapped(config.env, place, make, aloud)
+    return stacked_and_timed(envs, config, config.env.id if make is None else "env_factory")
 
 
 def auto_num_envs(settings: EnvConfig) -> int:
@@ -122,7 +118,7 @@ def auto_num_envs(settings: EnvConfig) -> int:
     return -(-AUTO_NUM_ENVS // each) * each
 
 
-def _make_unwrapped(settings: EnvConfig, device: torch.device, env_factory: EnvFactory | None) -> Envs:
+def _make_unwrapped(settings: EnvConfig, device: torch.device, env_factory: EnvFactory | None, aloud: bool) -> Envs:
     """The environments as they are, without what is batched around them."""
     from environment import BATCHED  # all of these stand on this file
     from ppo_lab.adapters.atari import is_atari, make_atari
@@ -149,15 +145,15 @@ def _make_unwrapped(settings: EnvConfig, device: torch.device, env_factory: EnvF
         if settings.life_loss:
             raise ConfigError(f"env.life_loss: {spec.id} has no lives; it is for ids 'ALE/...'")
         return VectorEnvs(make_vector(spec, num_envs, settings.kwargs), device, settings.info_keys)
-    make = make_maker(settings, env_factory)
+    make = make_maker(settings, env_factory, aloud)
     if settings.workers:
-        return WorkerEnvs(make, num_envs, settings.workers, device, settings.info_keys)
+        return WorkerEnvs(make, num_envs, settings.workers, device, settings.retry, settings.info_keys)
     with ExitStack() as undo:
         envs = []
         for index in range(num_envs):
             envs.append(make(index))
             undo.callback(envs[-1].close)
-        made = SingleEnvs(envs, device, settings.info_keys)
+        made = SingleEnvs(envs, device, make, settings.retry, settings.info_keys)
         undo.pop_all()  # all went well: now they are closed with `made`
         return made
 
@@ -169,22 +165,35 @@ def _check_settings(settings: EnvConfig, batched: bool, env_factory: EnvFactory 
         raise ConfigError(f"env.{key}: it is for an env.id, not for environments that an env_factory makes")
     if settings.workers and batched:
         raise ConfigError(f"env.workers: {settings.id} is stepped as one batched program; set env.workers to 0")
-    for key in ("wrappers", "mask_from_info", "seed_episodes", "new_each_episode"):
-        if batched and getattr(settings, key) != EnvConfig.model_fields[key].default:
+    asked = {
+        "wrappers": settings.wrappers, "mask_from_info": settings.mask_from_info is True, "retry": settings.retry,
+        "seed_episodes": not settings.seed_episodes, "new_each_episode": settings.new_each_episode,
+    }  # fmt: skip
+    for key, wanted in asked.items():
+        if batched and wanted:
             raise ConfigError(f"env.{key}: it is for single environments; {settings.id} is one batched program")
     if settings.life_loss and not settings.vector:
         raise ConfigError("env.life_loss: it is for ids 'ALE/...' with env.vector true")
 
 
-def make_maker(settings: EnvConfig, env_factory: EnvFactory | None = None) -> Maker:
-    """How one single environment of these settings is made. Raises ConfigError for an id that does not exist."""
+def make_maker(settings: EnvConfig, env_factory: EnvFactory | None = None, aloud: bool = False) -> Maker:
+    """How one single environment of these settings is made. Raises ConfigError for an id that does not exist.
+
+    Where `mask_from_info` is "auto" one is made to see whether there are masks. aloud: log what becomes of them.
+    """
     from environment import BATCHED
 
     source = env_factory or find_spec(settings.id, settings.allow_import, BATCHED)
-    return Maker(
-        source, settings.kwargs if env_factory is None else {}, settings.wrappers, settings.mask_from_info,
+    maker = Maker(
+        source, {} if env_factory else settings.kwargs, settings.wrappers, settings.mask_from_info,
         settings.seed_episodes, settings.new_each_episode,
     )  # fmt: skip
+    if settings.mask_from_info is True or (settings.mask_from_info is False and not aloud):
+        return maker
+    settled, offered = maker.settled()
+    if aloud:
+        tell_mask(maker.name, settings.mask_from_info, offered)
+    return settled
 
 
 def why_inexact(config: Config, env_factory: EnvFactory | None = None) -> str | None:

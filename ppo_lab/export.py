@@ -12,8 +12,9 @@ import torch
 from torch import Generator, Tensor
 
 from ppo_lab.actor_critic import ActorCritic, Memory
+from ppo_lab.distributions import check_mask
 from ppo_lab.errors import ConfigError, RunError
-from ppo_lab.flat_spaces import nest
+from ppo_lab.flat_spaces import MASK_KEY, nest
 from ppo_lab.runs.checkpoint import load_checkpoint
 from ppo_lab.runs.run import find_checkpoint, find_run, read_config
 from ppo_lab.space_text import make_space
@@ -77,17 +78,22 @@ class Policy:
         """The action for one observation (*obs) or a batch (N, *obs); tensors for tensors, else NumPy.
 
         One in, one out: `env.step(policy.predict(obs))` works, with Dict and Tuple spaces too. What a core remembers is
-        kept from call to call: `reset()` when a new episode begins. Raises ConfigError for a shape that does not fit.
+        kept from call to call: `reset()` when a new episode begins. Raises ConfigError for a shape that does not fit or
+        a mask that is missing, EnvError for a mask that leaves no action.
         """
         seen = flattened(obs) if self.keys else obs
         if self.keys and isinstance(seen, dict):  # others, such as a mission in words, no network reads
             seen = {key: leaf for key, leaf in seen.items() if key in self.keys}
+        if self.model.masked:
+            self._check_keys(seen)
         given = apply(as_tensor, seen)
         shape = self.model.features.batch_shape(given, self.model.privileged)  # () for one, (N,) for a batch
         if len(shape) > 1:
             raise ConfigError(f"predict: one observation or a batch of them, got leading dimensions {shape}")
         count = shape[0] if shape else 1
         batch = apply(lambda rows: (rows if shape else rows.unsqueeze(0)).to(self.device), given)
+        if self.model.masked:
+            check_mask(batch[MASK_KEY], self.model.actor_head.mask_layout)
         starts = torch.full((count,), self._batch != count, dtype=torch.bool, device=self.device)
         if self._batch != count:
             self._memory, self._batch = self.initial_memory(count), count
@@ -96,6 +102,17 @@ class Policy:
         if not any(isinstance(leaf, Tensor) for leaf in leaves(seen)):
             action = apply(lambda rows: rows.cpu().numpy()[()], action)  # a lone Discrete action as a scalar
         return nest(self.model.action_paths, action)
+
+    def _check_keys(self, seen: Any) -> None:
+        """Raises ConfigError if an observation comes without the mask that training had."""
+        if isinstance(seen, dict) and MASK_KEY in seen:
+            return
+        entries = self.model.actor_head.mask_size
+        whole = ", ".join(f"{key!r}: ..." for key in [*sorted(self.keys - {MASK_KEY}), MASK_KEY])
+        raise ConfigError(
+            f"predict: the key {MASK_KEY!r} is missing, this policy was trained with masks: {entries} entries, 1 is "
+            f"legal; hand over {{{whole}}}"
+        )
 
 
 def as_tensor(value: Any) -> Tensor:

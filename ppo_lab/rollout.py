@@ -156,11 +156,13 @@ def collect_in_torch(
             if t % rollout.chunk_length == 0:
                 kept[t // rollout.chunk_length] = state.memory[key]  # type: ignore[index]  # it has one, then
         obs = seen[t]  # (N, *obs)
-        if model.masked and not envs.next_step_autoreset:  # there a row that only resets may have nothing legal
+        if model.masked and not envs.next_step_autoreset:
             check_mask(obs[MASK_KEY], model.actor_head.mask_layout)  # type: ignore[index]  # a dictionary, then
         distribution, state.memory = model.step(obs, state.memory, state.starts)
         action = distribution.sample(state.action_rng)  # (N, *action)
         step = envs.step(model.to_env(action))
+        if model.masked and envs.next_step_autoreset:  # only now it is known which rows merely reset: they are not live
+            check_mask(obs[MASK_KEY], model.actor_head.mask_layout, step.valid)  # type: ignore[index]  # likewise
         row_action.copy_(action)
         starts.copy_(state.starts)  # before `done`: with T = 1 it is a view of that very row
         log_prob.copy_(distribution.log_prob(action))

@@ -56,14 +56,13 @@ class Trainer:
     def __init__(self, config: Config, envs: Given = None, run: Run | None = None) -> None:
         """Raises ConfigError, EnvError or RunError for settings that cannot work.
 
-        envs: instead of the ones config.env asks for; or a function that makes environment number i (a gymnasium.Env).
+        envs: in place of config.env: a function of nothing or of the number of an environment, or see `understood`.
         run: an open folder to go on in, instead of a new one.
         """
         from ppo_lab.scale.graphs import make_graphs  # a wing: not above
 
         prepare_process(config.run)
-        self.env_factory = envs if callable(envs) else None
-        self.envs = continuing.environments(config, envs)
+        config, envs, self.env_factory, self.envs = continuing.environments(config, envs)
         try:
             self.state = initial_state(config, self.envs)
             ppo, state = config.ppo, self.state

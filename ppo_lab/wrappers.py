@@ -15,13 +15,34 @@ import torch
 from gymnasium import Space, spaces
 from torch import Tensor
 
+from ppo_lab.config import Config
 from ppo_lab.envs import Action, Envs, Obs, Step
-from ppo_lab.errors import EnvError
+from ppo_lab.errors import ConfigError, EnvError
 from ppo_lab.flat_spaces import MASK_KEY, leaf_spaces
 
 TIME_KEY = "time"
 PLAIN_KEY = "obs"  # what an observation without keys is called once the time stands beside it
 Channels = Literal["auto", "first", "last"]
+
+
+def stacked_and_timed(envs: Envs, config: Config, name: str) -> Envs:
+    """The environments with what `env.frame_stack` and `env.time_aware` put around them.
+
+    Raises ConfigError, and closes them, if there is no time limit; `name`: what to call them.
+    """
+    settings = config.env
+    try:
+        if settings.frame_stack > 1:
+            envs = FrameStack(envs, settings.frame_stack, config.model.channels)
+        if settings.time_aware:
+            limit = getattr(envs, "max_episode_steps", None)
+            if limit is None:
+                raise ConfigError(f"env.time_aware: {name} has no time limit; add TimeLimit to env.wrappers")
+            envs = TimeAware(envs, limit)
+    except BaseException:
+        envs.close()
+        raise
+    return envs
 
 
 class _Around(ABC):
@@ -45,6 +66,15 @@ class _Around(ABC):
         """As the environments say: (N,) bool where an episode really ended; None: terminated or truncated."""
         done: Tensor | None = getattr(self.envs, "episode_done", None)
         return done
+
+    def retries(self) -> int:
+        """How many times an environment was made anew because it raised (env.retry)."""
+        return int(getattr(self.envs, "retries", int)())
+
+    def why_inexact_now(self) -> str | None:
+        """Why the run cannot be repeated from its beginning any more; None: it can, or the environments do not say."""
+        reason: str | None = getattr(self.envs, "why_inexact_now", lambda: None)()
+        return reason
 
     @property
     def lost(self) -> str | None:

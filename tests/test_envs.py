@@ -258,19 +258,19 @@ def test_the_environments_before_a_broken_one_are_closed(register):
     inner = []
 
     def create():
-        if len(inner) == 2:
+        if len(inner) == 3:  # the first was made to see whether there are masks
             raise ValueError("third")
         inner.append(ScriptedEnv(0, ("T",)))
         return inner[-1]
 
     with pytest.raises(EnvError, match=r"third"):
         made(register("test/Two-v0", entry_point=create), num_envs=3)
-    assert [env.closed for env in inner] == [1, 1]
+    assert [env.closed for env in inner] == [1, 1, 1]
     inner.clear()
     envs = made(register("test/Two-v1", entry_point=create), num_envs=2)
-    assert [env.closed for env in inner] == [0, 0]
+    assert [env.closed for env in inner] == [1, 0, 0]
     envs.close()
-    assert [env.closed for env in inner] == [1, 1]
+    assert [env.closed for env in inner] == [1, 1, 1]
 
 
 GOOD = spaces.Box(-1.0, 1.0, (2,), np.float32)

@@ -37,7 +37,7 @@ CHANGES_TRAINING = {
     "env.wrappers": ({"env.id": "CartPole-v1"}, [{"TimeLimit": {"max_episode_steps": 5}}]),
     "env.frame_stack": ({}, 2),
     "env.time_aware": ({}, True),
-    "env.mask_from_info": ({"env.id": "Taxi-v4"}, True),
+    "env.mask_from_info": ({"env.id": "Taxi-v4"}, False),
     "model.body": (CATCH, "cnn_small"),
     "model.channels": ({**CATCH, "model.body": "cnn_small"}, "first"),
     "model.convolutions": ({**CATCH, "model.body": "cnn", "model.convolutions": [[8, 3, 1]]}, [[8, 3, 2]]),
@@ -115,6 +115,7 @@ CHANGES_TRAINING = {
 # what the others do is tested below, one by one
 HAS_ITS_OWN_TEST = {
     "env.workers", "env.allow_import", "env.life_loss", "ppo.accumulate",
+    "env.retry",  # in tests/test_retries.py
     "run.name", "run.root", "run.device", "run.threads", "run.compile", "run.tensorboard",
     "env.seed_episodes", "env.new_each_episode",  # in tests/test_env_memory.py
     # in tests/scale/test_graphs.py

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ppo_lab.adapters.loop import episode_seed
 from ppo_lab.adapters.making import Maker
+from ppo_lab.adapters.replay import recipe_from
 from ppo_lab.adapters.single import SingleEnvs
 from ppo_lab.adapters.vector import VectorEnvs
 from ppo_lab.adapters.workers import WorkerEnvs
@@ -118,7 +119,8 @@ def test_replay_goes_through_a_checkpoint(tmp_path: Path):
     path = save_checkpoint(tmp_path, 5, saved)
     other.load_state_dict(load_checkpoint(path)["envs"])
     again = other.state_dict()  # a run can be cut off twice, also where environments write into their actions
-    assert [flat(rows) for rows in again["actions"]] == [flat(rows) for rows in saved["envs"]["actions"]]
+    recipes = [recipe_from(state).actions for state in (again, saved["envs"])]
+    assert [flat(rows) for rows in recipes[0]] == [flat(rows) for rows in recipes[1]]
     assert again["episode"].tolist() == saved["envs"]["episode"].tolist()
     assert flat(history(envs, 9, None, 5)) == flat(history(other, 9, None, 5))
     broken = envs.state_dict()
@@ -342,9 +344,12 @@ def test_factories():
         return gymnasium.make("CartPole-v1")
 
     envs = with_factory(make, num_envs=3, time_aware=True)
-    assert made == [0, 1, 2]
+    assert made == [0, 0, 1, 2]  # the first of them to see whether there are masks
     assert envs.reset(1).shape == (3, 5)
-    for broken, text in ((lambda i: 1 / 0, r"env_factory\(0\) raised ZeroDivisionError"), (lambda i: 3, "made a int")):
+    for broken, text in (
+        (lambda i: 1 / 0, r"env_factory\(0\) raised ZeroDivisionError"),
+        (lambda i: 3, "made a int; expected a gymnasium.Env"),
+    ):
         with pytest.raises(EnvError, match=text):
             with_factory(broken)
     with pytest.raises(EnvError, match=r"env_factory: .*a worker imports the environment anew"):
@@ -354,11 +359,11 @@ def test_factories():
     with pytest.raises(ConfigError, match=r"env\.kwargs"):
         with_factory(make, kwargs={"a": 1})
     assert why_inexact(Config(), make) is None
-    assert "not deterministic" in why_inexact(Config(), Random)
+    assert "not deterministic" in why_inexact(Config(), lambda index: Random())
 
 
 class Random(Plain):
-    def __init__(self, index: int) -> None:
+    def __init__(self) -> None:
         super().__init__(spaces.Discrete(100_000), spaces.Discrete(3))
 
     def reset(self, *, seed=None, options=None):

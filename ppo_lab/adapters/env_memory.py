@@ -143,6 +143,12 @@ def class_memory(env: gymnasium.Env) -> list[Found]:
     return [one for one in look(env).values() if isinstance(one.owner, type)]
 
 
+def put_back(shared: list[Found]) -> None:
+    """What classes remember, as it was: it is the run's too, and trying things out does not count."""
+    for one in shared:
+        put(one.owner, one.key, getattr(one.owner, one.key, None), one.encoded)
+
+
 def worlds(env: gymnasium.Env) -> dict[int, str]:
     """The objects of an environment that are in WORLDS: {id: what to call it}."""
     kept = {}

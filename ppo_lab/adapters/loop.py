@@ -7,7 +7,7 @@ The one place where the code of a third-party environment runs step by step, so 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import gymnasium
@@ -15,6 +15,7 @@ import numpy as np
 
 from ppo_lab.adapters.env_memory import EnvMemory, hooks_of
 from ppo_lab.adapters.info import InfoReader
+from ppo_lab.adapters.retries import Retries, describe_error, one_line
 from ppo_lab.adapters.rows import ObsRows, Rows, Tree, equal, find_non_finite, row_of, write_row
 from ppo_lab.errors import EnvError, NonFiniteError
 from ppo_lab.flat_spaces import leaf_paths, map_leaves, nest, parts
@@ -40,20 +41,22 @@ def episode_seed(run_seed: int, env_index: int, episode_number: int) -> int:
     return int(sequence.generate_state(1)[0] >> 1)  # 31 bits: simulators written in C take an int32
 
 
-def one_line(text: object, limit: int = 300) -> str:
-    """Any text or error as one line of bounded length."""
-    line = " ".join(str(text).split())
-    return line if len(line) <= limit else line[: limit - 3] + "..."
-
-
-def describe_error(error: BaseException) -> str:
-    """'ValueError: what it said' in one line."""
-    return one_line(f"{type(error).__name__}: {error}".removesuffix(": "))
-
-
 def describe_action(action: Any) -> str:
     """An action for an error message."""
     return one_line(np.array2string(np.asarray(action), precision=4, threshold=8, separator=", "), 80)
+
+
+def check_distinct(envs: Sequence[gymnasium.Env], first: int = 0) -> None:
+    """Raises EnvError if two environments are one and the same object, or wrappers around the same one."""
+    known: dict[int, int] = {}
+    for i, env in enumerate(envs, first):
+        before = known.setdefault(id(env.unwrapped), i)
+        if before != i:
+            name = type(env.unwrapped).__name__
+            raise EnvError(
+                f"environments {before} and {i} are one and the same {name} object, so their episodes would mix: "
+                f"make a new one for each, such as envs=lambda: {name}()"
+            )
 
 
 class EnvLoop:
@@ -61,12 +64,24 @@ class EnvLoop:
 
     An episode that ends is started anew in the same step, after its final observation was copied, so `obs` is already
     the new episode (same-step autoreset). Every episode is reset with its own `episode_seed`.
+
+    make, retry: an environment that raises is made anew by make(its number), up to `retry` times in a row without a
+    finished episode. Its step counts as the last of a truncated episode: reward 0, led to what was seen last.
     """
 
     def __init__(
-        self, envs: Sequence[gymnasium.Env], rows: Rows, first: int = 0, info_keys: Sequence[str] = ()
+        self,
+        envs: Sequence[gymnasium.Env],
+        rows: Rows,
+        first: int = 0,
+        make: Callable[[int], gymnasium.Env] | None = None,
+        retry: int = 0,
+        info_keys: Sequence[str] = (),
     ) -> None:
+        """Raises EnvError if two of the environments are one and the same object."""
+        check_distinct(envs, first)
         self._envs = list(envs)
+        self.retries = Retries(len(envs), first, make, retry)
         self._steps = [env.step for env in envs]
         self._rows = rows
         self._first = first
@@ -87,6 +102,7 @@ class EnvLoop:
         """Start the first episode of every environment; `rows.obs` holds what they show."""
         self._run_seed = run_seed
         self._now = 0
+        self.retries.failures = [0] * len(self._envs)
         for i in range(len(self._envs)):
             self._begin(i, 0)
         self._ready = True
@@ -102,35 +118,38 @@ class EnvLoop:
             raise EnvError("call reset() first: there is no step after none, a failed or an interrupted one")
         self._ready = False
         self._now += 1
-        plain, shape, as_declared = self._obs.plain, self._obs.shape, self._obs.as_declared
-        _, final_obs, reward, terminated, truncated, _ = self._rows
-        wanted = self.infos.keys
+        kind = self._obs
+        plain, shape, as_declared, harmless = kind.plain, kind.shape, kind.as_declared, kind.harmless
+        _, final_obs, reward, terminated, truncated, numbers = self._rows
         acts = action if self._plain_action else self._nested(action)
         ended = []
         for i, (step, act) in enumerate(zip(self._steps, acts, strict=True)):
             try:
                 answer = step(act)
             except Exception as error:
-                raise EnvError(
-                    f"environment {self._first + i} raised {describe_error(error)} {self._at(i, act)}"
-                ) from error
+                self._renew(i, error, self._at(i, act))
+                write_row(final_obs, i, row_of(self._rows.obs, i))
+                reward[i], terminated[i], truncated[i], numbers[i] = 0.0, False, True, np.nan
+                ended.append(i)
+                continue
             try:
                 seen, gain, over, cut, info = answer
                 if not plain:
                     write_row(final_obs, i, as_declared(seen))
                 else:
-                    if shape and getattr(seen, "shape", None) != shape:
-                        seen = as_declared(seen)
+                    if getattr(seen, "dtype", type(seen)) not in harmless or getattr(seen, "shape", ()) != shape:
+                        seen = as_declared(seen)  # looks at the numbers, or refuses
                     final_obs[i] = seen  # copied at once: many environments reuse their buffer
                 reward[i] = float(gain)
                 terminated[i] = over
                 truncated[i] = cut
             except Exception as error:
                 self._refuse(i, act, answer, error)
-            if wanted:
+            if self.infos.keys:
                 self._read_info(i, act, info)
             if over or cut:
                 ended.append(i)
+                self.retries.failures[i] = 0
         self._check_values(acts)
         if plain:
             np.copyto(self._rows.obs, final_obs)
@@ -228,10 +247,12 @@ class EnvLoop:
         self._start[i] = self._now
         self._seed[i] = episode_seed(self._run_seed, self._first + i, episode)
         where = f"(reset with episode seed {self._seed[i]})"
-        try:
-            answer = self._envs[i].reset(seed=self._seed[i])
-        except Exception as error:
-            raise EnvError(f"environment {self._first + i} raised {describe_error(error)} {where}") from error
+        while True:
+            try:
+                answer = self._envs[i].reset(seed=self._seed[i])
+                break
+            except Exception as error:
+                self._renew(i, error, where)
         row = map_leaves(lambda array: array[i : i + 1], self._rows.obs)  # (1, *obs)
         try:
             seen, _ = answer
@@ -251,6 +272,11 @@ class EnvLoop:
             self.infos.read(info, self._rows.info[i])
         except EnvError as error:
             raise EnvError(f"environment {self._first + i}: {error} {self._at(i, act)}") from None
+
+    def _renew(self, i: int, error: Exception, where: str) -> None:
+        """Make environment i anew after it raised. Raises EnvError where that may not be tried, or not once more."""
+        self._envs[i] = self.retries.renewed(i, self._envs[i], error, where)
+        self._steps[i], self._memory[i] = self._envs[i].step, None
 
     def _nested(self, action: Tree) -> list[Any]:
         """The actions of a batch one by one, as the environment's own space has them."""

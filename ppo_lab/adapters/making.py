@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
-import numpy as np
-from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
+from ppo_lab.adapters.env_memory import class_memory, put_back
+from ppo_lab.adapters.factories import complaint
 from ppo_lab.adapters.ids import check_kwargs, explained, make_single
+from ppo_lab.adapters.info_masks import MaskFromInfo, Offered, offered_mask, usable
 from ppo_lab.adapters.lifetime import NewEachEpisode, SeedOnce
-from ppo_lab.adapters.loop import describe_error
+from ppo_lab.adapters.retries import describe_error
 from ppo_lab.errors import ConfigError, EnvError
-from ppo_lab.flat_spaces import MASK_KEY, mask_size
 
 Factory = Callable[[int], gymnasium.Env]  # the number of the environment -> the environment
 Wrappers = Sequence[str | Mapping[str, Mapping[str, Any]]]
-PLAIN_KEY = "obs"  # what an observation without keys is called once another one stands beside it
 INSTEAD = {"NormalizeObservation": "model.normalize_obs"}  # no policy carries its statistics along -> what does
 
 
@@ -37,7 +37,7 @@ class Maker:
     source: EnvSpec | Factory
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     wrappers: Wrappers = ()
-    mask_from_info: bool = False
+    mask_from_info: bool | Literal["auto"] = False  # "auto" has to be `settled` first
     seed_episodes: bool = True
     new_each_episode: bool = False
 
@@ -62,10 +62,27 @@ class Maker:
             env = _from_factory(self.source, index)
         try:
             env = wrap(env, self.wrappers)
-            return MaskFromInfo(env) if self.mask_from_info else env
+            return MaskFromInfo(env) if self.mask_from_info is True else env
         except BaseException:
             env.close()
             raise
+
+    def settled(self) -> tuple[Maker, Offered | None]:
+        """The same with `mask_from_info` decided, for all environments alike, and what was found.
+
+        One environment is made for it, reset once and closed: a reset more would be seen by one that counts them.
+        """
+        env = replace(self, mask_from_info=False)(0)
+        shared = class_memory(env)
+        try:
+            offered = offered_mask(env)
+        finally:
+            put_back(shared)
+            with contextlib.suppress(Exception):
+                env.close()
+        if self.mask_from_info != "auto":
+            return self, offered
+        return replace(self, mask_from_info=usable(offered)), offered
 
 
 def _from_factory(factory: Factory, index: int) -> gymnasium.Env:
@@ -75,7 +92,7 @@ def _from_factory(factory: Factory, index: int) -> gymnasium.Env:
     except Exception as error:
         raise EnvError(f"env_factory({index}) raised {describe_error(error)}") from error
     if not isinstance(env, gymnasium.Env):
-        raise EnvError(f"env_factory({index}) made a {type(env).__name__}; expected a gymnasium.Env")
+        raise EnvError(f"env_factory({index}) made {complaint(env)}")
     return env
 
 
@@ -125,58 +142,3 @@ def time_limit(env: gymnasium.Env) -> int | None:
         inner = inner.env
     limits += [getattr(inner, name, None) for name in ("max_episode_steps", "max_steps")]  # MiniGrid: max_steps
     return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)
-
-
-class MaskFromInfo(gymnasium.Wrapper):
-    """Puts info["action_mask"] of `reset` and `step` into the observation, as the key "action_mask".
-
-    An observation without keys becomes the key "obs". The mask may be one array of `mask_size` entries or nested like
-    the action space; at the end of an episode it may be missing, since nothing is to be chosen there.
-    """
-
-    def __init__(self, env: gymnasium.Env) -> None:
-        """Raises EnvError if no action can be masked or the observation has such a key already."""
-        super().__init__(env)
-        size = mask_size(env.action_space)
-        if not size:
-            raise EnvError(f"env.mask_from_info: nothing of the action space {env.action_space} can be masked")
-        inner = env.observation_space
-        self._named = isinstance(inner, spaces.Dict)
-        entries = dict(inner.spaces) if isinstance(inner, spaces.Dict) else {PLAIN_KEY: inner}
-        if MASK_KEY in entries:
-            raise EnvError(f"env.mask_from_info: the observation has a key {MASK_KEY!r} already; set it to false")
-        self._size = size
-        self.observation_space = spaces.Dict({**entries, MASK_KEY: spaces.MultiBinary(size)}, sort_keys=False)
-
-    def reset(self, **how: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As the environment, with the mask in the observation."""
-        obs, info = self.env.reset(**how)
-        return self._with_mask(obs, info, ended=False), info
-
-    def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
-        """As the environment, with the mask in the observation."""
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        return self._with_mask(obs, info, bool(terminated or truncated)), reward, terminated, truncated, info
-
-    def _with_mask(self, obs: Any, info: Mapping[str, Any], ended: bool) -> dict[str, Any]:
-        mask = info.get(MASK_KEY)
-        if mask is None and not ended:
-            raise EnvError(f"env.mask_from_info: info has no {MASK_KEY!r}, only {', '.join(info) or 'nothing'}")
-        flat = (
-            np.ones(self._size, np.bool_)
-            if mask is None
-            else np.concatenate(_rows(self.action_space, mask)).astype(np.bool_)
-        )
-        if len(flat) != self._size:
-            raise EnvError(f"env.mask_from_info: {len(flat)} entries, {self.action_space} takes {self._size}")
-        return {**(obs if self._named else {PLAIN_KEY: obs}), MASK_KEY: flat}
-
-
-def _rows(space: gymnasium.Space, mask: Any) -> list[np.ndarray]:
-    """A mask as flat arrays: one that is nested like the action space in its order, where Box has none."""
-    if isinstance(space, spaces.Dict) and isinstance(mask, Mapping):
-        return [row for key, inner in space.spaces.items() if key in mask for row in _rows(inner, mask[key])]
-    if isinstance(mask, tuple):  # of Tuple or of the components of MultiDiscrete
-        inners = space.spaces if isinstance(space, spaces.Tuple) else [space] * len(mask)
-        return [row for inner, part in zip(inners, mask, strict=True) for row in _rows(inner, part)]
-    return [] if isinstance(space, spaces.Box) else [np.asarray(mask).reshape(-1)]

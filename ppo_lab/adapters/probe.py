@@ -11,9 +11,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from ppo_lab.adapters.env_memory import class_memory, look, worlds
+from ppo_lab.adapters.env_memory import class_memory, look, put_back, worlds
 from ppo_lab.adapters.loop import EnvLoop
-from ppo_lab.adapters.plain_data import put
 from ppo_lab.adapters.replay import ActionLog, recipe_from
 from ppo_lab.adapters.rows import Rows, Tree, empty_rows, equal
 from ppo_lab.adapters.steps import action_format, as_tensors
@@ -51,7 +50,7 @@ def why_inexact(make: Make) -> str | None:
         try:
             played = _play(env, deadline)
         finally:
-            _put_back(shared)
+            put_back(shared)
     if played.world is not None:
         return f"{played.world} lives through all episodes; set env.new_each_episode to true"
     for start, number, state in played.cuts:
@@ -64,7 +63,7 @@ def why_inexact(make: Make) -> str | None:
             except EnvError as error:
                 difference = str(error)
             finally:
-                _put_back(shared)
+                put_back(shared)
         if difference is None:
             continue
         if not _deterministic(make, played):
@@ -90,7 +89,7 @@ def rewound_by_seeds(make: Make) -> str | None:
                     if time.monotonic() - began > 0.2 * (1 + seed):
                         return None  # a slow simulator: nobody wants to wait for this
         finally:
-            _put_back(shared)
+            put_back(shared)
     for path in sequences[0][0]:
         first, *others = ([seen.get(path) for seen in sequence] for sequence in sequences)
         if all(other == first for other in others) and any(value != first[1] for value in first[2:]):
@@ -163,7 +162,7 @@ def _deterministic(make: Make, played: Played) -> bool:
         except EnvError:
             return False
         finally:
-            _put_back(shared)
+            put_back(shared)
     return True
 
 
@@ -179,12 +178,6 @@ def _copied(rows: Rows) -> Rows:
 def _same(rows: Rows, others: Rows) -> bool:
     """Observations, rewards and flags are equal."""
     return all(map(equal, rows, others))
-
-
-def _put_back(shared: list[Any]) -> None:
-    """What classes remember is the run's too: trying things out does not count."""
-    for one in shared:
-        put(one.owner, one.key, getattr(one.owner, one.key, None), one.encoded)
 
 
 def random_action(space: gymnasium.Space, mask: np.ndarray | None, rng: np.random.Generator) -> Tree:

@@ -64,9 +64,36 @@ def obs_dtype(space: gymnasium.Space, mask: bool = False) -> np.dtype:
     return np.dtype(KEPT.get(str(space.dtype), space.dtype))
 
 
-def cast_allowed(dtype: np.dtype, kept: np.dtype) -> bool:
-    """May an observation of this dtype be kept as that? Floats in 0..1 declared as uint8 would all become 0."""
-    return dtype.kind in "biuf" if kept == np.bool_ else np.can_cast(dtype, kept, "same_kind")
+def cast_problem(array: np.ndarray, kept: np.dtype) -> str | None:
+    """What would be lost by keeping `array` in the dtype `kept`, as "of ..."; None: nothing, or digits of a float.
+
+    Floats in 0..1 declared as uint8 would all become 0, an int64 of 300 declared as int8 would become 44, and a mask of
+    logits (0 and -inf) would allow everything.
+    """
+    dtype = array.dtype
+    if dtype == kept:
+        return None
+    if not (dtype.kind in "biuf" if kept == np.bool_ else np.can_cast(dtype, kept, "same_kind")):
+        return f"of dtype {dtype}"
+    if kept.kind == "f":
+        return None
+    wraps_back = dtype.kind == "u" and kept.kind == "i" and dtype.itemsize == kept.itemsize  # 200 -> -56 -> 200
+    if not wraps_back and array.astype(kept).astype(dtype).tobytes() == array.tobytes():  # in a fifth of the time
+        return None
+    lost = array.astype(kept) != array
+    return f"of dtype {dtype} that holds {array[lost].flat[0]}" if lost.any() else None
+
+
+def harmless_kinds(space: gymnasium.Space, kept: np.dtype) -> frozenset[Any]:
+    """The dtypes in which an observation of a leaf space loses nothing as `kept`, whatever numbers it holds.
+
+    For a space of one number also Python's own types of numbers: Discrete environments often return an int.
+    """
+    casting: Any = "safe" if kept.kind in "iub" else "same_kind"  # a float may lose digits
+    kinds: set[Any] = {one for one in map(np.dtype, np.sctypeDict.values()) if np.can_cast(one, kept, casting)}
+    if not space.shape:
+        kinds |= {bool, int, float} if kept.kind == "f" else {bool, int} if kept.kind == "i" else {bool}
+    return frozenset(kinds | {space.dtype})
 
 
 def find_non_finite(reward: np.ndarray, obs: Tree) -> tuple[int, str]:
@@ -93,6 +120,8 @@ class ObsRows:
         self._paths = leaf_paths(space)
         self.plain = "" in self._paths  # one array: the loop writes it without asking here
         self.shape = spaces[""].shape or () if self.plain else ()
+        # dtypes, and types of Python's numbers, that are written without a look at what they hold
+        self.harmless = harmless_kinds(spaces[""], rows.obs.dtype) if self.plain else frozenset()
         self._kept = map_leaves(lambda array: (array.shape[1:], array.dtype), rows.obs)
         self._floats: list[tuple[np.ndarray, np.ndarray]] = []  # all numbers of a leaf, and zeros like them
         self._choices: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []  # key, (n, *shape), smallest, largest
@@ -138,8 +167,9 @@ def _as_declared(seen: Any, kept: Format, key: str) -> np.ndarray:
     of = f" of {key!r}" if key else ""
     if array.shape != shape:
         raise ValueError(f"an observation{of} of shape {array.shape}, declared is {shape}")
-    if not cast_allowed(array.dtype, dtype):
-        raise ValueError(f"an observation{of} of dtype {array.dtype}, declared is {dtype}")
+    if (problem := cast_problem(array, dtype)) is not None:
+        problem = f"that is a {type(seen).__name__}" if array.dtype.kind == "O" else problem
+        raise ValueError(f"an observation{of} {problem}, declared is {dtype}")
     return array
 
 
@@ -159,8 +189,13 @@ def row_of(tree: Tree, i: int) -> Tree:
 
 def equal(one: Tree, other: Tree) -> bool:
     """Are two flat values the same, leaf by leaf?"""
+    return parts(one).keys() == parts(other).keys() == equal_keys(one, other)
+
+
+def equal_keys(one: Tree, other: Tree) -> set[str]:
+    """The keys of the leaves in which two flat values are the same; "" for a leaf alone."""
     ours, theirs = parts(one), parts(other)
-    return ours.keys() == theirs.keys() and all(np.array_equal(ours[key], theirs[key]) for key in ours)
+    return {key for key in ours.keys() & theirs.keys() if np.array_equal(ours[key], theirs[key])}
 
 
 def check_structure(tree: Any, formats: Any, what: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -14,6 +14,7 @@ from ppo_lab.adapters.info import InfoKeys
 from ppo_lab.adapters.loop import EnvLoop, one_line
 from ppo_lab.adapters.making import time_limit
 from ppo_lab.adapters.replay import ActionLog, recipe_from
+from ppo_lab.adapters.retries import Renewing
 from ppo_lab.adapters.rows import empty_rows
 from ppo_lab.adapters.running_statistics import find_statistics
 from ppo_lab.adapters.steps import action_format, as_numpy, as_step, on_device, to
@@ -22,7 +23,7 @@ from ppo_lab.errors import EnvError
 from ppo_lab.flat_spaces import flatten_space, map_leaves
 
 
-class SingleEnvs:
+class SingleEnvs(Renewing):
     """N single Gymnasium environments, stepped one after the other in this process.
 
     Same-step autoreset with exact final observations; each episode has its own seed (`loop.episode_seed`). On a CPU
@@ -32,11 +33,17 @@ class SingleEnvs:
     next_step_autoreset: bool = False
 
     def __init__(
-        self, envs: Sequence[gymnasium.Env], device: torch.device | str = "cpu", info_keys: InfoKeys = ()
+        self,
+        envs: Sequence[gymnasium.Env],
+        device: torch.device | str = "cpu",
+        make: Callable[[int], gymnasium.Env] | None = None,
+        retry: int = 0,
+        info_keys: InfoKeys = (),
     ) -> None:
-        """Takes the environments over, and closes them. info_keys: as `EnvConfig.info_keys`, for `metrics`.
+        """Takes the environments over, and closes them. Raises EnvError if their spaces are unfit or not all equal.
 
-        Raises EnvError if their spaces are unfit or not all equal.
+        make, retry: how one that raises is made anew, and how often in a row (see `EnvLoop`).
+        info_keys: as `EnvConfig.info_keys`, for `metrics`.
         """
         if not envs:
             raise EnvError("at least one environment is needed, got none")
@@ -55,14 +62,15 @@ class SingleEnvs:
         self._rows = rows = empty_rows(self.num_envs, self.observation_space, len(info_keys))
         self._action_format = action_format(self.num_envs, self.action_space)
         self._step = as_step(rows, np.ones(self.num_envs, np.bool_))
-        self._loop, self._info = EnvLoop(envs, rows, info_keys=[key for key, _ in info_keys]), rows.info
+        self._loop, self._info = EnvLoop(envs, rows, 0, make, retry, [key for key, _ in info_keys]), rows.info
         self.numbers = EpisodeNumbers(info_keys, self.num_envs)
-        self.numbers.there, self.metrics = self._loop.infos.there, self.numbers.metrics
+        self.numbers.there = self._loop.infos.there
         self._log = ActionLog(self.num_envs, self._action_format)
 
     def reset(self, seed: int) -> Obs:
         """Start all N episodes from one run seed; returns the first observations (N, *obs)."""
         self._loop.reset(seed)
+        self._tell_renewals()
         self._log.reset(seed)
         self.numbers.begin()
         return to(self._step.obs, self.device)
@@ -74,6 +82,7 @@ class SingleEnvs:
         """
         array = as_numpy(action, self._action_format)
         self._loop.step(array.copy() if isinstance(array, np.ndarray) else map_leaves(np.copy, array))
+        self._tell_renewals()
         rows = self._rows
         self._log.record(array, rows.reward, rows.terminated | rows.truncated)
         if self.numbers.wanted:
@@ -88,6 +97,7 @@ class SingleEnvs:
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Replay the episodes under way. Raises EnvError if they do not lead to where they were."""
         self._loop.restore(recipe_from(saved))
+        self._tell_renewals()
         self._log.load(saved)
         self.numbers.load(saved)
 
@@ -99,6 +109,10 @@ class SingleEnvs:
     def lost(self) -> str | None:
         """Why the episodes under way cannot be led back to; None if they can."""
         return self._log.lost
+
+    def _tell_renewals(self) -> None:
+        if self._loop.retries.texts:
+            self._take_renewals(self._loop.retries.texts)
 
     def close(self) -> None:
         """Close the environments. Twice is harmless."""

@@ -17,7 +17,8 @@ from ppo_lab.adapters.rows import (
     Format,
     Rows,
     Tree,
-    cast_allowed,
+    cast_problem,
+    equal_keys,
     find_non_finite,
     obs_format,
     row_of,
@@ -25,6 +26,7 @@ from ppo_lab.adapters.rows import (
 )  # fmt: skip
 from ppo_lab.adapters.running_statistics import find_statistics
 from ppo_lab.adapters.steps import action_format, as_numpy, as_step, as_tensors, on_device, to
+from ppo_lab.adapters.vector_checks import check_objects, lost_keys, tell_ignored_mask
 from ppo_lab.envs import Action, Obs, Step, check_spaces
 from ppo_lab.errors import EnvError, NonFiniteError
 from ppo_lab.flat_spaces import flatten_space, flatten_value, map_leaves, parts, unflatten_value
@@ -38,7 +40,7 @@ class VectorEnvs:
 
     A vector environment has random numbers of its own: one run seed starts it, and its episodes follow from there.
     In SAME_STEP Gymnasium 1.4 hands on final observations without a copy, so an environment that reuses its buffer has
-    overwritten them; for SyncVectorEnv that is noticed and refused, elsewhere it cannot be seen from outside.
+    overwritten them: that is noticed and refused in SyncVectorEnv and AsyncVectorEnv.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class VectorEnvs:
                 f'{self._name}: its metadata["autoreset_mode"] must say how it resets, one of '
                 f"gymnasium.vector.AutoresetMode.NEXT_STEP, SAME_STEP, DISABLED; got {got}"
             ) from None
+        check_objects(envs)
         self.num_envs = envs.num_envs
         check_spaces(envs.single_observation_space, envs.single_action_space, self._name)
         self.observation_space = flatten_space(envs.single_observation_space)
@@ -73,6 +76,7 @@ class VectorEnvs:
         self._obs_format = obs_format(self.num_envs, self.observation_space)
         self._ended = np.zeros(self.num_envs, np.bool_)  # in the step before
         self._length = np.zeros(self.num_envs, np.int64)  # steps of the episode under way
+        self._keeps = [False] * self.num_envs  # final observations are known to be what they were
         self._ready = False
         self._closed = False
 
@@ -160,16 +164,27 @@ class VectorEnvs:
         mask = infos.get("_final_obs")
         sources = getattr(self._envs.unwrapped, "_env_obs", None)  # SyncVectorEnv: what its environments returned last
         final_obs = map_leaves(np.copy, obs)
-        for i in np.flatnonzero(ended):
+        for i in map(int, np.flatnonzero(ended)):
             if given is None or given[i] is None or (mask is not None and not mask[i]):
                 raise EnvError(f'{self._name}: environment {i} ended, but infos["final_obs"] has nothing for it')
-            if sources is not None and self._shared(given[i], sources[i]):
+            write_row(final_obs, i, self._observation(given[i], "final_obs", batched=False))
+            if self._lost(i, given[i], sources, equal_keys(row_of(final_obs, i), row_of(obs, i))):
                 raise EnvError(
                     f"{self._name}: environment {i} reuses its observation buffer, so its final observation is lost in "
                     "autoreset mode SAME_STEP; use DISABLED, or let it return copies"
                 )
-            write_row(final_obs, i, self._observation(given[i], "final_obs", batched=False))
         return final_obs
+
+    def _lost(self, i: int, final: Any, sources: Any, as_after_reset: set[str]) -> bool:
+        """Was a final observation written over by the reset? as_after_reset: the keys that are as those after it."""
+        if sources is not None:
+            return self._shared(final, sources[i])
+        if not as_after_reset:
+            self._keeps[i] = True
+        if self._keeps[i]:
+            return False
+        self._keeps[i] = not as_after_reset & lost_keys(self._envs, i)
+        return not self._keeps[i]
 
     def _shared(self, one: Any, other: Any) -> bool:
         """Do two observations of one environment lie in the same memory?"""
@@ -180,9 +195,10 @@ class VectorEnvs:
 
     def _reset(self, **how: Any) -> Tree:
         try:
-            obs, _ = self._envs.reset(**how)
+            obs, infos = self._envs.reset(**how)
         except Exception as error:
             raise EnvError(f"{self._name}: reset: {describe_error(error)}") from error
+        tell_ignored_mask(self._envs, infos, self._name)
         tree = self._observation(obs)
         if not all(np.isfinite(array).all() for array in parts(tree).values()):
             i, problem = find_non_finite(np.zeros(self.num_envs, np.float32), tree)
@@ -204,8 +220,8 @@ class VectorEnvs:
         array = value.numpy(force=True) if isinstance(value, Tensor) else np.asarray(value)
         if array.shape != shape:
             raise EnvError(f"{self._name}: expected {what} of shape {shape}, got {array.shape}")
-        if not cast_allowed(array.dtype, dtype):
-            raise EnvError(f"{self._name}: expected {what} of dtype {dtype}, got {array.dtype}")
+        if (problem := cast_problem(array, dtype)) is not None:
+            raise EnvError(f"{self._name}: expected {what} of dtype {dtype}, got one {problem}")
         with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite and is reported as that
             return np.require(array, dtype, ["C", "W"])
 

@@ -33,9 +33,10 @@ class Failure(NamedTuple):
     trace: str
 
 
-class Seen(NamedTuple):
-    """What a worker answers instead of None when infos had keys for the first time."""
+class News(NamedTuple):
+    """What a worker answers in place of None: environments made anew, and why; keys of infos that are new."""
 
+    renewed: list[str]
     keys: tuple[str, ...]
 
 
@@ -53,7 +54,13 @@ class SharedArray:
 
 
 def work(
-    pipe: connection.Connection, action: Any, shared_rows: list[Any], first: int, count: int, info_keys: list[str]
+    pipe: connection.Connection,
+    action: Any,
+    shared_rows: list[Any],
+    first: int,
+    count: int,
+    retry: int,
+    info_keys: list[str],
 ) -> None:
     """A worker's life: make environments, then reset or step them at each message, until the pipe ends.
 
@@ -68,6 +75,9 @@ def work(
         try:
             make = pipe.recv()
             envs = [stack.enter_context(contextlib.closing(make(first + i))) for i in range(count)]
+            loop = EnvLoop(envs, rows, first, make, retry, info_keys)
+            stack.pop_all()
+            stack.callback(loop.close)  # which knows those that were made anew
         except EOFError:
             return
         except Exception as error:
@@ -77,7 +87,6 @@ def work(
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(1)  # the cores are for the workers
         pipe.send(None)
-        loop = EnvLoop(envs, rows, first, info_keys)
         while True:
             command, content = pipe.recv()
             if command == "close":
@@ -86,7 +95,7 @@ def work(
 
 
 def _obey(loop: EnvLoop, command: str, content: Any, actions: Any) -> Any:
-    """Reset, restore, remember or step. The error as text, what is remembered, keys of infos that are new, or None."""
+    """Reset, restore, remember or step. The error as text, what is remembered, what is new, or None."""
     try:
         if command == "remember":
             return loop.remember()
@@ -101,5 +110,6 @@ def _obey(loop: EnvLoop, command: str, content: Any, actions: Any) -> Any:
     except Exception as error:
         text = str(error) if isinstance(error, LabError) else describe_error(error)
         return Failure(type(error).__name__, text, traceback.format_exc())
-    keys = loop.infos.news()
-    return Seen(keys) if keys else None
+    renewed, keys = [*loop.retries.texts], loop.infos.news()
+    loop.retries.texts.clear()
+    return News(renewed, keys) if renewed or keys else None

@@ -24,10 +24,11 @@ from ppo_lab.adapters.info import InfoKeys
 from ppo_lab.adapters.loop import describe_error
 from ppo_lab.adapters.making import Maker, time_limit
 from ppo_lab.adapters.replay import ActionLog, recipe_from
+from ppo_lab.adapters.retries import Renewing
 from ppo_lab.adapters.rows import Rows, row_formats
 from ppo_lab.adapters.running_statistics import find_statistics
 from ppo_lab.adapters.steps import action_format, as_numpy, as_step, on_device, to
-from ppo_lab.adapters.worker_process import NOT_IMPORTABLE, Failure, Seen, SharedArray, work
+from ppo_lab.adapters.worker_process import NOT_IMPORTABLE, Failure, News, SharedArray, work
 from ppo_lab.envs import Action, Obs, Step, check_spaces
 from ppo_lab.errors import EnvError, NonFiniteError
 from ppo_lab.flat_spaces import flatten_space, map_leaves
@@ -51,7 +52,7 @@ class Worker:
         return f"worker {self.index} ({which})"
 
 
-class WorkerEnvs:
+class WorkerEnvs(Renewing):
     """N single Gymnasium environments in subprocesses, with the same results as `SingleEnvs`, bit for bit.
 
     Workers ignore SIGINT and SIGTERM, which often reach a whole process group, and end when this process does.
@@ -61,7 +62,13 @@ class WorkerEnvs:
     next_step_autoreset: bool = False
 
     def __init__(
-        self, make: Maker, num_envs: int, workers: int, device: torch.device | str = "cpu", info_keys: InfoKeys = ()
+        self,
+        make: Maker,
+        num_envs: int,
+        workers: int,
+        device: torch.device | str = "cpu",
+        retry: int = 0,
+        info_keys: InfoKeys = (),
     ) -> None:
         """Start min(workers, num_envs) processes. Raises EnvError if they cannot make the environment."""
         probe = make(0)  # the spaces say how much memory to share, before there is a worker
@@ -73,7 +80,7 @@ class WorkerEnvs:
         self.observation_space = flatten_space(observation_space)
         self.action_space = flatten_space(action_space)
         self.device = torch.device(device)
-        self._make = make
+        self._make, self._retry = make, retry
         try:
             ForkingPickler.dumps(make)  # as a pipe does it
         except Exception as error:  # a lambda, a class made in a function: nothing that has a name to import
@@ -85,7 +92,6 @@ class WorkerEnvs:
         self._action = map_leaves(SharedArray.view, self._shared_action)
         self._rows = rows = Rows(*(map_leaves(SharedArray.view, part) for part in self._shared_rows))
         self.numbers, self._info = EpisodeNumbers(info_keys, num_envs), rows.info
-        self.metrics = self.numbers.metrics
         self._step = as_step(rows, np.ones(num_envs, np.bool_))
         share, rest = divmod(num_envs, min(workers, num_envs))
         self._counts = [share + (w < rest) for w in range(min(workers, num_envs))]
@@ -186,7 +192,7 @@ class WorkerEnvs:
                 mine, theirs = context.Pipe()
                 process = context.Process(
                     target=work,
-                    args=(theirs, self._shared_action, self._shared_rows, first, count, keys),
+                    args=(theirs, self._shared_action, self._shared_rows, first, count, self._retry, keys),
                     daemon=True,
                 )
                 process.start()
@@ -220,9 +226,11 @@ class WorkerEnvs:
             ready = set(connection.wait([source for w in waiting for source in (w.pipe, w.process.sentinel)]))
             for worker in [w for w in waiting if w.pipe in ready or w.process.sentinel in ready]:
                 waiting.remove(worker)
-                answers[worker.index] = answer = self._answer(worker)
-                if isinstance(answer, Seen):
-                    self.numbers.there.update(answer.keys)
+                answers[worker.index] = self._answer(worker)
+        for news in (answer for answer in answers if isinstance(answer, News)):
+            self.numbers.there.update(news.keys)
+            if news.renewed:
+                self._take_renewals(news.renewed)
         self._in_step = False
         for failure in (answer for answer in answers if isinstance(answer, Failure)):
             text = failure.text if self._started else f"{self._make.name} in a worker: {failure.text}"

@@ -28,7 +28,12 @@ class EnvConfig(Section):
     )
     frame_stack: int = Field(1, description="the last so many observations as one", ge=1, le=1000)
     time_aware: bool = Field(False, description="add the share of the time limit that is left to the observation")
-    mask_from_info: bool = Field(False, description="take legal actions from info['action_mask']")
+    mask_from_info: bool | Literal["auto"] = Field(
+        "auto", description="legal actions from info['action_mask'] or action_masks(); auto: where there are any"
+    )
+    retry: int = Field(
+        0, description="make one that raises anew, so often in a row; its episode is cut off", ge=0, le=1_000_000
+    )
     seed_episodes: bool = Field(
         True, description="seed every episode's reset; false: each environment's first (resume may not be exact then)"
     )

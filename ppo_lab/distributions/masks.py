@@ -20,11 +20,12 @@ def forbid(logits: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask if mask.dtype == torch.bool else mask != 0, logits, ILLEGAL)
 
 
-def check_mask(mask: Tensor, layout: Sequence[int]) -> None:
+def check_mask(mask: Tensor, layout: Sequence[int], live: Tensor | None = None) -> None:
     """Raises EnvError if the masks (*batch, N, K) leave some component of an action without a legal choice.
 
-    layout: number of choices of each component, one after the other in K (`head.mask_layout`). The error names the
-    environment (last axis of the batch). Without one, training would go on with actions that do not exist.
+    layout: number of choices of each component, one after the other in K (`head.mask_layout`). live: (*batch, N) bool,
+    False where nothing is chosen, such as the row of a reset; None: all are. The error names the environment (last
+    axis of the batch). Without one, training would go on with actions that do not exist.
     """
     if mask.shape[-1] != sum(layout):
         raise EnvError(
@@ -33,6 +34,8 @@ def check_mask(mask: Tensor, layout: Sequence[int]) -> None:
         )
     parts = mask.bool().split(list(layout), dim=-1)
     possible = torch.stack([part.any(-1) for part in parts], dim=-1)  # (*batch, N, components)
+    if live is not None:
+        possible |= ~live.to(possible.device).unsqueeze(-1)
     if bool(possible.all()):
         return
     *before, env, component = (~possible).nonzero()[0].tolist()

@@ -8,13 +8,17 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from gymnasium import Env
 from torch import Generator, Tensor
 
+from ppo_lab.adapters.given import left_open
 from ppo_lab.adapters.running_statistics import warn_of_statistics
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.config_file import override
-from ppo_lab.envs import EnvFactory, Envs, Step, make_envs
+from ppo_lab.distributions import check_mask
+from ppo_lab.envs import Envs, Step, make_envs
 from ppo_lab.errors import ConfigError, LabError, NonFiniteError
+from ppo_lab.flat_spaces import MASK_KEY
 from ppo_lab.trees import Tree, apply
 
 MAX_ENVS = 16  # environments stepped together unless the caller says otherwise
@@ -52,12 +56,12 @@ class Evaluation(NamedTuple):
 
 def evaluate(
     policy: Acting,
-    env: str | EnvConfig | Config,
+    env: Any,
     episodes: int = 100,
     seed: int = 1,
     deterministic: bool = True,
     num_envs: int | None = None,
-    env_factory: EnvFactory | None = None,
+    env_factory: Any = None,
     *,
     max_steps: int | None = None,
     stop: Stop | None = None,
@@ -66,7 +70,8 @@ def evaluate(
     """Play `episodes` whole episodes in environments made for this and closed afterwards. Nothing else is disturbed.
 
     env: an id, or settings; of a Config only the section `env` matters, and its `num_envs` never does, so that the
-        number of environments one trains with does not change what one measures.
+        number of environments one trains with does not change what one measures. Or environments, or what makes them,
+        as `Trainer` takes them: those that exist already stay open, and one alone plays one episode after the other.
     seed: the environments (through `Envs.reset`) and sampled actions follow from it. Equal arguments, equal answer.
     deterministic: the most likely action instead of a drawn one.
     env_factory: makes environment number i in place of env.id, as for `make_envs`.
@@ -82,7 +87,7 @@ def evaluate(
     _check(episodes, seed, max_steps)
     if num_envs is not None and num_envs < 1:
         raise ConfigError(f"num_envs: at least 1, got {num_envs}")
-    config = _with_envs(env, min(episodes, num_envs or MAX_ENVS))
+    config, env_factory = _with_envs(env, min(episodes, num_envs or MAX_ENVS), env_factory, num_envs is None)
     envs = make_envs(config, torch.device(getattr(policy, "device", "cpu")), env_factory)
     try:
         if not quiet:
@@ -132,6 +137,7 @@ def run_episodes(
                 generator=generator,
             )  # (N, *action)
             step = envs.step(apply(lambda rows: rows.to(envs.device), action))
+            _check_legal(policy, obs, step.valid)
             done = step.terminated | step.truncated
             # with next-step autoreset the row after an ending is no experience, the one after that starts the episode
             starts = (~step.valid if envs.next_step_autoreset else done).to(device)
@@ -202,15 +208,23 @@ def _limit(envs: Envs, max_steps: int | None) -> int:
     return MAX_STEPS if own is None else max(MAX_STEPS, 2 * own)
 
 
-def _with_envs(env: str | EnvConfig | Config, num_envs: int) -> Config:
-    """The settings of `num_envs` environments of this kind. Raises ConfigError."""
+def _with_envs(env: Any, num_envs: int, given: Any, auto: bool) -> tuple[Config, Any]:
+    """The settings of `num_envs` environments of this kind, and what else they come from. Raises ConfigError.
+
+    auto: nobody asked for so many, so that one environment object is played alone.
+    """
     if isinstance(env, str):
-        return override(Config(), {"env": {"id": env, "num_envs": num_envs}})
+        env = override(Config(), {"env.id": env})
     if not isinstance(env, EnvConfig | Config):
-        raise ConfigError(f"env: an environment id, EnvConfig or Config, got {type(env).__name__}")
+        if given is not None:
+            raise ConfigError(f"env: environments ({type(env).__name__}) and an env_factory as well; hand over one")
+        if env is None:
+            raise ConfigError("env: None; expected an id, settings, environments, or what makes them")
+        env, given = Config(), env
     config = env if isinstance(env, Config) else Config(env=env)
-    alone = {"env.num_envs": num_envs, "env.life_loss": False, "env.info_metrics": ()}  # whole games, returns alone
-    return override(config, alone)
+    number = 1 if auto and isinstance(given, Env) else num_envs
+    alone = {"env.num_envs": number, "env.life_loss": False, "env.info_metrics": ()}  # whole games, returns alone
+    return left_open(override(config, alone), given, "env")
 
 
 def _derived_seed(seed: int, *purpose: int) -> int:
@@ -230,6 +244,13 @@ def _check(episodes: int, seed: int, max_steps: int | None) -> None:
         raise ConfigError(f"seed: 0 <= seed < 2**31, got {seed}")
     if max_steps is not None and max_steps < 1:
         raise ConfigError(f"max_steps: at least 1, got {max_steps}")
+
+
+def _check_legal(policy: Acting, obs: Tree, valid: Tensor) -> None:
+    """Raises EnvError if a mask of obs (N, *obs) left nothing to choose in a row that is `valid`: no mere reset."""
+    model: Any = getattr(policy, "model", None)
+    if getattr(model, "masked", False) and isinstance(obs, dict):
+        check_mask(obs[MASK_KEY], model.actor_head.mask_layout, valid)
 
 
 def _check_finite(returns: np.ndarray, end: np.ndarray) -> None:

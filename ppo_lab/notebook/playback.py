@@ -18,7 +18,6 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from ppo_lab.config import Config, EnvConfig
-from ppo_lab.envs import EnvFactory
 from ppo_lab.errors import ConfigError
 from ppo_lab.evaluation.evaluate import Acting
 from ppo_lab.notebook.action_picture import PANEL
@@ -51,18 +50,19 @@ class Episode:
 
 def show_episode(
     policy: Acting,
-    env: str | EnvConfig | Config,
+    env: Any,
     seed: int = 1,
     deterministic: bool = True,
     max_steps: int = 2_000,
     *,
     thoughts: bool = False,
     file: str | Path | None = None,
-    env_factory: EnvFactory | None = None,
+    env_factory: Any = None,
 ) -> Episode:
     """Play one episode in an environment made for it, and draw it. Nothing else is disturbed.
 
-    env: an id or settings, as `ppo_lab.evaluate` takes them. Where it cannot be drawn, the observation is plotted.
+    env: an id, settings, an environment or what makes one, as `ppo_lab.evaluate` takes them; an object stays open.
+        Where it cannot be drawn, the observation is plotted.
     seed: the environment and sampled actions follow from it.
     max_steps: an episode that is still going then is cut off here.
     thoughts: with the value and the action probabilities of each step beside the picture.
@@ -70,7 +70,7 @@ def show_episode(
     env_factory: makes the environment, as number 0, in place of env.id: `trainer.env_factory` where training has one.
     Raises ConfigError or EnvError if the environment cannot be made, or the file cannot be written.
     """
-    config = _config(env)
+    config, env_factory = _config(env, env_factory)
     if max_steps < 1:
         raise ConfigError(f"max_steps: at least 1, got {max_steps}")
     path = check_file(file) if file is not None else None
@@ -141,12 +141,17 @@ class Camera:
             self.film.add(step, frame)
 
 
-def _config(env: str | EnvConfig | Config) -> Config:
+def _config(env: Any, given: Any) -> tuple[Config, Any]:
+    """Settings, and what makes the environment in place of them; None: nothing else does. Raises ConfigError."""
     if isinstance(env, str):
-        return Config(env=EnvConfig(id=env))
-    if not isinstance(env, EnvConfig | Config):
-        raise ConfigError(f"env: an environment id, EnvConfig or Config, got {type(env).__name__}")
-    return env if isinstance(env, Config) else Config(env=env)
+        return Config(env=EnvConfig(id=env)), given
+    if isinstance(env, EnvConfig | Config):
+        return env if isinstance(env, Config) else Config(env=env), given
+    if given is not None:
+        raise ConfigError(f"env: an environment ({type(env).__name__}) and an env_factory as well; hand over one")
+    if env is None:
+        raise ConfigError("env: None; expected an id, settings, an environment, or what makes one")
+    return Config(), env
 
 
 def _state_plot(course: Course, names: Sequence[str]) -> bytes:

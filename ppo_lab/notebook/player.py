@@ -15,9 +15,10 @@ from torch import Generator, Tensor
 from ppo_lab.actor_critic import ActorCritic, Memory
 from ppo_lab.adapters.loop import describe_error
 from ppo_lab.config import Config, EnvConfig
-from ppo_lab.envs import EnvFactory
+from ppo_lab.distributions import check_mask
 from ppo_lab.errors import ConfigError
 from ppo_lab.evaluation.evaluate import Acting
+from ppo_lab.flat_spaces import MASK_KEY
 from ppo_lab.notebook.agent_picture import MOST_COMPONENTS, Thought, scene_of, scene_of_state
 from ppo_lab.notebook.intentions import intentions
 from ppo_lab.notebook.stage import Sight, make_stage
@@ -54,7 +55,7 @@ class Player:
         settings: EnvConfig | Config,
         seed: int,
         device: torch.device | str = "cpu",
-        env_factory: EnvFactory | None = None,
+        env_factory: Any = None,
     ) -> None:
         """device: of the policy. env_factory: makes the environment in place of env.id.
 
@@ -84,7 +85,7 @@ class Player:
     def choose(self, policy: Acting, deterministic: bool, aloud: bool = False) -> Thought | None:
         """The next action, not yet done. aloud: with what the policy thinks.
 
-        Raises ConfigError if it cannot tell, or was made for other observations.
+        Raises ConfigError if it cannot tell, or was made for other observations, EnvError if no action is legal.
         """
         course, model = self.course, getattr(policy, "model", None)
         obs = apply(lambda rows: rows.to(self._device), self._obs)
@@ -92,6 +93,8 @@ class Player:
             self._memory = policy.initial_memory(1)
             if isinstance(model, ActorCritic):
                 model.features.batch_shape(obs)
+        if isinstance(model, ActorCritic) and model.masked and isinstance(obs, dict):
+            check_mask(obs[MASK_KEY], model.actor_head.mask_layout)
         starts = torch.full((1,), not course.rewards, dtype=torch.bool, device=self._device)
         course.observations.append(self._sight.numbers(self._obs))
         if not aloud:

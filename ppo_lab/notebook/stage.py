@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium import Space
 
 from ppo_lab.adapters.atari import is_atari
+from ppo_lab.adapters.given import one_of
 from ppo_lab.adapters.ids import find_spec, make_single
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.config_file import override
@@ -33,12 +34,13 @@ class Stage(NamedTuple):
     why_not: str = "it has no pictures"  # where `draw` is None
 
 
-def make_stage(settings: EnvConfig | Config, env_factory: EnvFactory | None = None) -> Stage:
+def make_stage(settings: EnvConfig | Config, env_factory: Any = None) -> Stage:
     """One environment of these settings, with wrappers, frame stack and masks as in training; whole games in Atari.
 
     Our own programs are themselves. A third-party environment is the single one of its id also where training steps a
     vector environment, because only that one can be drawn; Atari shows what the agent sees.
-    env_factory: makes the environment, as number 0, in place of env.id. It is drawn if it has render_mode "rgb_array".
+    env_factory: makes the environment, as number 0, in place of env.id, or is it. It is drawn if it has render_mode
+    "rgb_array".
     Raises ConfigError or EnvError if it cannot be made.
     """
     from environment import BATCHED
@@ -48,7 +50,7 @@ def make_stage(settings: EnvConfig | Config, env_factory: EnvFactory | None = No
     config = settings if isinstance(settings, Config) else Config(env=settings)
     alone = override(config, {"env.num_envs": 1, "env.workers": 0, "env.life_loss": False, "env.info_metrics": ()})
     if env_factory is not None:
-        return _single(alone, env_factory, None)
+        return _single(alone, one_of(env_factory), None)
     name = alone.env.id
     if name in BATCHED:
         program: Any = make_envs(alone)
@@ -66,10 +68,10 @@ def _single(config: Config, make: EnvFactory, name: str | None) -> Stage:
 
     def keep(index: int) -> gymnasium.Env:
         made.append(make(index))
-        return made[0]
+        return made[-1]
 
     envs = make_envs(config, env_factory=keep)
-    env = made[0]
+    env = made[-1]  # one may have been made before, to see whether there are masks
     draw, why_not = (env.render, "") if env.render_mode == "rgb_array" else (None, "it has no pictures")
     if draw is None and "rgb_array" in env.metadata.get("render_modes", ()):
         why_not = "it was made without render_mode='rgb_array'"

@@ -304,7 +304,7 @@ def test_environments_are_closed_after_an_error(made):
         ({"num_envs": 0}, "num_envs: at least 1, got 0"),
         ({"seed": -1}, r"seed: 0 <= seed < 2\*\*31, got -1"),
         ({"seed": 2**31}, "seed"),
-        ({"env": 3}, "env: an environment id, EnvConfig or Config, got int"),
+        ({"env": 3}, "env: a int; expected a gymnasium.Env"),
         ({"env": ""}, r"env\.id"),
     ],
 )

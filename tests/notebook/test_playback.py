@@ -324,7 +324,8 @@ def test_an_environment_that_fails_to_begin_is_closed(monkeypatch):
     made = len(closed)
     with pytest.raises(EnvError, match="ZeroDivisionError"):
         Player(EnvConfig(id="CartPole-v1"), seed=1)
-    assert len(closed) == made + 2  # the one that tells whether it has pictures, and the one with pictures
+    # one tells whether it has pictures, one with them whether it has masks (each is made twice), and the last plays
+    assert len(closed) == made + 4
 
 
 def test_an_episode_can_be_broken_off():
