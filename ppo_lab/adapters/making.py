@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
+from ppo_lab.adapters.declared import as_declared
 from ppo_lab.adapters.ids import check_kwargs, explained, make_single
 from ppo_lab.adapters.loop import describe_error
 from ppo_lab.errors import ConfigError, EnvError
@@ -79,7 +80,7 @@ def wrap(env: gymnasium.Env, wrappers: Wrappers) -> gymnasium.Env:
         with explained(what, "gymnasium.wrappers"):
             wrapper = find_wrapper(name)
             check_kwargs(name, wrapper, kwargs or {}, taken=("env",), where="env.wrappers")
-            env = wrapper(env, **copy.deepcopy(dict(kwargs or {})))
+            env = wrapper(env, **as_declared(wrapper, copy.deepcopy(dict(kwargs or {})), what))
     return env
 
 
