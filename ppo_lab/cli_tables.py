@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ppo_lab.config import Config
+from ppo_lab.config_file import setting_text
 from ppo_lab.continuing import differences
 from ppo_lab.continuity import check_folder
 from ppo_lab.errors import LabError
@@ -51,7 +52,8 @@ def show_run(folder: Path) -> str:
     if summary.best is not None:
         about.append(("best", best_of(summary)))
     about += _identity(folder, config)
-    settings = [(key, render_scalar(now), f"default {render_scalar(was)}") for key, (was, now) in _changed(config)]
+    texts = {key: [setting_text(one, *key.split(".")) for one in (config, Config())] for key, _ in _changed(config)}
+    settings = [(key, now, f"default {was}") for key, (now, was) in texts.items()]
     sections: list[tuple[str, list[Any]]] = [
         ("settings that differ from the defaults", settings),
         ("lineage", _lineage(folder)),

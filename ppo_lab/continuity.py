@@ -11,6 +11,7 @@ import json
 import logging
 import shlex
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,9 @@ BESIDE = {
     "run.root": "and moved",
     "run.tensorboard": "what is written beside metrics.jsonl",
     "run.checkpoint_every": "saving does not disturb",
-    "run.keep_last": "which checkpoints stay on disk",
-    "run.keep_every": "which checkpoints stay on disk",
+    "run.keep_*": "which checkpoints stay on disk",
     "run.best_by": "which checkpoint is called the best",
-    "run.eval_every": "evaluating does not disturb",
-    "run.eval_episodes": "evaluating does not disturb",
+    "run.eval_*": "evaluating does not disturb",
     "env.workers": "which process steps an environment: the same results",
     "env.allow_import": "a permission, not a setting of the task",
 }
@@ -168,7 +167,7 @@ def _texts(config: Config) -> dict[str, str]:
     keys = [(section, name) for section, model in SECTIONS.items() for name in model.model_fields]
     texts = {f"{section}.{name}": setting_text(config, section, name) for section, name in keys}
     texts["env.num_envs"] = str(auto_num_envs(config.env))
-    return {key: text for key, text in texts.items() if key not in BESIDE}
+    return {key: text for key, text in texts.items() if not any(fnmatchcase(key, beside) for beside in BESIDE)}
 
 
 def _canonical(text: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ppo_lab.config import FREE, LIVE, SECTIONS, Config
@@ -106,8 +106,9 @@ def same(a, b):
     return a == b or (a != a and b != b)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(anything)
+@example([float("nan"), (float("inf"), float("-inf"), -0.0), {float("inf"): ((), [], {})}, 10**30, 1e22, 5e-324])
 def test_keywords_of_any_kind_come_back_from_yaml_overrides_and_flags(value):
     assert why_not_yaml(value, "it") is None
     config = override(Config(), {"env.kwargs": {"it": value}, "env.wrappers": [{"Name": {"it": value}}]})
