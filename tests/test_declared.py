@@ -95,6 +95,15 @@ def test_a_list_becomes_an_array_where_one_is_asked_for():
     assert np.array_equal(as_declared(Declared, {"array": [0.5, 1.0]}, "it")["array"], np.array([0.5, 1.0]))
 
 
+def test_a_number_becomes_one_of_numpy_where_no_other_is_taken():
+    def rescaled(end: np.floating | np.integer | np.ndarray = 1, other: float | np.floating = 0.0): ...
+
+    for given, wanted in ((1, np.float32(1)), (0.5, np.float32(0.5)), (0.1, np.float64(0.1))):
+        got = as_declared(rescaled, {"end": given, "other": given}, "it")
+        assert (got["end"], got["end"].dtype) == (wanted, wanted.dtype)
+        assert type(got["other"]) is type(given)
+
+
 def test_what_has_no_signature_takes_what_it_is_given():
     assert as_declared(dict, {"a": [1]}, "it") == {"a": [1]}
 
@@ -105,13 +114,19 @@ def test_a_text_that_looks_like_a_tuple_is_refused_where_no_text_is_taken():
     assert as_declared(Declared, {"whatever": "(1, 2)"}, "it") == {"whatever": "(1, 2)"}
 
 
-@pytest.mark.filterwarnings("ignore:.*precision lowered")
 @pytest.mark.parametrize("shape", [[2, 2], (2, 2)])
 def test_wrappers_of_gymnasium_take_lists(shape):
     env = wrap(gymnasium.make("CartPole-v1"), [{"ReshapeObservation": {"shape": shape}}])
     assert env.observation_space.shape == (2, 2)
     env = wrap(gymnasium.make("Pendulum-v1"), [{"RescaleAction": {"min_action": [-3.0], "max_action": [3.0]}}])
     assert env.action_space.high.tolist() == [3.0]
+    for bounds in ((-1, 1.0), (np.float32(-1), np.float64(1))):
+        config = override(Config(), {"env.wrappers": [{"RescaleAction": dict(zip(ENDS, bounds, strict=True))}]})
+        env = wrap(gymnasium.make("Pendulum-v1"), config.env.wrappers)
+        assert (env.action_space.low, env.action_space.high) == (-1.0, 1.0)
+
+
+ENDS = ("min_action", "max_action")
 
 
 class Sized(gymnasium.Env):

@@ -27,7 +27,7 @@ WORDS: dict[type, set[str]] = {  # in the text of an annotation that names what 
 def as_declared(creator: Any, kwargs: Mapping[str, Any], what: str) -> dict[str, Any]:
     """The keywords with lists as tuples where `creator` is annotated to take a tuple and no list, or defaults to one.
 
-    A list for an annotated array becomes one too. Whatever else was given stays as it is.
+    A list for an annotated array becomes one, and a number one of NumPy's; whatever else was given stays as it is.
     Raises ConfigError, with `what` in front, for a text that looks like a tuple where one is wanted.
     """
     declared = _declared(creator, set(kwargs))
@@ -81,6 +81,8 @@ def _fit(value: Any, kind: Any, what: str) -> Any:
         raise ConfigError(f"{what} is the text {value!r}; a tuple is written as a list or as !tuple [84, 84, 1]")
     if isinstance(value, (list, tuple)):
         return _fit_list(value, kind, what)
+    if isinstance(value, (int, float)) and _wants_numpy(kind):
+        return _in_float32(np.asarray(value))[()]
     if isinstance(value, dict):
         inner = next((get_args(one) for one in _options(kind) if get_origin(one) in MAPPINGS), ())
         return {key: _fit(item, inner[1], what) for key, item in value.items()} if inner else value
@@ -94,13 +96,24 @@ def _fit_list(value: list[Any] | tuple[Any, ...], kind: Any, what: str) -> Any:
         if _takes(kind, tuple):
             becomes = tuple
         elif _takes(kind, np.ndarray):
-            return np.asarray(value)
+            return _in_float32(np.asarray(value)) if _wants_numpy(kind) else np.asarray(value)
     for option in _options(kind):
         origin, inner = get_origin(option), get_args(option)
         of_each = inner[:1] * len(value) if origin is not tuple or inner[1:] == (...,) else inner
         if inner and _is_a(becomes, origin) and len(of_each) == len(value):
             return becomes(_fit(item, each, what) for item, each in zip(value, of_each, strict=True))
     return becomes(value)
+
+
+def _wants_numpy(kind: Any) -> bool:
+    """Whether numbers have to be NumPy's, as the bounds of RescaleObservation: there is no YAML for those either."""
+    return _takes(kind, np.floating) and not _takes(kind, float)
+
+
+def _in_float32(array: np.ndarray) -> np.ndarray:
+    """The same numbers in the precision of most spaces, where it holds them exactly; Gymnasium warns about more."""
+    short = array.astype(np.float32)
+    return short if array.dtype != np.bool_ and np.array_equal(short, array) else array
 
 
 def _options(kind: Any) -> list[Any]:
@@ -116,7 +129,7 @@ def _options(kind: Any) -> list[Any]:
 def _takes(kind: Any, wanted: type) -> bool:
     """Whether a value of type `wanted` is one of the declared kind; by its words, where that is a text."""
     if isinstance(kind, str):
-        return bool(set(re.findall(r"\w+", kind.lower())) & WORDS[wanted])
+        return bool(set(re.findall(r"\w+", kind.lower())) & WORDS.get(wanted, ANYTHING))
     return any(option is Any or isinstance(option, TypeVar) or _is_a(wanted, get_origin(option) or option)
                for option in _options(kind))  # fmt: skip
 
