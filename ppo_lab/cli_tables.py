@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ppo_lab.config import Config
+from ppo_lab.config_file import setting_text
 from ppo_lab.continuing import differences
+from ppo_lab.continuity import check_folder
 from ppo_lab.errors import LabError
 from ppo_lab.runs import Change, list_runs, read_journal
 from ppo_lab.runs.checkpoint import checkpoints, load_checkpoint, problem_of
@@ -49,8 +51,9 @@ def show_run(folder: Path) -> str:
     about = [("run", str(folder)), ("env", config.env.id), ("state", summary.state), ("steps", steps_of(summary))]
     if summary.best is not None:
         about.append(("best", best_of(summary)))
-    about += _identity(folder)
-    settings = [(key, render_scalar(now), f"default {render_scalar(was)}") for key, (was, now) in _changed(config)]
+    about += _identity(folder, config)
+    texts = {key: [setting_text(one, *key.split(".")) for one in (config, Config())] for key, _ in _changed(config)}
+    settings = [(key, now, f"default {was}") for key, (now, was) in texts.items()]
     sections: list[tuple[str, list[Any]]] = [
         ("settings that differ from the defaults", settings),
         ("lineage", _lineage(folder)),
@@ -74,15 +77,20 @@ def _changed(config: Config) -> list[tuple[str, list[Any]]]:
     return list(differences(Config(), config).items())
 
 
-def _identity(folder: Path) -> list[tuple[str, str]]:
-    """Fingerprint of the newest whole checkpoint, and whether a resume is exact."""
+def _identity(folder: Path, config: Config) -> list[tuple[str, str]]:
+    """Fingerprint of the newest whole checkpoint, whether a resume is exact, and what was edited since."""
     try:
         saved = load_checkpoint(find_checkpoint(folder)[0])
     except LabError:
         return []  # the list of checkpoints says why
     about = saved["about"]
     exact = "yes" if about["exact_resume"] else f"no: {about['inexact_because']}"
-    return [("fingerprint", f"{about['fingerprint']} at {saved['global_step']:,}"), ("exact resume", exact)]
+    rows = [("fingerprint", f"{about['fingerprint']} at {saved['global_step']:,}"), ("exact resume", exact)]
+    try:
+        check_folder(folder, config, saved)
+    except LabError as error:
+        rows.append(("edited", str(error)))
+    return rows
 
 
 def _lineage(folder: Path) -> list[tuple[str, ...]]:

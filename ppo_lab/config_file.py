@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
-from ppo_lab.config import LIVE, SECTIONS, Config
+from ppo_lab.config import FREE, LIVE, SECTIONS, Config, free_setting
 from ppo_lab.errors import ConfigError
 from ppo_lab.yaml_text import parse_yaml, render_scalar
 
@@ -77,12 +77,18 @@ def render_yaml(config: Config | None = None) -> str:
     lines = [f"preset: {config.preset}", ""] if config.preset is not None else []
     for section_name, section in SECTIONS.items():
         lines.append(f"{section_name}:  # {(section.__doc__ or '').splitlines()[0]}")
-        values = getattr(config, section_name)
         for name, field in section.model_fields.items():
-            setting = f"  {name}: {render_scalar(getattr(values, name))}"
+            setting = f"  {name}: {setting_text(config, section_name, name)}"
             lines.append(f"{setting:<36} # {field.description}{allowed_text(field)}")
         lines.append("")
     return "\n".join(lines)
+
+
+def setting_text(config: Config, section: str, name: str) -> str:
+    """A setting as config.yaml has it: tuples tagged where a list would be another thing."""
+    if (key := f"{section}.{name}") in FREE:
+        return render_scalar(free_setting(config, key), tuples=True)
+    return render_scalar(getattr(getattr(config, section), name))
 
 
 def allowed_text(field: Any) -> str:
@@ -196,9 +202,11 @@ def _one_line(problem: Any) -> str:
     """pydantic's report of one problem as: which key, what is wrong with it, what was given, what is allowed."""
     place = [part for part in problem["loc"] if isinstance(part, str) and part != "[key]"]
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["loc"][-1:] == ("[key]",) and problem["type"] == "string_type":  # {shape: (84, 84, 1)} is three keys
+        return f"{'.'.join(place[:2])}: a keyword is a name, not {problem['input']!r}; a tuple is !tuple [84, 84, 1]"
     field = SECTIONS[place[0]].model_fields.get(place[1]) if len(place) > 1 and place[0] in SECTIONS else None
     if field is None:
-        return f"{'.'.join(place)}: {message}"
+        return f"{'.'.join(place)}: {message}" if place else message
     allowed = allowed_text(field).replace("; ", "; allowed ", 1)
     return f"{place[0]}.{place[1]}: {message[0].lower()}{message[1:]}, got {problem['input']!r}{allowed}"
 

@@ -17,14 +17,22 @@ from ppo_lab.adapters.running_statistics import warn_of_statistics
 from ppo_lab.beginning import Beginning
 from ppo_lab.config import SECTIONS, Config
 from ppo_lab.config_file import flat, override
+from ppo_lab.continuity import (
+    changes_to_come,
+    check_folder,
+    check_task,
+    recorded,
+    same_episodes,
+    settings_of_parent,
+)
 from ppo_lab.converting import check_fit, converted
 from ppo_lab.envs import EnvFactory, Envs, make_envs, rewound_by_seeds
 from ppo_lab.envs import why_inexact as tried_out
 from ppo_lab.errors import ConfigError, EnvError, RunError
 from ppo_lab.runs.checkpoint import load_checkpoint
 from ppo_lab.runs.files import disk
-from ppo_lab.runs.journal import read_journal
-from ppo_lab.runs.run import Run, find_checkpoint, find_run, read_config
+from ppo_lab.runs.journal import digest, read_journal
+from ppo_lab.runs.run import Run, find_checkpoint, find_run
 from ppo_lab.space_text import describe_space
 from ppo_lab.train_state import fingerprint, pick_device
 
@@ -56,6 +64,9 @@ def checkpoint_tree(trainer: Trainer, beginning: Beginning | None = None) -> dic
         "action_space": describe_space(trainer.envs.action_space),
         "action_paths": trainer.state.model.action_paths,
         "versions": versions(),
+        "journal_sha256": digest(trainer.changes, state["update"]),
+        "forked_at": None if trainer.run is None else trainer.run.forked_at,
+        **recorded(trainer.config),
     }
     numbers = {"added": trainer.added.waiting()}
     gathered: EpisodeNumbers | None = getattr(trainer.envs, "numbers", None)
@@ -85,10 +96,7 @@ def restore(trainer: Trainer, saved: Mapping[str, Any], environments: bool = Tru
     state, about = trainer.state, saved["about"]
     if about["envs_given"] and not trainer.envs_given:
         raise RunError("the run was trained in environments passed to Trainer(config, envs): pass them again")
-    for name in ("observation_space", "action_space"):
-        theirs, ours = about[name], describe_space(getattr(trainer.envs, name))
-        if theirs != ours:
-            raise RunError(f"the checkpoint was trained with another {name.replace('_', ' ')}: {theirs}, not {ours}")
+    check_task(about, trainer.envs, bounds=environments)
     state.load_learner(saved)
     if task:
         state.episodes.load_finished(saved["episodes"])
@@ -133,6 +141,8 @@ def _resume(cls: type[Trainer], place: str | Path, total_timesteps: int | None, 
     try:
         path, passed = find_checkpoint(run.folder)
         saved = load_checkpoint(path)
+        check_folder(run.folder, run.config, saved)
+        to_come = changes_to_come(run.folder, saved["update"])
         config, envs = understood(run.config, envs, pick_device(run.config.run.device))
         if config.env != run.config.env:
             changed = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in differences(run.config, config).items())
@@ -148,9 +158,8 @@ def _resume(cls: type[Trainer], place: str | Path, total_timesteps: int | None, 
             raise RunError(f"run {place} is at step {saved['global_step']} already; total_timesteps={total_timesteps}")
         restore(trainer, saved)
         run.go_back_to(saved["update"], saved["global_step"])
-        journal = read_journal(run.folder)
-        trainer.changes = [change for change in journal if change.update <= saved["update"]]
-        trainer.schedule([change for change in journal if change.update > saved["update"]])
+        trainer.changes = [change for change in read_journal(run.folder) if change.update <= saved["update"]]
+        trainer.schedule(to_come)
         if total_timesteps is not None:
             trainer.set(source="resume", total_timesteps=total_timesteps)
     except BaseException:
@@ -171,7 +180,7 @@ def _fork(cls: type[Trainer], place: str | Path, at: int | str, overrides: Mappi
     for reason in passed:
         LOG.warning("passed over: %s", reason)
     saved = load_checkpoint(path)
-    old = override(read_config(parent), {"run.name": None})
+    old = settings_of_parent(parent, saved, overrides)
     config = override(old, overrides)
     if config.run.root is None:
         raise RunError("a fork is a run on disk: run.root cannot be null")
@@ -194,10 +203,14 @@ def _fork(cls: type[Trainer], place: str | Path, at: int | str, overrides: Mappi
             lineage["changes"] = differences(old, config)
             run.settle(config, lineage)
         same_seed = config.run.seed == old.run.seed
-        same_task = (config.env.id, config.env.kwargs) == (old.env.id, old.env.kwargs)
+        other_bounds = check_task(saved["about"], trainer.envs, bounds=False)
+        if other_bounds:
+            LOG.warning("%s: %s; no network reads them, and new episodes begin", run.name, other_bounds)
+        same_task = (config.env.id, config.env.kwargs) == (old.env.id, old.env.kwargs) and not other_bounds
         saved = converted(saved, old, config, same_task)
         check_fit(saved["model"], trainer.state.model, lineage["changes"])
-        restore(trainer, saved, environments=config.env == old.env and same_seed, task=same_task)
+        same_envs = not other_bounds and trainer.envs_given == saved["about"]["envs_given"]
+        restore(trainer, saved, environments=same_envs and same_episodes(old, config), task=same_task)
         if not same_seed:
             trainer.state.reseed(config.run.seed)
         for key in flat(overrides):

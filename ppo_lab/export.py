@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from ppo_lab.actor_critic import ActorCritic, Memory
+from ppo_lab.continuity import edited_text, edits
 from ppo_lab.distributions import check_mask
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.flat_spaces import MASK_KEY, nest
@@ -134,13 +135,16 @@ def load_policy(run: str | Path, at: int | str = "latest") -> Policy:
     observation_space, action_space = (
         make_space(saved["about"][name]) for name in ("observation_space", "action_space")
     )
-    model = ActorCritic(read_config(folder).model, observation_space, action_space)
+    config = read_config(folder)
+    edited = edited_text({key: pair for key, pair in edits(saved["about"], config).items() if key.startswith("model.")})
+    model = ActorCritic(config.model, observation_space, action_space)
     try:
         model.load_state_dict(saved["model"])
     except RuntimeError as error:
-        raise RunError(
-            f"{path}: the weights do not fit the settings of the run: {' '.join(str(error).split())[:300]}"
-        ) from None
+        reason = edited or " ".join(str(error).split())[:300]
+        raise RunError(f"{path}: the weights do not fit the settings of the run: {reason}") from None
+    if edited:  # it would act, but not as it learned to
+        raise RunError(f"{folder / 'config.yaml'} was edited: {edited}; put it back")
     paths = saved["about"].get("action_paths", model.action_paths)  # older checkpoints have none: a flat dictionary
     model.action_paths = {key: tuple(path) for key, path in paths.items()}
     policy = Policy(model)

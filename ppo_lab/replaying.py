@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from ppo_lab.added_metrics import LAB_METRICS
 from ppo_lab.config_file import override
 from ppo_lab.continuing import restore
+from ppo_lab.continuity import changes_to_come, check_folder
 from ppo_lab.errors import RunError
 from ppo_lab.events import Update
 from ppo_lab.runs.checkpoint import load_checkpoint
-from ppo_lab.runs.journal import read_journal
 from ppo_lab.runs.metrics import read_rows
 from ppo_lab.runs.run import find_checkpoint, find_run, read_config, read_lineage
 from ppo_lab.trainer import Trainer
@@ -32,7 +32,8 @@ def replay(place: str | Path) -> Replay:
     """Train the run at `place` again up to its newest checkpoint and compare. Nothing is written.
 
     A fork is replayed from the checkpoint it began with. Every change of the journal is made at its update.
-    Raises RunError if the run has no checkpoint to compare with, or cannot be repeated exactly.
+    Raises RunError if the run has no checkpoint to compare with, cannot be repeated exactly, or has settings that were
+    edited.
     """
     folder = find_run(place)
     last = load_checkpoint(find_checkpoint(folder)[0])
@@ -40,12 +41,14 @@ def replay(place: str | Path) -> Replay:
         raise RunError(f"run {folder} cannot be repeated exactly: {last['about']['inexact_because']}")
     if last["about"]["envs_given"]:
         raise RunError(f"run {folder} was trained in environments passed to Trainer: its settings cannot make them")
-    trainer = Trainer(override(read_config(folder), {"run.root": None, "run.eval_every": 0, "run.best_by": "return"}))
+    config = read_config(folder)
+    check_folder(folder, config, last, journal=False)
+    trainer = Trainer(override(config, {"run.root": None, "run.eval_every": 0, "run.best_by": "return"}))
     try:
         begin = read_lineage(folder)
         if begin is not None:
             restore(trainer, load_checkpoint(find_checkpoint(folder, begin["step"])[0]))
-        trainer.schedule([change for change in read_journal(folder) if change.update > trainer.state.update])
+        trainer.schedule(changes_to_come(folder, trainer.state.update))
         difference = None
         recorded = {row["update"]: row for row in read_rows(folder)}
         for update in trainer if trainer.state.update < last["update"] else ():

@@ -1,18 +1,23 @@
 """YAML whose scalars are what they look like, read safely: plain data, no objects, no aliases, no duplicate keys.
 
 YAML 1.1 makes text of 3e-4, an octal of 010, 90 of 1:30 and a bool of `no`; here they are a number, ten, text and text.
+YAML has lists only; a tuple is written with a tag of ours: !tuple [84, 84, 1].
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import yaml
 
 from ppo_lab.errors import ConfigError
 
+TUPLE = "!tuple"
 NUMBER = r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?"
 SCALARS = (  # tag, what it looks like, first characters
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -56,6 +61,15 @@ def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
 _Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
+def _tuple(loader: _Loader, node: yaml.Node) -> tuple[Any, ...]:
+    if not isinstance(node, yaml.SequenceNode):
+        raise ConfigError(f"!tuple goes before a list: {TUPLE} [84, 84, 1]{_where(node.start_mark)}")
+    return tuple(loader.construct_sequence(node, deep=True))
+
+
+_Loader.add_constructor(TUPLE, _tuple)
+
+
 def parse_yaml(text: str) -> Any:
     """What a YAML text says. Raises ConfigError with line and column."""
     loader = _Loader(text)
@@ -68,19 +82,80 @@ def parse_yaml(text: str) -> Any:
         loader.dispose()
 
 
-def render_scalar(value: Any) -> str:
-    """A value in YAML's flow style, so that parse_yaml gives it back."""
+def render_scalar(value: Any, tuples: bool = False) -> str:
+    """A value in YAML's flow style, so that parse_yaml gives it back. tuples: tagged, so that they do not become lists.
+
+    Raises ConfigError for what is none of the kinds that YAML has.
+    """
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{render_scalar(key)}: {render_scalar(item)}" for key, item in value.items()) + "}"
+        pairs = (f"{render_scalar(key, tuples)}: {render_scalar(item, tuples)}" for key, item in value.items())
+        return "{" + ", ".join(pairs) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(render_scalar, value)) + "]"
+        tag = f"{TUPLE} " if tuples and isinstance(value, tuple) else ""
+        return f"{tag}[" + ", ".join(render_scalar(item, tuples) for item in value) + "]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000:
         return f"{value:_}"
-    if not isinstance(value, str):
+    if value is None or isinstance(value, (bool, int, float)):
         return json.dumps(value)
+    if not isinstance(value, str):
+        raise ConfigError(f"{_a(value)} cannot be written as YAML")
     if re.fullmatch(r"[A-Za-z_./][\w./-]*", value, re.ASCII) and parse_yaml(value) == value:
         return value
     return str(yaml.safe_dump(value, default_style='"', width=2**31)).strip()
+
+
+def as_plain(value: Any) -> Any:
+    """The same with NumPy's numbers as Python's, and what is a kind of dict or list as one; anything else as it is."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {as_plain(key): as_plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_plain(item) for item in value]
+    return tuple(map(as_plain, value)) if type(value) is tuple else value
+
+
+def why_not_yaml(value: Any, name: str) -> str | None:
+    """What in `value`, which is called `name`, YAML cannot give back as it is; None: it can.
+
+    It can: null, true and false, numbers, text; lists, tuples and dictionaries of them, however nested.
+    """
+    try:
+        problem = next(_odd(value, name), None)
+        if problem is None and repr(parse_yaml(render_scalar(value, tuples=True))) != repr(value):  # types and NaN too
+            problem = f"{name}: {str(value)[:80]}"
+    except RecursionError:
+        problem = f"{name}: something nested too deeply"
+    except (ConfigError, ValueError) as error:  # keys of a thousand letters, integers of thousands of digits
+        problem = f"{name}: {str(error)[:200]}"
+    return problem
+
+
+def _odd(value: Any, name: str) -> Iterator[str]:
+    """What has no YAML of its own in a value, each with its place."""
+    if type(value) is dict:
+        texts = [str(key) for key in value]
+        for key, text in zip(value, texts, strict=True):
+            if not (key is None or type(key) in (bool, int, float, str)) or key != key or texts.count(text) > 1:
+                yield f"{name}: the key {str(key)[:80]!r}"
+        for key, item in value.items():
+            yield from _odd(item, f"{name}.{key}")
+    elif type(value) in (list, tuple):
+        for i, item in enumerate(value):
+            yield from _odd(item, f"{name}[{i}]")
+    elif not (value is None or type(value) in (bool, int, float, str)):
+        yield f"{name}: {_a(value)}"
+    elif isinstance(value, str) and not value.isascii() and value != value.encode(errors="replace").decode():
+        yield f"{name}: {value[:80]!r}"  # half of a surrogate pair
+
+
+def _a(value: Any) -> str:
+    """What a value is, in words."""
+    if isinstance(value, type):
+        return "a class"
+    return "a function" if callable(value) else f"a value of type {type(value).__name__}"
 
 
 def _where(mark: Any) -> str:

@@ -18,6 +18,7 @@ FLOORS = [
     ["config_file", "networks", "interrupts", "space_text", "process"],
     ["distributions", "advantages", "losses", "schedules", "runs"],
     ["adapters", "envs", "wrappers"],
+    ["continuity"],
     ["actor_critic", "episodes", "diagnostics"],
     ["plain_mlp", "flat_parameters"],
     ["numpy_rollout"],

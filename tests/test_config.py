@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ppo_lab.config import LIVE, SECTIONS, Config
-from ppo_lab.config_file import check_live, load_config, override, render_yaml
+from ppo_lab.config import FREE, LIVE, SECTIONS, Config
+from ppo_lab.config_file import check_live, load_config, override, render_yaml, setting_text
+from ppo_lab.continuity import edits, recorded
 from ppo_lab.errors import ConfigError
-from ppo_lab.yaml_text import parse_yaml, render_scalar
+from ppo_lab.yaml_text import parse_yaml, render_scalar, why_not_yaml
 
 
 @pytest.fixture
@@ -69,6 +74,134 @@ values = st.recursive(
 @given(values)
 def test_what_is_rendered_reads_back(value):
     assert parse_yaml(render_scalar(value)) == value
+
+
+def distinct(keys):
+    """Keys of one dictionary: YAML has no two that are the same text."""
+    return len({str(key) for key in keys}) == len(keys)
+
+
+plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+keys = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20)
+anything = st.recursive(
+    plain,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(keys, inner, max_size=3).filter(distinct)
+    ),
+    max_leaves=12,
+)
+
+
+def same(a, b):
+    """Equal, with the types of everything in it; NaN is NaN."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict):
+        pairs = list(zip(sorted(a.items(), key=str), sorted(b.items(), key=str), strict=False))
+        return len(a) == len(b) and all(same(x, y) for x, y in pairs)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b or (a != a and b != b)
+
+
+@settings(max_examples=200)
+@given(anything)
+@example([float("nan"), (float("inf"), float("-inf"), -0.0), {float("inf"): ((), [], {})}, 10**30, 1e22, 5e-324])
+def test_keywords_of_any_kind_come_back_from_yaml_overrides_and_flags(value):
+    assert why_not_yaml(value, "it") is None
+    config = override(Config(), {"env.kwargs": {"it": value}, "env.wrappers": [{"Name": {"it": value}}]})
+    assert same(config.env.kwargs["it"], value)
+    text = render_yaml(config)
+    assert "\n" not in next(line for line in text.splitlines() if line.startswith("  kwargs"))
+    read = override(Config(), parse_yaml(text))
+    again = override(read, {"ppo.gamma": 0.5})
+    flags = override(Config(), {f"env.{name}": setting_text(config, "env", name) for name in ("kwargs", "wrappers")})
+    for one in (read, again, flags):
+        assert same(one.env.kwargs, config.env.kwargs)
+        assert same(one.env.wrappers, config.env.wrappers)
+    assert recorded(read) == recorded(config)
+    assert edits(json.loads(json.dumps({**recorded(config)})), read) == {}
+
+
+@pytest.mark.parametrize("text", ["!tuple [84, !tuple [1, []]]", "[!tuple [], {a: !tuple [null]}]"])
+def test_a_tuple_is_written_with_a_tag(text):
+    value = parse_yaml(text)
+    assert same(value, {"!tuple [84, !tuple [1, []]]": (84, (1, []))}.get(text, [(), {"a": (None,)}]))
+    assert render_scalar(value, tuples=True) == text
+
+
+def test_settings_that_are_tuples_stay_plain_lists_in_yaml():
+    text = render_yaml(override(Config(), {"env.wrappers": ("ClipAction",), "model.privileged": ("a",)}))
+    assert "!tuple" not in text
+    assert "wrappers: [ClipAction]" in text
+    assert override(Config(), {"model.hidden_sizes": "!tuple [8, 8]"}).model.hidden_sizes == (8, 8)
+
+
+def test_the_settings_of_any_kind_are_those_told_apart():
+    free = [f"{section}.{name}" for section, model in SECTIONS.items() for name, field in model.model_fields.items()
+            if "Any" in str(field.annotation)]  # fmt: skip
+    assert tuple(free) == FREE
+
+
+def test_numbers_of_numpy_are_numbers_of_python():
+    given = {"a": np.float32(0.5), "b": [np.int64(3), (np.bool_(True), np.str_("x"))]}
+    assert same(override(Config(), {"env.kwargs": given}).env.kwargs, {"a": 0.5, "b": [3, (True, "x")]})
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (lambda: 0, "a function"), (np.zeros(2), "a value of type ndarray"), (dict, "a class"),
+        ({1, 2}, "a value of type set"), (b"x", "a value of type bytes"), (Path("x"), r"a value of type \w*Path"),
+        ({float("nan"): 1}, "the key 'nan'"), ({(0, 1): 2}, r"the key '\(0, 1\)'"), ({1: 2, "1": 3}, "the key '1'"),
+        ("\ud800", r"'\\ud800'"),
+    ],
+)  # fmt: skip
+def test_what_yaml_cannot_write_is_refused_by_its_key_before_there_is_a_folder(tmp_path, value, what):
+    place = {"run.root": str(tmp_path / "runs")}
+    for key, name, setting in (
+        ("env.kwargs", r"env\.kwargs\.f\[0\]", {"f": [value]}),
+        (
+            "env.wrappers",
+            r"env\.wrappers\[1\]\.TransformReward\.func",
+            ["ClipAction", {"TransformReward": {"func": value}}],
+        ),
+    ):
+        with pytest.raises(
+            ConfigError, match=f"{name}: {what} cannot be written .*envs=make.*run.root to null"
+        ) as error:
+            load_config(overrides={**place, key: setting})
+        assert "\n" not in str(error.value)
+        override(Config(), {"run.root": None, key: setting})  # nothing is written
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{shape: !tuple (84, 84)}", r"!tuple goes before a list: !tuple \[84, 84, 1\]"),
+        ("{shape: (84, 84, 1)}", r"env\.kwargs: a keyword is a name, not 84; a tuple is !tuple \[84, 84, 1\]"),
+        ("{shape: !other [1]}", r"not YAML: could not determine a constructor"),
+        ("{shape: !!python/tuple [1]}", r"not YAML: could not determine a constructor"),
+    ],
+)
+def test_a_tuple_written_wrongly_is_one_line(text, message):
+    with pytest.raises(ConfigError, match=message):
+        override(Config(), {"env.kwargs": text})
+
+
+def test_what_holds_itself_or_is_too_deep_is_one_line():
+    loop = []
+    loop.append(loop)
+    deep = 1
+    for _ in range(400):
+        deep = [deep]
+    for value in (loop, deep, 10**5000, {"k" * 2000: 1}):
+        with pytest.raises(ConfigError, match=r"env\.kwargs") as error:
+            override(Config(), {"env.kwargs": {"f": value}})
+        assert len(str(error.value)) < 400
 
 
 def test_a_config_survives_its_own_yaml(write, root):

@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
+from ppo_lab.adapters.declared import as_declared
 from ppo_lab.adapters.loop import describe_error, one_line
 from ppo_lab.errors import ConfigError, EnvError, LabError
 
@@ -58,7 +59,8 @@ def make_single(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gymnasium.Env:
     with explained(spec.id, spec.entry_point):
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
         check_kwargs(spec.id, creator, kwargs, also=("max_episode_steps",))
-        return gymnasium.make(spec, disable_env_checker=True, **copy.deepcopy(dict(kwargs)))
+        options = as_declared(creator, copy.deepcopy(dict(kwargs)), f"env.kwargs: {spec.id}")
+        return gymnasium.make(spec, disable_env_checker=True, **options)
 
 
 def make_vector(spec: EnvSpec, num_envs: int, kwargs: Mapping[str, Any]) -> gymnasium.vector.VectorEnv:
@@ -70,7 +72,7 @@ def make_vector(spec: EnvSpec, num_envs: int, kwargs: Mapping[str, Any]) -> gymn
         warnings.filterwarnings("ignore", message=".*AutoresetMode")  # VectorEnvs refuses what Gymnasium warns about
         creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
         check_kwargs(spec.id, creator, kwargs, taken=("num_envs",))
-        options = copy.deepcopy(dict(kwargs))
+        options = as_declared(creator, copy.deepcopy(dict(kwargs)), f"env.kwargs: {spec.id}")
         return gymnasium.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **options)
 
 
@@ -78,7 +80,7 @@ def call_creator(env_id: str, creator: Callable[..., Any], kwargs: Mapping[str, 
     """creator(**given, **kwargs), where kwargs come from the user and `given` from us. Raises as `make_single`."""
     with explained(env_id, creator):
         check_kwargs(env_id, creator, kwargs, taken=tuple(given))
-        return creator(**given, **copy.deepcopy(dict(kwargs)))
+        return creator(**given, **as_declared(creator, copy.deepcopy(dict(kwargs)), f"env.kwargs: {env_id}"))
 
 
 def check_kwargs(

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
+from ppo_lab.adapters.declared import as_declared
 from ppo_lab.adapters.env_memory import class_memory, put_back
 from ppo_lab.adapters.factories import complaint
 from ppo_lab.adapters.ids import check_kwargs, explained, make_single
@@ -109,7 +110,7 @@ def wrap(env: gymnasium.Env, wrappers: Wrappers) -> gymnasium.Env:
         with explained(what, "gymnasium.wrappers"):
             wrapper = find_wrapper(name)
             check_kwargs(name, wrapper, kwargs or {}, taken=("env",), where="env.wrappers")
-            env = wrapper(env, **copy.deepcopy(dict(kwargs or {})))
+            env = wrapper(env, **as_declared(wrapper, copy.deepcopy(dict(kwargs or {})), what))
     return env
 
 

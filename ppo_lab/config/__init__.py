@@ -6,16 +6,20 @@ writing them as text is in `config_file`.
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, model_validator
 
 from ppo_lab.config.env import EnvConfig
 from ppo_lab.config.model import ModelConfig
 from ppo_lab.config.ppo import SCHEDULED, PPOConfig
 from ppo_lab.config.run import RUN_NAME, RunConfig
 from ppo_lab.config.section import Section
+from ppo_lab.yaml_text import why_not_yaml
 
 __all__ = [
-    "LIVE", "RUN_NAME", "SCHEDULED", "SECTIONS", "Config", "EnvConfig", "ModelConfig", "PPOConfig", "RunConfig",
+    "FREE", "LIVE", "RUN_NAME", "SCHEDULED", "SECTIONS", "Config", "EnvConfig", "ModelConfig", "PPOConfig", "RunConfig",
+    "free_setting",
 ]  # fmt: skip
 
 
@@ -27,6 +31,28 @@ class Config(Section):
     ppo: PPOConfig = PPOConfig()
     run: RunConfig = RunConfig()
     preset: str | None = Field(None, description="the preset these settings came from")
+
+    @model_validator(mode="after")
+    def _can_be_written(self) -> Config:
+        """Settings of any kind have to come back from the run's config.yaml as they went in."""
+        for key in FREE if self.run.root is not None else ():
+            problem = why_not_yaml(free_setting(self, key), key)
+            if problem is not None:
+                raise ValueError(
+                    f"{problem} cannot be written into a run's config.yaml (null, true, numbers, text, lists, tuples "
+                    "and dictionaries can); hand over what makes the environment instead, Trainer(config, envs=make), "
+                    "or set run.root to null"
+                )
+        return self
+
+
+FREE = ("env.kwargs", "env.wrappers")  # settings that hold anything: here a tuple is another thing than a list
+
+
+def free_setting(config: Config, key: str) -> Any:
+    """The value of a setting in FREE. The tuple of all wrappers is none that a person wrote."""
+    value = getattr(config.env, key.removeprefix("env."))
+    return list(value) if isinstance(value, tuple) else value
 
 
 SECTIONS: dict[str, type[Section]] = {"env": EnvConfig, "model": ModelConfig, "ppo": PPOConfig, "run": RunConfig}

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from ppo_lab.config.section import Section
+from ppo_lab.yaml_text import as_plain
 
 Count = Annotated[int, Field(ge=1, le=1_048_576)]
 How = Literal["last", "sum", "mean", "max", "min"]  # of the values of one episode
@@ -45,6 +46,14 @@ class EnvConfig(Section):
     )
     life_loss: bool = Field(False, description="Atari: losing a life ends the task for learning, not the game")
     allow_import: bool = Field(False, description="let an id with a module prefix (module:Name-v0) import that module")
+
+    @field_validator("kwargs", "wrappers", mode="before")
+    @classmethod
+    def _numbers_are_python_s(cls, value: Any) -> Any:
+        try:
+            return as_plain(value)
+        except RecursionError:
+            raise ValueError("nested too deeply, or it holds itself") from None
 
     @field_validator("info_metrics", mode="before")
     @classmethod

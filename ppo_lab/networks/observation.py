@@ -62,8 +62,8 @@ class LeafInput(nn.Module):
                 f"observation space {space} is not supported; supported: Box, Discrete, MultiDiscrete, MultiBinary, "
                 "and Dict or Tuple of them"
             )
-        self.picture = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(self.obs_shape) >= 2
-        self.highest = float(space.high.max()) or 1.0 if isinstance(space, spaces.Box) and self.picture else 1.0
+        self.picture = is_picture(space)
+        self.highest = brightest(space)
         self.reshaped = shape != self.obs_shape
         self.unchanged = not (self.one_hot or self.picture or self.reshaped)  # but for the normaliser
         self.space: Space = _floats(shape, self.picture)
@@ -179,6 +179,16 @@ class DictInput(nn.Module):
 
 
 ObsInput = LeafInput | DictInput
+
+
+def is_picture(space: Space) -> bool:
+    """Whether a space is one of pictures: whole numbers of a byte, in two dimensions or more."""
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) >= 2
+
+
+def brightest(space: Space) -> float:
+    """What a picture is divided by, 1 for anything else. No other bound of a Box that is observed is ever read."""
+    return float(space.high.max()) or 1.0 if isinstance(space, spaces.Box) and is_picture(space) else 1.0
 
 
 def kind_of(space: Space) -> Shaped | None:

@@ -26,10 +26,11 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
+from ppo_lab.config_file import flat
 from ppo_lab.errors import ConfigError, LabError
 from ppo_lab.notebook.committed import KERNEL_OPTIONS, regenerate
 from ppo_lab.notebook.report import ANNOUNCE, SUMMARY, Report
-from ppo_lab.yaml_text import parse_yaml
+from ppo_lab.yaml_text import parse_yaml, render_scalar
 
 POLL_SECONDS = 0.2
 
@@ -82,7 +83,8 @@ def execute(path: Path, parameters: dict[str, Any]) -> str:
         executed = folder / "notebook.ipynb"
         with Progress(folder / "run.json") as progress:
             try:
-                papermill.execute_notebook(str(path), str(executed), parameters, progress_bar=False, **KERNEL_OPTIONS)
+                given = {name: with_tuples(value) for name, value in parameters.items()}
+                papermill.execute_notebook(str(path), str(executed), given, progress_bar=False, **KERNEL_OPTIONS)
             except PapermillExecutionError as error:
                 where = f"cell [{error.exec_count}] of {path}"
                 if progress.run is not None:
@@ -174,6 +176,19 @@ def _check_parameters(path: Path, parameters: dict[str, Any]) -> None:
     unknown = sorted(parameters.keys() - known.keys())
     if unknown:
         raise ConfigError(f"{path} has no parameter {unknown[0]!r}; it has: {', '.join(known) or 'none'}")
+
+
+def with_tuples(value: Any) -> Any:
+    """A parameter without tuples, which papermill would turn into texts: settings that hold some as text in YAML."""
+    if not isinstance(value, dict) or not _holds_tuple(value):
+        return value
+    settings = flat(value).items()
+    return {key: render_scalar(one, tuples=True) if _holds_tuple(one) else one for key, one in settings}
+
+
+def _holds_tuple(value: Any) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return isinstance(value, tuple) or any(map(_holds_tuple, inside))
 
 
 def _keep(executed: Path, folder: Path) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +44,12 @@ def read_journal(folder: str | Path) -> list[Change]:
 def write_journal(folder: Path, changes: list[Change]) -> None:
     """Put `changes` in the place of the journal."""
     replace_synced(folder / NAME, _text(changes))
+
+
+def digest(changes: Iterable[Change], update: int) -> str:
+    """SHA-256 over the changes up to an update: what a checkpoint of that update was trained with."""
+    past = [change for change in changes if change.update <= update]
+    return hashlib.sha256(_text(sorted(past, key=lambda change: change.update))).hexdigest()  # stable
 
 
 def _text(changes: list[Change]) -> bytes:

@@ -26,6 +26,7 @@ class Run:
     def __init__(self, folder: Path, config: Config) -> None:
         """Raises RunError if another trainer holds the folder."""
         self.folder, self.config = folder, config
+        self.forked_at = forked_at(folder)
         with disk(f"write in {folder}"):
             self._lock = RunLock(folder)
         tensorboard = [TensorBoard(folder)] if config.run.tensorboard else []
@@ -130,8 +131,8 @@ class Run:
                 )  # it keeps a checkpoint from being pruned
             settings = self.config.run
             protect = {step} if best is None else {step, best["step"]}  # newer ones may be there, but broken
-            if (begin := read_lineage(self.folder)) is not None:
-                protect.add(begin["step"])  # a fork is replayed from there
+            if self.forked_at is not None:
+                protect.add(self.forked_at)  # a fork is replayed from there
             checkpoint.prune(self.checkpoints, settings.keep_last, settings.keep_every, protect)
         return path
 
@@ -199,6 +200,12 @@ def read_lineage(folder: Path) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         raise RunError(f"{folder / 'lineage.json'} cannot be read") from None
     return lineage
+
+
+def forked_at(folder: Path) -> int | None:
+    """The step at which a fork began; None for a run that is none. Raises RunError."""
+    lineage = read_lineage(folder)
+    return None if lineage is None else int(lineage["step"])
 
 
 def find_checkpoint(folder: Path, at: int | str = "latest") -> tuple[Path, list[str]]:

@@ -1,5 +1,6 @@
 """Notebooks run from a terminal: a summary where it works, one line where it does not."""
 
+import ast
 import json
 import shutil
 import subprocess
@@ -8,9 +9,12 @@ import sys
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+from papermill.translators import PythonTranslator
 
+from ppo_lab.config import Config
+from ppo_lab.config_file import override
 from ppo_lab.notebook.committed import KERNEL, LANGUAGE, clean, regenerate, source_sha256
-from ppo_lab.notebook.execute import Progress, main
+from ppo_lab.notebook.execute import Progress, main, with_tuples
 
 SMALL = "{ppo.total_timesteps: 4_096, run.tensorboard: false}"
 
@@ -143,3 +147,13 @@ def test_the_stamp_is_over_the_sources_alone():
     assert source_sha256(notebook) == stamp
     notebook.cells[0].source = "x = 2"
     assert source_sha256(notebook) != stamp
+
+
+def test_tuples_reach_a_notebook_as_yaml():
+    wrappers = [{"ReshapeObservation": {"shape": (4, 1)}}]
+    for given in ({"env.wrappers": wrappers, "ppo.gamma": 0.5}, {"env": {"wrappers": wrappers}, "ppo": {"gamma": 0.5}}):
+        source = PythonTranslator.codify({"overrides": with_tuples(given)})
+        text = source.partition("overrides = ")[2]
+        config = override(Config(), ast.literal_eval(text))
+        assert (config.env.wrappers, config.ppo.gamma) == (tuple(wrappers), 0.5)
+    assert with_tuples({"anything": [1]}) == {"anything": [1]}
