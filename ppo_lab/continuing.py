@@ -21,7 +21,6 @@ from ppo_lab.continuity import (
     changes_to_come,
     check_folder,
     check_task,
-    recorded,
     same_episodes,
     settings_of_parent,
 )
@@ -66,7 +65,7 @@ def checkpoint_tree(trainer: Trainer, beginning: Beginning | None = None) -> dic
         "versions": versions(),
         "journal_sha256": digest(trainer.changes, state["update"]),
         "forked_at": None if trainer.run is None else trainer.run.forked_at,
-        **recorded(trainer.config),
+        **trainer.recorded_settings,
     }
     numbers = {"added": trainer.added.waiting()}
     gathered: EpisodeNumbers | None = getattr(trainer.envs, "numbers", None)

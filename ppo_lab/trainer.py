@@ -6,6 +6,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ppo_lab.batches import Batch, minibatches
 from ppo_lab.beginning import SLOW, Beginning
 from ppo_lab.compiling import loss_function
 from ppo_lab.config import Config, PPOConfig
+from ppo_lab.continuity import recorded
 from ppo_lab.diagnostics import critic_metrics, loss_metrics, settings_metrics
 from ppo_lab.envs import EnvFactory, Envs
 from ppo_lab.errors import RunError
@@ -119,6 +121,11 @@ class Trainer:
                     if not self._events or (self.beginning is not None and self._may_be_left()):
                         return
                 yield self._events.popleft()  # those that an interrupt kept back come with the next loop
+
+    @cached_property
+    def recorded_settings(self) -> dict[str, Any]:
+        """What each checkpoint holds of the settings."""
+        return recorded(self.config)
 
     @property
     def finished(self) -> bool:

@@ -223,3 +223,10 @@ import ppo_lab.adapters.worker_process
 sys.exit("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code, str(root / "ppo_lab")], check=False).returncode == 0
+
+
+def test_a_script_that_leaves_its_workers_open_ends(root):
+    code = "from ppo_lab import Config, make_envs, override; kept = make_envs(override(Config(), {'env.workers': 2}))"
+    script = f"if __name__ == '__main__':\n    {code}\n"
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, timeout=120, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -6,10 +6,12 @@ threads, which a fork would tear apart), so they must be able to import the envi
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import signal
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing import connection
@@ -34,6 +36,13 @@ from ppo_lab.errors import EnvError, NonFiniteError
 from ppo_lab.flat_spaces import flatten_space, map_leaves
 
 PATIENCE = 5.0  # seconds that close() waits for a worker before it ends it
+OPEN: weakref.WeakSet[WorkerEnvs] = weakref.WeakSet()
+
+
+@atexit.register  # later than multiprocessing, so it runs first: that would wait for ever, for workers ignore SIGTERM
+def _close_all() -> None:
+    for envs in list(OPEN):
+        envs.close()
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,7 @@ class WorkerEnvs(Renewing):
         self._counts = [share + (w < rest) for w in range(min(workers, num_envs))]
         self._log = ActionLog(num_envs, self._action_format)
         self._workers: list[Worker] = []
+        OPEN.add(self)
         self._asked: Any = None  # the actions of a step that was begun and not waited for
         self._in_step = False  # True: a worker may not have answered yet, or not been asked
         self._ready = False
