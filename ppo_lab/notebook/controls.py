@@ -67,7 +67,9 @@ class Controls:
         with self._lock:
             session, pending = self._session, self._session.pending
             state = session.trainer.state
-            self.status.value = ("paused: " if session.paused else "") + escape(progress_line(session))
+            inexact = session.trainer.inexact
+            why = "" if inexact is None else f' <span title="{escape(inexact)}">ⓘ</span>'
+            self.status.value = ("paused: " if session.paused else "") + escape(progress_line(session)) + why
             self._progress.max, self._progress.value = float(state.total_timesteps), float(state.global_step)
             self._hold.description, self._hold.icon = ("Run", "play") if session.paused else ("Pause", "pause")
             self._undo.disabled = not session.can_undo

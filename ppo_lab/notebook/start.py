@@ -38,7 +38,8 @@ def launch(trainer: Trainer) -> Session:
             before = None
     announce(trainer)
     if before is None:
-        print(*filter(None, (trainer.memory_plan, trainer.thread_choice)), sep="\n")
+        exact = None if trainer.inexact is None else f"exact resume: no, {trainer.inexact}"
+        print(*filter(None, (trainer.memory_plan, trainer.thread_choice, exact)), sep="\n")
     session = Session(trainer, before)
     if ui_attached():
         from ppo_lab.notebook.dashboard import Dashboard  # ipywidgets only where they are used

@@ -96,6 +96,8 @@ def progress_line(session: Session) -> str:
     speed = last("time/steps_per_second")
     if speed == speed:
         parts.append(f"{speed:,.0f} steps per second")
+    if trainer.inexact is not None:
+        parts.append("exact resume: no")
     return ", ".join(parts)
 
 

@@ -96,6 +96,15 @@ def test_one_update_is_one(stage):
     assert controls.status.value.startswith("paused: ")
 
 
+def test_a_run_that_cannot_be_resumed_exactly_says_so_and_why(stage):
+    session, controls = stage
+    assert "exact" not in controls.status.value
+    session.trainer.inexact = "because <it> is so"
+    controls.write()
+    assert "exact resume: no" in controls.status.value
+    assert 'title="because &lt;it&gt; is so"' in controls.status.value
+
+
 def test_stop(stage):
     session, controls = stage
     button(controls, "Stop").click()

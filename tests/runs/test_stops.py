@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from ppo_lab import Trainer, load_config
+from ppo_lab import Trainer, cli_training, load_config, recording
 from ppo_lab.notebook.session import Session
 from ppo_lab.runs import files
 from ppo_lab.runs.checkpoint import load_checkpoint
+from ppo_lab.runs.metrics import read_rows
 from ppo_lab.runs.run import find_checkpoint
 from tests import slow_envs
 
@@ -80,6 +81,7 @@ def goes_on(folder, undisturbed):
     return trainer.fingerprint() == undisturbed
 
 
+@pytest.mark.slow
 @SIGNALS
 def test_in_the_middle_of_a_slow_rollout(number, root, tmp_path, undisturbed):
     process = start(root, tmp_path, SLOW_STEP=0.2)
@@ -96,6 +98,7 @@ def test_in_the_middle_of_a_slow_rollout(number, root, tmp_path, undisturbed):
     assert goes_on(tmp_path, undisturbed)
 
 
+@pytest.mark.slow
 @SIGNALS
 def test_while_environments_are_made(number, root, tmp_path, undisturbed):
     process = start(root, tmp_path, SLOW_MAKE=0.5)
@@ -251,6 +254,7 @@ raise AssertionError("not reached")
 """
 
 
+@pytest.mark.slow
 def test_sigterm_in_a_headless_notebook(root, tmp_path, undisturbed):
     environment = {**os.environ, "SLOW_NOTES": str(tmp_path / "notes"), "SLOW_STEP": "0.2", "PPO_LAB_UI": "0"}
     process = subprocess.Popen(
@@ -315,3 +319,55 @@ def test_an_environment_that_stays_broken_says_so_each_time(tmp_path):
         with pytest.raises(Exception, match="gone for good"):
             list(trainer)
     trainer.close()
+
+
+ENDLESS = {"env.kwargs": {"length": 10**9}, "run.eval_every": 48, "run.eval_max_steps": 10**9}
+
+
+def press_while_evaluating(monkeypatch, press):
+    """Somebody presses after some steps of an evaluation that would never end."""
+    plain, evaluate = slow_envs.Slow.step, recording.evaluate
+    under_way, steps = [False], [0]
+
+    def step(self, action):
+        steps[0] += under_way[0]
+        if steps[0] == 30:
+            press()
+        return plain(self, action)
+
+    def evaluating(*arguments, **more):
+        under_way[0] = True
+        try:
+            return evaluate(*arguments, **more)
+        finally:
+            under_way[0] = False
+
+    monkeypatch.setattr(slow_envs.Slow, "step", step)
+    monkeypatch.setattr(recording, "evaluate", evaluating)
+    return steps
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C in a script", "Ctrl-C", "SIGTERM", "Stop"])
+def test_in_an_evaluation_without_an_end(how, tmp_path, monkeypatch, capsys):
+    trainer = Trainer(settings(tmp_path, **ENDLESS))
+    session = Session(trainer)
+    number = signal.SIGTERM if how == "SIGTERM" else signal.SIGINT
+    stop = (lambda: session.stop(wait=False)) if how == "Stop" else (lambda: os.kill(os.getpid(), number))
+    steps = press_while_evaluating(monkeypatch, stop)
+    if how == "Ctrl-C in a script":
+        with pytest.raises(KeyboardInterrupt):
+            list(trainer)
+    elif how == "Stop":
+        session.train_here(Quiet())
+    else:
+        assert cli_training.train(lambda: trainer) == 128 + number
+        assert "48 of 144 steps" in capsys.readouterr().out
+    assert steps[0] < 50  # two environments or ten, and not one more step of each
+    saved = load_checkpoint(find_checkpoint(tmp_path / "one")[0])
+    assert (saved["update"], saved["global_step"]) == (1, 48)
+    assert [row["update"] for row in read_rows(tmp_path / "one")] == [1]  # the update counts, without the evaluation
+    trainer.close()
+    monkeypatch.undo()
+    resumed = Trainer.resume(tmp_path / "one")
+    assert resumed.fingerprint() == trainer.fingerprint()
+    resumed.close()
