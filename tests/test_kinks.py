@@ -46,7 +46,7 @@ def slope_of(loss, at, *columns, **settings):
     return leaf.grad.numpy() * np.float32(len(at))
 
 
-# --- the value ---------------------------------------------------------------------------------------------------------
+# --- the value --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_inside_the_clip_no_rounding_costs_a_row_its_gradient(size):
     )
 
 
-# --- the policy --------------------------------------------------------------------------------------------------------
+# --- the policy -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_clip_range_in_a_tensor_has_the_same_bounds(clip):
         assert torch.equal(number, tensor)
 
 
-# --- the whole gradient ------------------------------------------------------------------------------------------------
+# --- the whole gradient -----------------------------------------------------------------------------------------------
 
 
 def exact_log_ratio(low, high):
@@ -330,7 +330,7 @@ def test_the_compiled_loss_on_the_kinks(bound):
     assert_equal(*found)
 
 
-# --- acting, and the step ----------------------------------------------------------------------------------------------
+# --- acting, and the step ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("N", [1, 3])
