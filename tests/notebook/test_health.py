@@ -603,7 +603,7 @@ def test_a_run_that_was_broken_on_purpose_is_found(rule):
     assert broken(*BROKEN[rule])[rule] == "warning"
 
 
-# Of ten seeds 8 jump and 9 collapse, all others are found in ten; without a critic the return may climb (4 of 10): a note.
+# Of ten seeds 8 jump and 9 collapse; all others are found in ten. Without a critic the return may climb (4): a note.
 LUCK = {"policy-jumped": 2, "returns-collapsed": 2}  # how many of five have to be found
 
 
