@@ -74,11 +74,12 @@ class CompiledLoss:
         """The PPO loss of a batch."""
         device = batch.advantage.device  # as numbers, each new value would be compiled
 
-        def coefficient(value: float) -> Tensor:
-            return torch.full((), value, device=device)
+        def coefficient(value: float, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.full((), value, dtype=dtype, device=device)
 
         settings = LossSettings(
-            coefficient(ppo.clip_coef), coefficient(ppo.vf_coef), coefficient(ppo.ent_coef) if ppo.ent_coef else 0.0,
+            coefficient(ppo.clip_coef, torch.float64),  # 1 - it is rounded once, as a float's is
+            coefficient(ppo.vf_coef), coefficient(ppo.ent_coef) if ppo.ent_coef else 0.0,
             ppo.value_clip_coef, ppo.dual_clip,
         )  # fmt: skip
         if self._any_size:  # else two programs would round differently, and a resumed run begin with the other one
@@ -100,7 +101,9 @@ class CompiledLoss:
 
 def _of_any_size(column: Tensor) -> Tensor:
     """A column (1, B, ...) whose B may be another one next time."""
-    torch._dynamo.maybe_mark_dynamic(column, 1)
+    mark = getattr(getattr(torch, "_dynamo", None), "maybe_mark_dynamic", None)
+    if mark is not None:  # without it torch finds out at the second size, and compiles once more
+        mark(column, 1)
     return column
 
 

@@ -33,6 +33,11 @@ def load_config(
     settings: dict[str, Any] = {}
     _merge(settings, content, where)
     if preset is not None:
+        if file is None:
+            raise ConfigError(
+                f"preset {preset!r}: no config.yaml was found in {Path.cwd()} or above it, and presets are in that "
+                "file; name it (load_config('DIR/config.yaml', preset=...), --config DIR/config.yaml) or work beside it"
+            )
         if preset not in presets:
             known = ", ".join(sorted(presets)) or "none"
             raise ConfigError(f"no preset {preset!r} in {where}{_nearest(preset, presets)}; known presets: {known}")

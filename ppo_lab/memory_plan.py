@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.batches import Batch, whole
@@ -25,6 +24,11 @@ from ppo_lab.numpy_rollout import numpy_policy
 from ppo_lab.process import give_back_memory
 from ppo_lab.rollout import Rollout, estimate_values, rows_at_once
 from ppo_lab.trees import apply, at, leaves
+
+try:
+    from torch.utils._python_dispatch import TorchDispatchMode as Mode
+except ImportError:  # private; without it nobody sees what a pass takes, and a plan has the rest
+    Mode = None  # type: ignore[assignment, misc]  # looked at before it is used
 
 LOG = logging.getLogger("ppo_lab")
 MOMENTS = {"adam": 2, "adamw": 2, "sgd": 0}  # numbers that the optimizer keeps for each weight
@@ -168,13 +172,15 @@ def pretend(ppo: PPOConfig, model: ActorCritic, obs: Obs, rows: int) -> tuple[Ro
 
 
 def peak_bytes(function: Callable[[], Any]) -> int:
-    """The most bytes that tensors made by function() hold at one time."""
+    """The most bytes that tensors made by function() hold at one time; 0 where torch does not let us see."""
+    if Mode is None:
+        return 0
     with _Watch() as watch:
         function()
     return watch.peak
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(Mode or object):  # type: ignore[misc]  # see there
     """Sees every tensor that an operation makes, and when its memory is given back."""
 
     def __init__(self) -> None:

@@ -25,6 +25,7 @@ from ppo_lab.plain_mlp import PlainMLP
 
 BLOCK = 2**17  # numbers that a layer gives for one block: 512 kB
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+HALF, ONE = np.float32(0.5), np.float32(1.0)
 
 
 class MLPGradient:
@@ -112,11 +113,15 @@ class MLPGradient:
     def _surrogate(self, ratio: Array, advantage: Array) -> tuple[Array, Array]:
         """min(r A, clip(r) A), with a floor where `dual_clip` gives one, and its slope in log r: r A, or 0."""
         eps, dual = self.ppo.clip_coef, self.ppo.dual_clip
-        gain = ratio * advantage
-        objective = np.minimum(gain, np.minimum(np.maximum(ratio, 1.0 - eps), 1.0 + eps) * advantage)
+        kept = np.minimum(np.maximum(ratio, 1.0 - eps), 1.0 + eps)
+        inside, gain, kept = kept == ratio, ratio * advantage, kept * advantage
+        objective = np.minimum(gain, kept)
+        share = np.where(inside, ONE, _share(kept, gain))  # inside both are one number, and both have its slope
         if dual is not None:
-            objective = np.where(advantage < 0, np.maximum(objective, dual * advantage), objective)
-        return objective, gain * ~(np.abs(gain - objective) > 0.0)  # infinite or NaN: NaN, as in autograd
+            negative, floor = advantage < 0, dual * advantage
+            share *= np.where(negative, _share(objective, floor), ONE)
+            objective = np.where(negative, np.maximum(objective, floor), objective)
+        return objective, gain * share  # infinite or NaN: NaN, as in autograd
 
     def _value_loss(self, value: Array, old_value: Array, returns: Array) -> tuple[Array, Array]:
         """The squared error, of the clipped value where that is larger, and its slope in V."""
@@ -127,9 +132,19 @@ class MLPGradient:
         square = error * error
         if clip is None:
             return square, 2.0 * error
-        kept = old_value + np.clip(value - old_value, -clip, clip) - returns
-        kept *= kept
-        return np.maximum(square, kept), 2.0 * error * ~(kept > square)
+        moved = value - old_value
+        kept_error = old_value + np.clip(moved, -clip, clip) - returns
+        kept = kept_error * kept_error
+        # inside the clip both squares have a slope: V_old + (V - V_old) is V to rounding, which makes either larger
+        slope = np.where(np.abs(moved) <= clip, kept_error * _share(kept, square), 0.0)
+        slope += error * _share(square, kept)
+        slope *= 2.0
+        return np.maximum(square, kept), slope
+
+
+def _share(larger: Array, smaller: Array) -> Array:
+    """What autograd gives the first of a maximum, or the second of a minimum: 1, half where both are equal, 0."""
+    return np.where(larger == smaller, HALF, ~(larger < smaller))
 
 
 def can_be_stacked(model: ActorCritic, plain: PlainMLP) -> bool:

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from ppo_lab.flat_parameters import FlatParameters
+from ppo_lab.private_names import operation
 
 NARROW = 16  # a product with fewer columns takes several times as long as the same one with as few rows
 ROOMS = 4  # sizes of minibatches and blocks whose views are kept
+TANH, RELU = operation("tanh_backward", "grad_input"), operation("threshold_backward", "grad_input")
 Array = np.ndarray  # float32: (M,), or (K, M) with a column for each row of a block
 
 
@@ -90,9 +92,9 @@ class Body:
         for i in reversed(range(len(self.weights))):
             slope, y, below = room.slopes[i], room.outputs[i], room.outputs[i - 1] if i else inputs
             if self.tanh:
-                torch.ops.aten.tanh_backward.grad_input(slope, y, grad_input=slope)
+                slope.mul_(1.0 - y * y) if TANH is None else TANH(slope, y, grad_input=slope)
             else:
-                torch.ops.aten.threshold_backward.grad_input(slope, y, 0.0, grad_input=slope)
+                slope.masked_fill_(y <= 0.0, 0.0) if RELU is None else RELU(slope, y, 0.0, grad_input=slope)
             if i == 0 and self.narrow:
                 self.weight_grads[0].add_((inputs.mT @ slope).mT)
             else:

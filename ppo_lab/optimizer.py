@@ -14,10 +14,8 @@ from torch.amp import GradScaler
 from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.config import PPOConfig
 from ppo_lab.flat_parameters import FlatParameters
+from ppo_lab.private_names import adam_kernel, holds
 from ppo_lab.schedules import warmup_factor
-
-# What torch's fused step calls in the end. They are not public: a test holds them equal to it for the version we pin.
-KERNELS: dict[type, Any] = {torch.optim.Adam: torch._fused_adam_, torch.optim.AdamW: torch._fused_adamw_}
 
 
 def make_optimizer(model: ActorCritic, ppo: PPOConfig) -> torch.optim.Optimizer:
@@ -141,12 +139,13 @@ def _clip(flat: FlatParameters, max_grad_norm: float) -> np.ndarray:
 def adam_step(optimizer: torch.optim.Optimizer, flat: FlatParameters) -> bool:
     """What `optimizer.step()` does, in one call of its kernel where all groups have the same settings.
 
-    False where that has to do it: no Adam, hooks, other parameters. Torch looks at every parameter of a small network
-    again and again before it calls that kernel: many times the time.
+    False where that has to do it: no Adam, hooks, other parameters, a torch without that kernel. Torch looks at every
+    parameter of a small network again and again before it calls it: many times the time.
     """
-    hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
-    moments = None if hooks or type(optimizer) not in KERNELS else flat.moments(optimizer)
-    if moments is None:
+    hooks = holds(optimizer, "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+    kernel = None if hooks else adam_kernel(type(optimizer))
+    moments = None if kernel is None else flat.moments(optimizer)
+    if kernel is None or moments is None:
         return False
     groups = optimizer.param_groups
     columns = [[flat.value], [flat.grad], [moments.mean], [moments.square], [moments.steps[0]]]
@@ -156,7 +155,7 @@ def adam_step(optimizer: torch.optim.Optimizer, flat: FlatParameters) -> bool:
         parts = [(each, moments.columns(group["params"])) for each, group in zip(settings, groups, strict=True)]
     moments.steps.add_(1)
     for (rate, (beta1, beta2), decay, eps), (values, gradients, means, squares, steps) in parts:
-        KERNELS[type(optimizer)](
+        kernel(
             values, gradients, means, squares, [], steps, lr=rate, beta1=beta1, beta2=beta2,
             weight_decay=decay, eps=eps, amsgrad=False, maximize=False,
         )  # fmt: skip

@@ -15,6 +15,7 @@ from ppo_lab.networks.mlp import MLP
 from ppo_lab.networks.normalization import ObsNormalizer
 from ppo_lab.networks.observation import LeafInput
 from ppo_lab.networks.value_head import ValueHead
+from ppo_lab.private_names import holds
 
 
 class PlainMLP(NamedTuple):
@@ -63,12 +64,9 @@ def plain_mlp(model: ActorCritic, obs: Obs) -> PlainMLP | None:
 
 def has_hooks(module: nn.Module) -> bool:
     """Somebody wants to be called when it computes, or its gradient is."""
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+    return holds(module, "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def _is_watched(parameter: Tensor) -> bool:
     """It is frozen, or somebody wants to be called with its gradient."""
-    hooks = parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None)
-    return bool(hooks) or not parameter.requires_grad
+    return holds(parameter, "_backward_hooks", "_post_accumulate_grad_hooks") or not parameter.requires_grad

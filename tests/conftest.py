@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
+import shutil
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,11 @@ from hypothesis import HealthCheck, settings
 
 LATERAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "lateral"  # the challenge's own
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+if not os.access(Path.home(), os.W_OK):  # IPython warns otherwise, and here a warning is an error
+    place = tempfile.mkdtemp(prefix="ppo_lab-home-")
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    for name in ("IPYTHONDIR", "MPLCONFIGDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"):
+        os.environ.setdefault(name, f"{place}/{name.lower()}")
 torch.set_num_threads(1)
 settings.register_profile(
     "default", max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # From the ground up; a module imports from floors below its own, or within its own folder.
 FLOORS = [
-    ["errors", "trees"],
+    ["errors", "trees", "private_names"],
     ["yaml_text", "flat_spaces"],
     ["config"],
     ["config_file", "networks", "interrupts", "space_text", "process"],
@@ -145,3 +145,32 @@ def test_public_names_exist_and_type_checkers_know_them():
 def test_importing_the_package_is_cheap():
     code = "import sys, ppo_lab; assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Written by others with a leading underscore and meant to be used: IPython's protocol, a way out, what subclasses call.
+MEANT_FOR_US = {"_replace", "_fields", "_asdict", "_exit", "_repr_mimebundle_", "_add_info"}
+
+
+def private_names(tree: ast.AST) -> set[str]:
+    """Attributes with a leading underscore that are read of something, and modules with one that are imported."""
+    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            names |= {*(node.module or "").split("."), *(alias.name for alias in node.names)}
+    return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
+def names_given(tree: ast.AST) -> set[str]:
+    """What a file defines: functions, classes, variables, attributes."""
+    found = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    stored = [node for node in ast.walk(tree) if isinstance(getattr(node, "ctx", None), ast.Store)]
+    return found | {node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "") for node in stored}
+
+
+def test_private_names_of_others_are_looked_up_and_not_assumed():
+    """Another version may not have them: `getattr` with a default, `private_names.holds`, or an import in a `try`."""
+    trees = {name(path): ast.parse(path.read_text()) for path in SOURCES}
+    ours = set().union(*map(names_given, trees.values())) | MEANT_FOR_US
+    tried = {"_python_dispatch"}  # memory_plan.py
+    used = {f"{file}: {one}" for file, tree in trees.items() for one in private_names(tree) - ours - tried}
+    assert not used

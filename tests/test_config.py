@@ -270,6 +270,21 @@ def test_an_unknown_preset_names_the_nearest_and_all(root):
         load_config(root / "config.yaml", "cartpol")
 
 
+def test_a_preset_without_a_config_yaml_says_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        load_config(preset="cartpole")
+    told = str(error.value)
+    assert "\n" not in told
+    assert f"preset 'cartpole': no config.yaml was found in {tmp_path} or above it" in told
+    assert "load_config('DIR/config.yaml', preset=...)" in told
+    assert "--config DIR/config.yaml" in told
+    assert load_config().ppo == Config().ppo  # defaults need no file
+    (tmp_path / "config.yaml").write_text("ppo: {gamma: 0.5}")
+    with pytest.raises(ConfigError, match=r"no preset 'cartpole' in .*config.yaml; known presets: none"):
+        load_config(preset="cartpole")
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"cannot read .*none.yaml: No such file"):
         load_config(tmp_path / "none.yaml")

@@ -20,6 +20,7 @@ from ppo_lab.rollout import Rollout, collect
 from ppo_lab.train_state import initial_state
 from ppo_lab.trainer import Trainer
 from tests.scripted import Script
+from tests.tolerance import rounding
 
 CARTPOLE = {"env.id": "ppo_lab/CartPole-v1", "env.num_envs": 4}
 BOX = {"env.id": "ppo_lab/Spaces-v0", "env.kwargs": {"action": "box"}, "env.num_envs": 4}
@@ -66,9 +67,11 @@ def both(config, spread=0.7):
 def assert_equal(ours, theirs):
     for name in ours[0]._fields:
         torch.testing.assert_close(getattr(ours[0], name), getattr(theirs[0], name).detach(), atol=1e-6, rtol=1e-5)
-    assert max(gradient.abs().max() for gradient in theirs[1]) > 1e-3
-    for one, other in zip(ours[1], theirs[1], strict=True):
-        assert (one - other).abs().max() <= 1e-5 * other.abs().max() + 1e-8
+    largest = max(gradient.abs().max().item() for gradient in theirs[1])
+    assert largest > 1e-3
+    for one, other in zip(ours[1], theirs[1], strict=True):  # sums over 44 rows, which may cancel
+        limit = rounding(torch.float32, ROWS + 11, other.abs().max().item()) + rounding(torch.float32, 1, largest)
+        assert (one - other).abs().max() <= limit
 
 
 LOSSES = {

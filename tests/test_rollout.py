@@ -23,6 +23,7 @@ from ppo_lab.rollout import Rollout, collect
 from ppo_lab.train_state import initial_state
 from tests.scripted import Script
 from tests.scripted_envs import ScriptedEnv
+from tests.tolerance import rounding
 
 
 def collected(envs, T, rollouts=1, **model):
@@ -147,7 +148,9 @@ def test_the_same_advantages_through_every_autoreset_mode_of_gymnasium(gae_lambd
         ):
             count = min(len(theirs), len(ours))
             assert count > 30
-            assert torch.equal(theirs[:count], ours[:count]), mode
+            # values come in one batch, whose size depends on the mode; an advantage is a sum over up to 60 rows
+            limit = rounding(torch.float32, 60, ours.abs().max().item())
+            torch.testing.assert_close(theirs[:count], ours[:count], rtol=0, atol=limit)
 
 
 def test_reset_rows_of_a_next_step_environment_are_no_experience():
@@ -225,7 +228,7 @@ def test_values_in_blocks_are_the_values(monkeypatch):
         monkeypatch.setattr(rollouts, "ROWS", rows)
         blocks = rollouts._in_blocks(lambda few, seen=seen: seen.append(len(few["b"])) or model_of(few), obs)
         assert seen == sizes
-        assert torch.equal(blocks, whole)
+        torch.testing.assert_close(blocks, whole, rtol=0, atol=rounding(torch.float32, 6, whole.abs().max().item()))
 
 
 def test_large_rows_go_through_in_smaller_blocks():

@@ -139,7 +139,8 @@ def time_limit(env: gymnasium.Env) -> int | None:
     limits: list[Any] = []
     while isinstance(inner, gymnasium.Wrapper):
         if isinstance(inner, gymnasium.wrappers.TimeLimit):
-            limits.append(inner._max_episode_steps)
+            limit = getattr(inner, "_max_episode_steps", None)  # private: a newer Gymnasium may name it otherwise
+            limits.append(inner.spec.max_episode_steps if limit is None and inner.spec is not None else limit)
         inner = inner.env
     limits += [getattr(inner, name, None) for name in ("max_episode_steps", "max_steps")]  # MiniGrid: max_steps
     return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)

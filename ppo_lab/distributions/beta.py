@@ -7,6 +7,8 @@ from typing import final
 import torch
 from torch import Generator, Tensor
 
+from ppo_lab.private_names import standard_gamma
+
 EDGE = 1e-6  # actions keep this distance from 0 and 1, where the density is 0 or infinite
 
 
@@ -36,7 +38,7 @@ class Beta:
         """x, (*batch, A): G_a / (G_a + G_b) with G ~ Gamma; torch.distributions does the same, without a generator."""
         with torch.no_grad():
             shapes = torch.stack((self.a, self.b)) + 1
-            first, second = torch._standard_gamma(shapes, generator=generator)
+            first, second = standard_gamma(shapes, generator)
             return (first / (first + second)).clamp(EDGE, 1 - EDGE)
 
     def mode(self) -> Tensor:

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from ppo_lab.errors import ConfigError
+from ppo_lab.private_names import holds
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
@@ -63,7 +64,7 @@ class MLP(nn.Module):
     def _in_numpy(self, x: Tensor) -> bool:
         """`TanhLayers` can compute this, and it pays."""
         plain = self.activation is torch.tanh and x.device.type == "cpu" and x.dtype == torch.float32
-        hooked = any(layer._forward_hooks or layer._forward_pre_hooks for layer in self.layers)
+        hooked = any(holds(layer, "_forward_hooks", "_forward_pre_hooks") for layer in self.layers)
         special = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or hooked
         return plain and len(self.layers) > 0 and not special
 

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
 
 
+def starts(path: str) -> bool:
+    """Whether a browser tells its version: Ubuntu's `chromium-browser` may be a script that asks for a snap."""
+    try:
+        return subprocess.run([path, "--version"], capture_output=True, timeout=60).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
 # Of this folder only, not of the whole session: while Playwright is at work, its event loop runs on this thread, and
 # nothing else may start one.
 @pytest.fixture(scope="package")
@@ -45,6 +54,8 @@ def browser() -> Iterator[Browser]:
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         pytest.skip(f"no browser on the PATH ({', '.join(NAMES)}): apt-get install chromium")
+    if not starts(path):
+        pytest.skip(f"{path} is no browser that starts: `{path} --version` fails")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

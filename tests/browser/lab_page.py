@@ -10,12 +10,13 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
-from playwright.sync_api import Browser, Locator
-
 from tests.browser.lab_server import LabServer
+
+if TYPE_CHECKING:  # collecting these tests needs neither a browser nor Playwright
+    from playwright.sync_api import Browser, Locator
 
 T = TypeVar("T")
 SECONDS = 120.0  # a slow machine is no failure

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from environment.cartpole import CartPole
 from ppo_lab.errors import EnvError
 from tests.oracles import cartpole as oracle
+from tests.tolerance import rounding
 
 
 def random_actions(T, N, seed=0):
@@ -75,7 +76,9 @@ def test_episodes_are_gymnasiums_with_its_time_limit():
         for i in range(N):
             obs32, reward, terminated, truncated, _ = theirs[i].step(action[i].item())
             np.testing.assert_allclose(step.final_obs[i], theirs[i].unwrapped.state, rtol=0, atol=1e-12)
-            np.testing.assert_array_equal(step.final_obs[i].float().numpy(), obs32)
+            np.testing.assert_allclose(
+                step.final_obs[i].float().numpy(), obs32, rtol=rounding(np.float32, 1), atol=1e-12
+            )
             assert step.reward[i] == reward
             assert (step.terminated[i], step.truncated[i]) == (terminated, truncated)
             if terminated or truncated:
@@ -191,7 +194,9 @@ def test_equal_carts_stay_equal_whatever_their_number(use_numpy):
         envs = CartPole(N, use_numpy=use_numpy)
         put(envs, np.repeat(state, N, axis=0))
         results.append(rollout(envs, actions.expand(-1, N))[4])  # final_obs
-        assert torch.equal(results[-1], results[0].expand(-1, N, -1))
+        # each of 12 steps takes some twenty operations, and a falling pole doubles an error at most
+        limit = rounding(torch.float32, 12 * 20 * 2, results[0].abs().max().item())
+        torch.testing.assert_close(results[-1], results[0].expand(-1, N, -1), rtol=0, atol=limit)
 
 
 def test_a_cart_does_not_feel_its_neighbours():

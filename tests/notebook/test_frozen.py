@@ -12,6 +12,7 @@ from ppo_lab.losses import clipped_surrogate
 from ppo_lab.notebook.frozen import freeze
 from ppo_lab.trees import leaves
 from tests.notebook.fakes import trainer as small_trainer
+from tests.tolerance import rounding
 
 KINDS = {
     "plain": {},
@@ -119,12 +120,15 @@ def test_looking_changes_nothing(trainer, overrides):
 
 
 def test_every_ratio_is_one_before_the_first_step_and_not_after_it(trainer):
+    trainer.set(learning_rate=0.02)  # a step that no rounding hides
     events = trainer.events()
     frozen = freeze(trainer, next(events))
     next(events)
-    assert (frozen.ratio(trainer.state.model) == 1.0).all()
+    # the policy takes a rollout step by step or as a whole, from other memory: two ways to one number
+    limit = rounding(torch.float32, 64)  # sums over a few inputs, 8 or 16 units and a memory of 8, and the logarithm
+    assert (frozen.ratio(trainer.state.model) - 1.0).abs().max() < limit
     next(events)
-    assert (frozen.ratio(trainer.state.model) != 1.0).float().mean() > 0.5
+    assert ((frozen.ratio(trainer.state.model) - 1.0).abs() > 10 * limit).float().mean() > 0.5
 
 
 @pytest.mark.parametrize("core", ["gru", "window"])
