@@ -45,14 +45,15 @@ class MemoryPlan(NamedTuple):
     gradient: int  # what one minibatch (or one of its `accumulate` parts) keeps for its gradient
     device: str
     free: int | None  # bytes that the device has left; None: it does not say
+    beginning: int = 0  # weights and moments again, as they were when an update began that takes long
 
     @property
     def total(self) -> int:
         """The most that is held at one time."""
-        return self.rollout + self.minibatches + self.learner + max(self.values, self.gradient)
+        return self.rollout + self.minibatches + self.learner + self.beginning + max(self.values, self.gradient)
 
     def __str__(self) -> str:
-        parts = ("rollout", "minibatches", "learner", "values", "gradient")
+        parts = ("rollout", "minibatches", "learner", "beginning", "values", "gradient")
         told = ", ".join(f"{part} {as_text(getattr(self, part))}" for part in parts)
         return f"{as_text(self.total)} of memory on {self.device}: {told}"
 
@@ -63,7 +64,7 @@ class MemoryPlan(NamedTuple):
         advice = "lower env.num_envs or ppo.num_steps"
         if self.gradient > max(self.values, self.rollout):
             advice += ", or raise ppo.num_minibatches or ppo.accumulate"
-        if self.learner > self.total / 2:
+        if self.learner + self.beginning > self.total / 2:
             advice = "lower model.hidden_sizes, or what else makes the network large"
         raise ConfigError(f"training needs {self}; {as_text(self.free)} are free: {advice}")
 
@@ -86,13 +87,14 @@ def plan_memory(config: Config, model: ActorCritic, obs: Obs) -> MemoryPlan:
     ppo, N = config.ppo, len(leaves(obs)[0])
     first = apply(lambda rows: rows[:1].to("meta"), obs)
     one = Rollout.empty(ppo.num_steps, 1, first, model, ppo.chunk_length)  # its tensors have no memory
-    weights = sum(p.nbytes for p in model.parameters())
+    weights, buffers = (sum(p.nbytes for p in held) for held in (model.parameters(), model.buffers()))
     device = leaves(obs)[0].device
     sizes = _passes(config, model, obs, N)
     plan = MemoryPlan(
         rollout=N * nbytes(one),
         minibatches=sizes["minibatches"],
-        learner=weights * (2 + MOMENTS[ppo.optimizer]) + sum(buffer.nbytes for buffer in model.buffers()),
+        learner=weights * (2 + MOMENTS[ppo.optimizer]) + buffers,
+        beginning=weights * (1 + MOMENTS[ppo.optimizer]) + buffers,
         values=max(sizes["acting"], sizes["values"], sizes["statistics"]),
         gradient=sizes["gradient"],
         device=str(device),
