@@ -94,7 +94,7 @@ def plan_memory(config: Config, model: ActorCritic, obs: Obs) -> MemoryPlan:
         rollout=N * nbytes(one),
         minibatches=sizes["minibatches"],
         learner=weights * (2 + MOMENTS[ppo.optimizer]) + buffers,
-        beginning=weights * (1 + MOMENTS[ppo.optimizer]) + buffers,
+        beginning=weights * (1 + MOMENTS[ppo.optimizer]) + buffers + 2 * torch.Generator(device).get_state().nbytes,
         values=max(sizes["acting"], sizes["values"], sizes["statistics"]),
         gradient=sizes["gradient"],
         device=str(device),
