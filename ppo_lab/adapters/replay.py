@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ppo_lab.adapters.episode_numbers import EpisodeNumbers
 from ppo_lab.adapters.loop import Recipe
 from ppo_lab.adapters.rows import Format, Tree
+from ppo_lab.envs import Step
 from ppo_lab.flat_spaces import map_leaves, parts
 from ppo_lab.runs.piece import Piece
 from ppo_lab.trees import Tree as Tensors
@@ -135,6 +137,23 @@ class ActionLog:
             pieces.insert(0, piece)
             kept += len(piece)
         return pieces
+
+
+class Replayed:
+    """What the adapters of single environments, here and in workers, tell of the episodes under way."""
+
+    _log: ActionLog
+    _step: Step
+    numbers: EpisodeNumbers
+
+    def episodes_under_way(self) -> dict[str, Any]:
+        """`state_dict` without what the environments remember besides: quick, for every update."""
+        return self.numbers.added_to(self._log.state_dict(self._step.obs))
+
+    @property
+    def lost(self) -> str | None:
+        """Why the episodes under way cannot be led back to; None if they can."""
+        return self._log.lost
 
 
 def _column(key: str) -> str:

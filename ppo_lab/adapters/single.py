@@ -13,7 +13,7 @@ from ppo_lab.adapters.episode_numbers import EpisodeNumbers
 from ppo_lab.adapters.info import InfoKeys
 from ppo_lab.adapters.loop import EnvLoop, one_line
 from ppo_lab.adapters.making import time_limit
-from ppo_lab.adapters.replay import ActionLog, recipe_from
+from ppo_lab.adapters.replay import ActionLog, Replayed, recipe_from
 from ppo_lab.adapters.retries import Renewing
 from ppo_lab.adapters.rows import empty_rows
 from ppo_lab.adapters.running_statistics import find_statistics
@@ -23,7 +23,7 @@ from ppo_lab.errors import EnvError
 from ppo_lab.flat_spaces import flatten_space, map_leaves
 
 
-class SingleEnvs(Renewing):
+class SingleEnvs(Replayed, Renewing):
     """N single Gymnasium environments, stepped one after the other in this process.
 
     Same-step autoreset with exact final observations; each episode has its own seed (`loop.episode_seed`). On a CPU
@@ -100,15 +100,6 @@ class SingleEnvs(Renewing):
         self._tell_renewals()
         self._log.load(saved)
         self.numbers.load(saved)
-
-    def episodes_under_way(self) -> dict[str, Any]:
-        """`state_dict` without what the environments remember besides: quick, for every update."""
-        return self.numbers.added_to(self._log.state_dict(self._step.obs))
-
-    @property
-    def lost(self) -> str | None:
-        """Why the episodes under way cannot be led back to; None if they can."""
-        return self._log.lost
 
     def _tell_renewals(self) -> None:
         if self._loop.retries.texts:

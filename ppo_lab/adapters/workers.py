@@ -25,7 +25,7 @@ from ppo_lab.adapters.episode_numbers import EpisodeNumbers
 from ppo_lab.adapters.info import InfoKeys
 from ppo_lab.adapters.loop import describe_error
 from ppo_lab.adapters.making import Maker, time_limit
-from ppo_lab.adapters.replay import ActionLog, recipe_from
+from ppo_lab.adapters.replay import ActionLog, Replayed, recipe_from
 from ppo_lab.adapters.retries import Renewing
 from ppo_lab.adapters.rows import Rows, row_formats
 from ppo_lab.adapters.running_statistics import find_statistics
@@ -61,7 +61,7 @@ class Worker:
         return f"worker {self.index} ({which})"
 
 
-class WorkerEnvs(Renewing):
+class WorkerEnvs(Replayed, Renewing):
     """N single Gymnasium environments in subprocesses, with the same results as `SingleEnvs`, bit for bit.
 
     Workers ignore SIGINT and SIGTERM, which often reach a whole process group, and end when this process does.
@@ -132,15 +132,6 @@ class WorkerEnvs(Renewing):
         self._begin(("restore", recipe_from(saved)))
         self._log.load(saved)
         self.numbers.load(saved)
-
-    def episodes_under_way(self) -> dict[str, Any]:
-        """`state_dict` without what the environments remember besides: quick, for every update."""
-        return self.numbers.added_to(self._log.state_dict(self._step.obs))
-
-    @property
-    def lost(self) -> str | None:
-        """Why the episodes under way cannot be led back to; None if they can."""
-        return self._log.lost
 
     def step(self, action: Action) -> Step:
         """Act once in each environment: action is (N,) for Discrete, (N, *shape) for others, a dictionary for Dict.
