@@ -8,6 +8,8 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from ppo_lab.clip import clip
+
 
 class Loss(NamedTuple):
     """The loss of one minibatch and what it was made of; scalars, on the device."""
@@ -34,7 +36,7 @@ def clipped_surrogate(
     dual_clip: where A < 0 the objective is at least dual_clip * A (Ye et al. 2020, "Mastering complex control"), so
     that a sample far outside, whose ratio has exploded, cannot dominate the gradient: it has none.
     """
-    clipped = ratio.clamp(1.0 - clip_coef, 1.0 + clip_coef)
+    clipped = clip(ratio, 1.0 - clip_coef, 1.0 + clip_coef)
     objective = torch.minimum(ratio * advantage, clipped * advantage)
     if dual_clip is not None:
         objective = torch.where(advantage < 0, torch.maximum(objective, dual_clip * advantage), objective)
@@ -49,7 +51,7 @@ def value_loss(value: Tensor, old_value: Tensor, returns: Tensor, value_clip_coe
     error = (value - returns).square()
     if value_clip_coef is None:
         return error.mean()
-    clipped = old_value + (value - old_value).clamp(-value_clip_coef, value_clip_coef)
+    clipped = old_value + clip(value - old_value, -value_clip_coef, value_clip_coef)
     return torch.maximum(error, (clipped - returns).square()).mean()
 
 

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # From the ground up; a module imports from floors below its own, or within its own folder.
 FLOORS = [
-    ["errors", "trees", "private_names"],
+    ["errors", "trees", "clip", "private_names"],
     ["yaml_text", "flat_spaces"],
     ["config"],
     ["config_file", "networks", "interrupts", "space_text", "process"],

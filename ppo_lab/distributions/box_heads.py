@@ -11,6 +11,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ppo_lab.clip import clip
 from ppo_lab.config import ModelConfig
 from ppo_lab.distributions.beta import Beta
 from ppo_lab.distributions.contract import Noise, in_float32, initial_noise, without_noise
@@ -108,7 +109,7 @@ class GaussianHead(nn.Module):
         """(*batch, features) -> distribution over (*batch, A). Samples of (N, F) hold to gSDE's `noise`."""
         mean = self.mean(features)
         source = self.log_std
-        log_std = (source(features) if isinstance(source, nn.Linear) else source).clamp(*self.log_std_bounds)
+        log_std = clip(source(features) if isinstance(source, nn.Linear) else source, *self.log_std_bounds)
         if not self.noise_size:
             return DiagonalGaussian(mean, log_std)
         features, sigma = features.detach(), log_std.exp()  # (F, A)
