@@ -55,6 +55,8 @@ class Envs(Protocol):
     for the line of each update ("terrain/level": 3.0), asked for once an update; `max_episode_steps`, None where there
     is no limit; and `episode_done`, (N,) bool after a step: the episode really ended. Where it is None or
     missing, terminated | truncated says so. They differ in Atari games where a lost life terminates the task.
+    `episodes_under_way()`, a `state_dict()` quick enough for every update; `lost` and `why_inexact_now()`, why the run
+    cannot be resumed or repeated exactly from here (None: it can).
     `capturable`, True where a CUDA graph can hold `step`: it asks the device for nothing, writes what it remembers in
     place (`state_dict()` has all of it), draws from `generator` alone, and starts episodes in the same step.
     """

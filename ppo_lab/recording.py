@@ -108,9 +108,9 @@ def save_where_it_is(trainer: Trainer, metrics: Mapping[str, float]) -> Path | N
     None for a quick update in the middle, which can be done first.
     """
     beginning = trainer.beginning
-    if beginning is None:
+    if beginning is None or trainer.run is None:
         return write_checkpoint(trainer, metrics)
-    if trainer.run is None or not beginning.whole:
+    if not (trainer.collecting or beginning.whole):
         return None
     return _save_beginning(trainer, trainer.run, beginning)
 

@@ -121,6 +121,8 @@ class Trainer:
                     if not self._events or (self.beginning is not None and self._may_be_left()):
                         return
                 yield self._events.popleft()  # those that an interrupt kept back come with the next loop
+                if self.pause_asked and self._under_way is None and not self._events:
+                    return
 
     @cached_property
     def recorded_settings(self) -> dict[str, Any]:
@@ -233,6 +235,8 @@ class Trainer:
             self._failed = self.collecting
             if isinstance(error, Exception):
                 save_after(self, error)
+            if not self.collecting:
+                self.beginning = None  # what was learned stays, and nothing goes back there
             raise
         self._seconds[type(event or self.rollout)].append(time.perf_counter() - began)
         if event is None:
@@ -264,10 +268,11 @@ class Trainer:
         Raises RunError if there is no run folder or the disk does not take it.
         """
         with self._busy:
-            if self.run is None or self.beginning is None or self.beginning.can_be_left():
-                return save_where_it_is(self, {})
-            self.save_asked = True
-            return None
+            left = self.beginning is None or self.beginning.can_be_left()
+            if self.run is not None and self._under_way is not None and not left:
+                self.save_asked = True
+                return None
+            return save_where_it_is(self, {})
 
     @classmethod
     def resume(cls, run: str | Path, total_timesteps: int | None = None, envs: Given = None, **others: Any) -> Trainer:

@@ -371,3 +371,47 @@ def test_in_an_evaluation_without_an_end(how, tmp_path, monkeypatch, capsys):
     resumed = Trainer.resume(tmp_path / "one")
     assert resumed.fingerprint() == trainer.fingerprint()
     resumed.close()
+
+
+def test_pause_ends_the_loop_after_a_quick_update(tmp_path, undisturbed):
+    trainer = Trainer(settings(tmp_path))
+    for turn in range(1, 4):
+        seen = []
+        for event in trainer.events():
+            seen.append(type(event).__name__)
+            trainer.pause()
+        assert seen[-1] == "Update"
+        assert trainer.state.update == turn
+    trainer.close()
+    assert trainer.fingerprint() == undisturbed
+
+
+def test_saving_by_hand_after_an_error_saves_where_the_update_began(tmp_path):
+    FAILS.update(steps=0, at=0)
+    trainer = Trainer(settings(tmp_path), envs=lambda i: Broken())
+    FAILS.update(steps=0, at=60)
+    with pytest.raises(Exception, match="does not answer"):
+        list(trainer)
+    assert trainer.save().name == "48"
+    trainer.close()
+
+
+def test_saving_from_another_thread_in_a_slow_update_saves_its_beginning_now(tmp_path, monkeypatch, undisturbed):
+    trainer, saved = Trainer(settings(tmp_path)), []
+    plain = trainer._batches
+
+    def slow(*arguments):
+        for number, batch in enumerate(plain(*arguments)):
+            if trainer.state.update == 0 and number == 2:
+                time.sleep(0.6)
+            yield batch
+
+    monkeypatch.setattr(trainer, "_batches", slow)
+    for event in trainer.events():
+        if trainer.state.update == 0 and type(event).__name__ == "MinibatchStepped":
+            saver = threading.Thread(target=lambda: saved.append(trainer.save()))
+            saver.start()
+            saver.join()
+    assert [path and path.name for path in saved] == [None, None, *["0"] * 6]
+    trainer.close()
+    assert trainer.fingerprint() == undisturbed
