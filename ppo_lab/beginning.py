@@ -14,6 +14,7 @@ from ppo_lab.train_state import TrainState
 
 SLOW = 0.5  # seconds of an update from which on all of it is copied: then that takes no time to speak of
 AHEAD = "an environment failed in an update at whose beginning its memory of earlier episodes was not recorded"
+BROKEN_OFF = "an update was broken off while it learned"
 
 
 class Beginning:
@@ -27,27 +28,31 @@ class Beginning:
         everything = state.state_dict() if slow else _of_a_rollout(state)
         self._parts: dict[str, Any] = _copied(everything)
         under_way = None if slow else getattr(envs, "episodes_under_way", None)
-        self.envs: dict[str, Any] = getattr(envs, "state_dict", dict)() if under_way is None else under_way()
+        # that of others may be made of the very tensors that the next step writes into
+        self.envs: dict[str, Any] = _copied(getattr(envs, "state_dict", dict)()) if under_way is None else under_way()
         self.inexact_because = None if under_way is None else AHEAD
         gathered = getattr(envs, "numbers", None)
         self.numbers: dict[str, Any] = gathered.finished() if gathered is not None and gathered.wanted else {}
         self.whole, self._began = slow, time.monotonic()
         self.update, self.global_step = state.update, state.global_step
 
-    def can_be_left(self) -> bool:
-        """The update can be left where it is: it takes long, and goes on from its beginning."""
-        return self.whole and time.monotonic() - self._began > SLOW
+    def can_be_left(self, collecting: bool) -> bool:
+        """The update can be left where it is: it takes long, and its beginning is known, as while collecting."""
+        return (self.whole or collecting) and time.monotonic() - self._began > SLOW
 
     def tree(self, state: TrainState) -> dict[str, Any]:
         """What `state.state_dict()` was then; of a quick update, as long as it has not learned."""
         return {**state.state_dict(), **self._parts}
 
     def put_back(self, state: TrainState, envs: Envs, run_seed: int) -> str | None:
-        """Environments, and what belongs to them, as they were, after one of them failed in the rollout.
+        """Everything as it was, after the update was broken off in its rollout or, if it is known as a whole, later.
 
         Returns why the run is not the same as without the failure, None if it is. New episodes begin where the old ones
         cannot be brought back. Raises EnvError if none can begin.
         """
+        if self.whole:
+            state.load_learner(self._parts)
+            state.episodes.load_finished(self._parts["episodes"])
         load = getattr(envs, "load_state_dict", None)
         try:
             if load is None or not self.envs:
@@ -57,8 +62,12 @@ class Beginning:
             state.begin_episodes(envs, run_seed)
             state.episodes.forget_under_way()
             return str(error)
-        state.obs, state.memory, state.starts = (_copied(self._parts[name]) for name in ("obs", "memory", "starts"))
-        state.action_rng.set_state(self._parts["action_rng"])
+        if self.whole:
+            state.load_experience(_copied(self._parts))
+            state.load_random_numbers(self._parts)
+        else:
+            state.obs, state.memory, state.starts = (_copied(self._parts[name]) for name in ("obs", "memory", "starts"))
+            state.action_rng.set_state(self._parts["action_rng"])
         return self.inexact_because
 
 

@@ -101,11 +101,11 @@ def restore(trainer: Trainer, saved: Mapping[str, Any], environments: bool = Tru
         state.episodes.load_finished(saved["episodes"])
         load_numbers(trainer, saved.get("numbers", {}))  # checkpoints from before there were any have none
     if environments:
-        trainer.inexact = trainer.inexact or about["inexact_because"]  # what was not repeatable once stays so
+        trainer.inexact = trainer.inexact or about.get("inexact_because")  # what was not repeatable once stays so
         load = getattr(trainer.envs, "load_state_dict", None)
         try:
             if load is None or not saved["envs"]:
-                raise EnvError(about["inexact_because"] or "these environments cannot tell their state")
+                raise EnvError(about.get("inexact_because") or "these environments cannot tell their state")
             load(saved["envs"])
             state.load_experience(saved)
         except EnvError as error:

@@ -83,7 +83,11 @@ class Envs(Protocol):
 
 
 def make_envs(
-    config: Config, device: torch.device | str | None = None, env_factory: Any = None, aloud: bool = False
+    config: Config,
+    device: torch.device | str | None = None,
+    env_factory: Any = None,
+    aloud: bool = False,
+    before_each: Callable[[], None] = lambda: None,
 ) -> Envs:
     """The N environments that config.env asks for. device: where their tensors lie; None: the CPU.
 
@@ -91,6 +95,7 @@ def make_envs(
     own vector environment, else one by one, in this process or in `workers` subprocesses with the same results.
     env_factory: makes a single environment in place of env.id (with `workers` it must be importable there), or anything
     else that `adapters.given.understood` takes. aloud: log what was found out, such as masks.
+    before_each: called before a single environment is made in this process; it may raise.
     Raises ConfigError or EnvError with one line: what is wrong with the id, its kwargs, its wrappers or its spaces.
     """
     from ppo_lab.adapters.given import factory_of, understood  # these stand on this file
@@ -100,7 +105,7 @@ def make_envs(
     config, given = understood(config, env_factory, place, "env_factory")
     if (make := factory_of(given)) is None and given is not None:
         return given  # type: ignore[return-value]  # not a factory, so they are environments
-    envs = _make_unwrapped(config.env, place, make, aloud)
+    envs = _make_unwrapped(config.env, place, make, aloud, before_each)
     return stacked_and_timed(envs, config, config.env.id if make is None else "env_factory")
 
 
@@ -120,7 +125,13 @@ def auto_num_envs(settings: EnvConfig) -> int:
     return -(-AUTO_NUM_ENVS // each) * each
 
 
-def _make_unwrapped(settings: EnvConfig, device: torch.device, env_factory: EnvFactory | None, aloud: bool) -> Envs:
+def _make_unwrapped(
+    settings: EnvConfig,
+    device: torch.device,
+    env_factory: EnvFactory | None,
+    aloud: bool,
+    before_each: Callable[[], None],
+) -> Envs:
     """The environments as they are, without what is batched around them."""
     from environment import BATCHED  # all of these stand on this file
     from ppo_lab.adapters.atari import is_atari, make_atari
@@ -153,6 +164,7 @@ def _make_unwrapped(settings: EnvConfig, device: torch.device, env_factory: EnvF
     with ExitStack() as undo:
         envs = []
         for index in range(num_envs):
+            before_each()
             envs.append(make(index))
             undo.callback(envs[-1].close)
         made = SingleEnvs(envs, device, make, settings.retry, settings.info_keys)
@@ -233,8 +245,8 @@ def rewound_by_seeds(config: Config, env_factory: EnvFactory | None = None) -> s
     batched = settings.vector or (env_factory is None and settings.id in BATCHED)
     if batched or not settings.seed_episodes or settings.new_each_episode:
         return None
-    make = make_maker(settings, env_factory)
     with suppress(Exception):  # what is wrong with it is said where it trains
+        make = make_maker(settings, env_factory)
         return probe(lambda: make(0))
     return None
 

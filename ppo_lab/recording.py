@@ -35,18 +35,26 @@ def finish_update(trainer: Trainer, update: Update, seconds: Mapping[type, list[
     metrics["time/steps_per_second"] = steps / everything
     if isinstance(trainer.minibatch_loss, CompiledLoss):
         trainer.minibatch_loss.tell_warm_up(seconds[MinibatchStepped])
-    for name, number in env_metrics(trainer.envs).items():
-        metrics.setdefault(name, number)
-    if passed(update.global_step, steps, settings.eval_every):
-        evaluate_now(trainer, metrics)
+    failed: Exception | None = None
+    try:  # others' code: what was learned is written down all the same
+        for name, number in env_metrics(trainer.envs).items():
+            metrics.setdefault(name, number)
+        if passed(update.global_step, steps, settings.eval_every):
+            evaluate_now(trainer, metrics)
+    except Exception as error:
+        failed = error
     for name, number in trainer.added.take().items():  # last: they may have come meanwhile
         metrics.setdefault(name, number)
     trainer.added.last = metrics
-    if trainer.run is None:
-        return
-    trainer.run.record(update.update, update.global_step, metrics)
-    if trainer.save_asked or trainer.finished or passed(update.global_step, steps, settings.checkpoint_every):
-        write_checkpoint(trainer, metrics)
+    if trainer.run is not None:
+        trainer.run.record(update.update, update.global_step, metrics)
+        due = trainer.save_asked or trainer.finished or passed(update.global_step, steps, settings.checkpoint_every)
+        if failed is not None or due:
+            write_checkpoint(trainer, metrics)
+    if failed is not None:
+        if trainer.run is not None:
+            _tell_where(failed, trainer.run, update.global_step)
+        raise failed
 
 
 def evaluate_now(trainer: Trainer, metrics: dict[str, float]) -> None:
@@ -130,7 +138,11 @@ def save_after(trainer: Trainer, error: Exception) -> None:
     except RunError as problem:
         error.add_note(str(problem))
         return
-    text = f"saved at step {beginning.global_step}: Trainer.resume({str(trainer.run.folder)!r}) goes on from there"
+    _tell_where(error, trainer.run, beginning.global_step)
+
+
+def _tell_where(error: Exception, run: Run, global_step: int) -> None:
+    text = f"saved at step {global_step}: Trainer.resume({str(run.folder)!r}) goes on from there"
     if isinstance(error, LabError):
         error.args = (f"{error}; {text}",)  # a notebook and the command line show this line and nothing else
     else:

@@ -17,7 +17,7 @@ from ppo_lab.adapting import adapt, divergence_if_needed
 from ppo_lab.added_metrics import AddedMetrics
 from ppo_lab.advantages import gae
 from ppo_lab.batches import Batch, minibatches
-from ppo_lab.beginning import SLOW, Beginning
+from ppo_lab.beginning import BROKEN_OFF, SLOW, Beginning
 from ppo_lab.compiling import loss_function
 from ppo_lab.config import Config, PPOConfig
 from ppo_lab.continuity import recorded
@@ -118,10 +118,14 @@ class Trainer:
                             self._begin()
                     with guard, self._busy:
                         self._advance()
-                    if not self._events or (self.beginning is not None and self._may_be_left()):
+                        left = not self._events or self._may_be_left()
+                        if left and self.run is not None:
+                            save_where_it_is(self, {})
+                    if left:
                         return
                 yield self._events.popleft()  # those that an interrupt kept back come with the next loop
                 if self.pause_asked and self._under_way is None and not self._events:
+                    self.save() if self.run is not None else None
                     return
 
     @cached_property
@@ -214,7 +218,7 @@ class Trainer:
     def _may_be_left(self) -> bool:
         """Somebody wants to stop, and this update can be left in the middle."""
         asked = self.pause_asked or GUARD.asked
-        return asked and self.beginning is not None and self.beginning.can_be_left()
+        return asked and self.beginning is not None and self.beginning.can_be_left(self.collecting)
 
     def _advance(self) -> None:
         """The next event; where an interrupt waits, all to where a run on disk can be saved, and save it."""
@@ -232,11 +236,11 @@ class Trainer:
             event = next(self._under_way)
         except BaseException as error:
             self._under_way = None  # a generator that raised is over: the next loop starts with a new rollout
-            self._failed = self.collecting
+            self._failed = self.collecting or (self.beginning is not None and self.beginning.whole)
             if isinstance(error, Exception):
                 save_after(self, error)
-            if not self.collecting:
-                self.beginning = None  # what was learned stays, and nothing goes back there
+            if not self._failed:  # what was learned stays, and nothing leads back
+                self.beginning, self.inexact = None, self.inexact or BROKEN_OFF
             raise
         self._seconds[type(event or self.rollout)].append(time.perf_counter() - began)
         if event is None:
@@ -263,12 +267,12 @@ class Trainer:
     def save(self) -> Path | None:
         """A checkpoint now, from any thread; in the middle of an update (then None) with its end.
 
-        Of one that takes long its beginning is saved, now.
+        Of one that takes long its beginning is saved, as soon as the part under way is done.
 
         Raises RunError if there is no run folder or the disk does not take it.
         """
         with self._busy:
-            left = self.beginning is None or self.beginning.can_be_left()
+            left = self.beginning is None or self.beginning.can_be_left(self.collecting)
             if self.run is not None and self._under_way is not None and not left:
                 self.save_asked = True
                 return None

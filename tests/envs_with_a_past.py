@@ -5,7 +5,13 @@ from __future__ import annotations
 import itertools
 import random
 import time
+import weakref
+from collections import Counter as Counts
+from collections import defaultdict, deque
+from dataclasses import dataclass, replace
+from enum import Enum
 from functools import lru_cache
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -245,12 +251,144 @@ class WithStateDict(Cycle):
         self.begun, self.now, self.x, self.t = state["begun"], state["now"], state["x"], state["t"]
 
 
+class Opponent(Guess):
+    """An object gives way to one of another class after many right guesses."""
+
+    class Easy:
+        price = 1.0
+
+    class Hard:
+        price = 5.0
+
+    def __init__(self):
+        self.right, self.opponent = 0, self.Easy()
+
+    def won(self):
+        self.right += 1
+        if self.right == 100:
+            self.opponent = self.Hard()
+
+    def price(self):
+        return self.opponent.price
+
+
+class LastTen(Guess):
+    """A bounded deque within a dictionary."""
+
+    def __init__(self):
+        self.log = {"wins": deque(maxlen=10)}
+
+    def won(self):
+        self.log["wins"].append(float(self.t))
+
+    def price(self):
+        return 1.0 + sum(self.log["wins"])
+
+
+class TwoNames(Guess):
+    """An attribute is one of several entries: put back by value it would write over the others."""
+
+    def __init__(self):
+        self.tasks = [{"price": 1.0, "played": 0}, {"price": 3.0, "played": 0}]
+        self.task = self.tasks[0]
+
+    def begin(self):
+        self.task["played"] += 1
+        self.task = self.tasks[self.tasks[0]["played"] // 12 % 2]
+
+    def price(self):
+        return self.task["price"]
+
+
+class Level(Enum):
+    EASY = 1.0
+    HARD = 4.0
+
+
+class Stage(Guess):
+    """A member of an Enum."""
+
+    def __init__(self):
+        self.right, self.stage = 0, Level.EASY
+
+    def won(self):
+        self.right += 1
+        self.stage = Level.HARD if self.right > 80 else Level.EASY
+
+    def price(self):
+        return self.stage.value
+
+
+ZERO = np.zeros(1)
+
+
+class SharedZero(Guess):
+    """Every object begins with one and the same array, and goes on with another."""
+
+    def __init__(self):
+        self.level = ZERO
+
+    def begin(self):
+        self.level = self.level + 0.1
+
+    def price(self):
+        return float(self.level[0])
+
+
+@dataclass(frozen=True)
+class Settings:
+    price: float = 1.0
+
+
+class Replaced(Guess):
+    """Every object begins with one and the same frozen settings, and goes on with others."""
+
+    settings: ClassVar = Settings()
+
+    def __init__(self):
+        self.settings = type(self).settings
+
+    def begin(self):
+        self.settings = replace(self.settings, price=self.settings.price + 0.1)
+
+    def price(self):
+        return self.settings.price
+
+
+class FewerAndFewer(Guess):
+    """A list of objects that shrinks."""
+
+    def __init__(self):
+        self.left, self.right = [Curriculum() for _ in range(5)], 0
+
+    def won(self):
+        self.right += 1
+        if self.right % 60 == 0 and self.left:
+            self.left.pop()
+
+    def price(self):
+        return float(len(self.left))
+
+
 WITH_A_PAST = [
+    Opponent, LastTen, TwoNames, Stage, SharedZero, Replaced, FewerAndFewer,
     Counter, RareSuccess, Nested, OnTheClass, Playlist, OwnGenerator, LastAction, Cycle, Closure, Global, Drift,
     ManyReturns, Toggle, lambda: RunningMean(Guess()),
     lambda: gymnasium.wrappers.NormalizeReward(Guess()), WithStateDict,
 ]  # fmt: skip
-SAVED = [Counter, RareSuccess, Nested, Playlist, Toggle, OnTheClass, WithStateDict]  # exactly, without a word
+SAVED = [
+    LastTen,
+    Stage,
+    SharedZero,
+    Replaced,
+    Counter,
+    RareSuccess,
+    Nested,
+    Playlist,
+    Toggle,
+    OnTheClass,
+    WithStateDict,
+]  # exactly, without a word
 
 
 class Cards(gymnasium.Env):
@@ -377,6 +515,35 @@ class BigTable(Guess):
         self.image = np.zeros((300, 300))
 
 
+class ManyLogs(Guess):
+    """Everything is written down, in containers of every kind, and nobody is paid for it."""
+
+    def __init__(self):
+        self.rewards, self.heat, self.stage = [], np.zeros((120, 120)), Level.EASY
+        self.groups, self.counts = defaultdict(lambda: defaultdict(list)), Counts()
+        self.paths = {(0, 0): {frozenset({"a", "b"})}}
+
+    def begin(self):
+        self.groups["episodes"]["begun"].append(self.x if hasattr(self, "x") else None)
+        self.counts["episodes"] += 1
+
+    def won(self):
+        self.rewards.append(float(self.t))
+        self.heat[self.t % 120] += 1
+        self.stage = Level.HARD if len(self.rewards) > 80 else Level.EASY
+
+
+class Gone(Guess):
+    """A proxy of something that is gone, and an object that cannot be shown."""
+
+    class Hostile:
+        def __repr__(self):
+            raise RuntimeError("no")
+
+    def __init__(self):
+        self.proxy, self.hostile = weakref.proxy(set()), {self.Hostile()}
+
+
 class Endless(Guess):
     length = 10**9
 
@@ -386,6 +553,7 @@ class OneStep(Guess):
 
 
 WITHOUT_ONE = [
+    ManyLogs, Gone,
     Cards, TwoHands, SpacesInReset, SpacesAsProperties, ForTheRecord, Cached, OneBuffer, StrictAboutItsEnd,
     WritesIntoActions, SeededOldGenerator, BigTable, Endless, OneStep, Guess,
     lambda: gymnasium.wrappers.RecordEpisodeStatistics(Guess()),

@@ -117,7 +117,7 @@ def test_a_new_object_each_episode_has_to_be_new():
 def test_a_checkpoint_and_the_table_say_why(tmp_path):
     config = override(override(Config(), BASE), {"run.root": str(tmp_path), "run.name": "one"})
     trainer = trained(config, Cycle, 3)
-    assert "something outlives its episodes" in trainer.inexact
+    assert "the iterator env.prices lives through all episodes" in trainer.inexact
     assert "state_dict" in trainer.inexact
     trainer.save()
     trainer.close()
@@ -126,7 +126,7 @@ def test_a_checkpoint_and_the_table_say_why(tmp_path):
     assert about["inexact_because"] == trainer.inexact
 
 
-def test_a_hook_that_gives_what_no_checkpoint_holds_is_named(tmp_path):
+def test_a_hook_that_is_meant_for_something_else_is_left_alone(tmp_path):
     class Secretive(Counter):
         def get_state(self):
             return object()
@@ -134,11 +134,17 @@ def test_a_hook_that_gives_what_no_checkpoint_holds_is_named(tmp_path):
         def set_state(self, state):
             raise AssertionError
 
-    config = override(override(Config(), BASE), {"run.root": str(tmp_path)})
-    trainer = trained(config, Secretive, 2)
-    assert "get_state() holds a object, which a checkpoint cannot" in trainer.inexact
-    assert trainer.save().is_dir()
-    trainer.close()
+    class OfAPlayer(Counter):
+        def get_state(self, player):
+            raise AssertionError
+
+        def set_state(self, state):
+            raise AssertionError
+
+    for i, make in enumerate((Secretive, OfAPlayer)):
+        whole, resumed, said = cut_and_resumed(make, tmp_path / str(i), 7)
+        assert whole == resumed
+        assert said is None
 
 
 def test_trying_things_out_leaves_what_classes_hold_as_it_was(tmp_path):
@@ -146,6 +152,57 @@ def test_trying_things_out_leaves_what_classes_hold_as_it_was(tmp_path):
     config = override(override(Config(), BASE), {"run.root": str(tmp_path), "env.num_envs": 2})
     trainer = Trainer(config, envs=lambda i: OnTheClass())
     assert OnTheClass.episodes == 2  # one reset each
+    trainer.close()
+
+
+class Tables(Guess):
+    """Classes hold containers of many kinds, two of them by two names."""
+
+    shared: ClassVar = {"a": collections.Counter({"x": 2})}
+    tables: ClassVar = {
+        "a": shared["a"], "lasts": collections.deque([1], maxlen=3), "data": bytearray(b"abc"),
+        "lists": collections.defaultdict(list, {"k": [1]}), "ordered": collections.OrderedDict(b=1, a=2),
+    }  # fmt: skip
+    begun: ClassVar = collections.defaultdict(lambda: collections.defaultdict(list))
+
+    def begin(self):
+        self.tables["lasts"].append(self.t)
+        self.tables["data"][0] = 120
+        self.tables["lists"]["new"].append(1)
+        self.shared["a"]["y"] += 1
+
+
+def test_trying_things_out_leaves_containers_of_classes_the_very_same(tmp_path):
+    before = {key: (id(value), type(value), repr(value)) for key, value in Tables.tables.items()}
+    config = override(override(Config(), BASE), {"run.root": str(tmp_path), "env.num_envs": 1})
+    trainer = Trainer(config, envs=lambda i: Tables())
+    assert Tables.shared["a"]["y"] == 1  # the reset of the run's own environment
+    assert Tables.tables["a"] is Tables.shared["a"]
+    assert Tables.tables["lasts"].maxlen == 3
+    assert type(Tables.tables["data"]) is bytearray
+    assert Tables.tables["lists"].default_factory is list
+    assert {key: value[:2] for key, value in before.items()} == {
+        key: (id(value), type(value)) for key, value in Tables.tables.items()
+    }
+    trainer.close()
+
+
+class Shared(Guess):
+    def __init__(self, curriculum):
+        self.curriculum = curriculum
+
+    def begin(self):
+        self.curriculum["level"] += 1
+
+    def price(self):
+        return 0.01 * self.curriculum["level"]
+
+
+def test_trying_things_out_leaves_what_a_factory_shares_as_it_was(tmp_path):
+    curriculum = {"level": 0}
+    config = override(override(Config(), BASE), {"run.root": str(tmp_path), "env.num_envs": 2})
+    trainer = Trainer(config, envs=lambda i: Shared(curriculum))
+    assert curriculum == {"level": 2}  # one reset of each environment of the run
     trainer.close()
 
 
@@ -197,7 +254,9 @@ def test_episodes_without_seeds_are_exact_where_nothing_is_random_and_said_elsew
 VALUES = [
     None, True, -3, 2**80, 0.1, float("inf"), "text", [1, [2.5, None]], (1, (2,)),
     {"a": {"b": [1]}}, {1: "x", (2, 3): "y"},
-    {3, 1, 2}, frozenset({"a"}), collections.deque([1, 2]), b"\x00\xff", np.float32(0.1), np.arange(6.0).reshape(2, 3),
+    {3, 1, 2}, frozenset({"a"}), collections.deque([1, 2], maxlen=5), collections.Counter("abca"), [0.5] * 2000,
+    collections.OrderedDict(b=1, a=2), collections.defaultdict(list, {"a": [1]}), bytearray(b"ab"),
+    list(range(3000)), [np.float32(2)] * 100, b"\x00\xff", np.float32(0.1), np.arange(6.0).reshape(2, 3),
     np.array([True, False]), np.zeros((0, 3), np.int8), np.array(5, np.uint16),
 ]  # fmt: skip
 
@@ -229,7 +288,7 @@ def test_a_list_that_holds_itself_is_passed_over():
     env.loop = []
     env.loop.append(env.loop)
     env.me = env
-    assert look(env)["env.loop"].encoded == {"$large": 1}
+    assert look(env)["env.loop"].text == '{"$large": 1}'
     assert EnvMemory(env).save()["changed"] == {}
 
 

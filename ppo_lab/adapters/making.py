@@ -14,7 +14,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from ppo_lab.adapters.declared import as_declared
-from ppo_lab.adapters.env_memory import class_memory, put_back
+from ppo_lab.adapters.env_memory import Snapshot
 from ppo_lab.adapters.factories import complaint
 from ppo_lab.adapters.ids import check_kwargs, explained, make_single
 from ppo_lab.adapters.info_masks import MaskFromInfo, Offered, offered_mask, usable
@@ -74,11 +74,11 @@ class Maker:
         One environment is made for it, reset once and closed: a reset more would be seen by one that counts them.
         """
         env = replace(self, mask_from_info=False)(0)
-        shared = class_memory(env)
+        shared = Snapshot(env)
         try:
             offered = offered_mask(env)
         finally:
-            put_back(shared)
+            shared.put_back()
             with contextlib.suppress(Exception):
                 env.close()
         if self.mask_from_info != "auto":

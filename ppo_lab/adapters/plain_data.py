@@ -1,22 +1,33 @@
-"""Plain data in JSON and back: numbers, text, containers, NumPy arrays and random number generators.
+"""Plain data in JSON and back: numbers, text, containers, arrays, random number generators, members of an Enum.
 
-encode(value)  a JSON value that says what `value` is: {"$array": ..., "dtype": ..., "shape": ...} and the like
-decode(encoded)  the value again
-put(owner, key, value, encoded)  into an attribute or entry, in place where something mutable is there already
+    encode(value)           a JSON value that says what `value` is: {"$array": ..., "dtype": ..., "shape": ...}
+    decode(encoded, live)   the value again; `live`, what stands there now, says what an Enum's class is
+    put(owner, key, value)  into an attribute or entry
+
+Exact kinds only: what inherits from `dict` or `list` may do more than hold data, and is none.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import random
-from collections import deque
+import sys
+from collections import Counter, OrderedDict, defaultdict, deque
+from enum import Enum
 from typing import Any
 
 import numpy as np
 
-LARGEST = 2**16  # bytes of an array; of a larger one only the SHA-256 is kept, which tells that it changed
-MOST = 1000  # entries of a container with all in it; of a larger one only their number is kept
+LARGEST = 2**19  # bytes of an array; of a larger one only the SHA-256 is kept, which tells that it changed
+MOST = 1000  # entries of a container with all in it, and LONGEST of one of numbers alone; of a larger one their number
+LONGEST = 50_000
+FACTORIES: dict[str, Any] = {kind.__name__: kind for kind in (int, float, list, dict, set, str)}  # of a defaultdict
+SEQUENCES = {kind.__name__: kind for kind in (list, tuple, set, frozenset, deque)}
+MAPPINGS: dict[str, Any] = {kind.__name__: kind for kind in (dict, OrderedDict, Counter, defaultdict)}
+SCALARS = {int, float, bool, str, type(None)}
+CHANGEABLE = (list, set, deque, dict, bytearray, np.ndarray)
 
 
 class OpaqueError(TypeError):
@@ -30,27 +41,63 @@ def encode(value: Any, limit: int | None = LARGEST) -> Any:
         return value
     if kind is float:
         return value if value == value else {"$nan": None}  # NaN equals nothing, not even itself
-    if isinstance(value, np.generic | np.ndarray):
+    if isinstance(value, np.generic) or kind is np.ndarray:
         return _encode_array(value, limit)
-    if limit is not None and isinstance(value, list | tuple | set | frozenset | deque | dict) and _count(value) > MOST:
-        return {"$large": len(value)}
-    if kind in (list, tuple, set, frozenset, deque):
-        items = sorted(value, key=repr) if kind in (set, frozenset) else value
-        coded = [encode(item, limit) for item in items]
-        return coded if kind is list else {f"${kind.__name__}": coded}
-    if isinstance(value, dict):
-        if kind is dict and all(type(key) is str and not key.startswith("$") for key in value):
-            return {key: encode(item, limit) for key, item in value.items()}
-        return {"$dict": [[encode(key, limit), encode(item, limit)] for key, item in value.items()]}
-    if isinstance(value, bytes | bytearray):
-        return {"$bytes": base64.b64encode(value).decode()}
-    if isinstance(value, np.random.Generator):
+    if kind in (*SEQUENCES.values(), *MAPPINGS.values()):
+        return _encode_container(value, limit)
+    if isinstance(value, bytes | bytearray) and kind in (bytes, bytearray):
+        return {f"${kind.__name__}": base64.b64encode(value).decode()}
+    if isinstance(value, Enum):
+        return {"$enum": f"{kind.__module__}.{kind.__qualname__}", "name": value.name}
+    if kind is np.random.Generator:
         return {"$generator": encode(value.bit_generator.state, None)}
-    if isinstance(value, np.random.RandomState):
+    if kind is np.random.RandomState:
         return {"$random_state": encode(value.get_state(legacy=False), None)}
-    if isinstance(value, random.Random):
+    if kind is random.Random:
         return {"$random": encode(value.getstate(), None)}
+    torch = sys.modules.get("torch")  # a worker does without
+    if torch is not None and kind is torch.Tensor:
+        return {"$tensor": encode(value.numpy(force=True), limit)}
+    if torch is not None and kind is torch.Generator:
+        return {"$torch_generator": encode(value.get_state().numpy(), None)}
     raise OpaqueError(f"a {kind.__name__}")
+
+
+def _encode_container(value: Any, limit: int | None) -> Any:
+    kind = type(value)
+    numbers = _numbers(value) if limit is not None and kind in (list, deque) else None
+    plain = kind is list and len(value) <= LONGEST and set(map(type, value)) <= SCALARS
+    if limit is not None and numbers is None and not plain and _count(value) > MOST:
+        return {"$large": len(value)}
+    about: dict[str, Any] = {"maxlen": value.maxlen} if isinstance(value, deque) and value.maxlen is not None else {}
+    if numbers is not None:
+        scalars = isinstance(value[0], np.generic)
+        return {"$numbers": kind.__name__, "of": encode(numbers, None), "scalars": scalars, **about}
+    if kind in MAPPINGS.values():
+        if isinstance(value, defaultdict) and value.default_factory is not None:
+            factory = getattr(value.default_factory, "__name__", "")
+            if FACTORIES.get(factory) is not value.default_factory:
+                raise OpaqueError("a defaultdict with a factory of its own")
+            about = {"factory": factory}
+        return {f"${kind.__name__}": [[encode(k, limit), encode(v, limit)] for k, v in value.items()], **about}
+    items = [encode(item, limit) for item in value]
+    if kind in (set, frozenset):
+        items.sort(key=json.dumps)
+    return items if kind is list else {f"${kind.__name__}": items, **about}
+
+
+def _numbers(value: list[Any] | deque[Any]) -> np.ndarray | None:
+    """A long sequence of floats or of ints alone as an array; None for all others."""
+    if not MOST // 16 < len(value) <= LONGEST:
+        return None
+    kinds = set(map(type, value))
+    if kinds == {float}:
+        return np.array(value)
+    if len(kinds) == 1 and issubclass(next(iter(kinds)), np.number):
+        return np.array(value)
+    if kinds == {int} and all(-(2**62) < number < 2**62 for number in value):
+        return np.array(value, np.int64)
+    return None
 
 
 def _count(value: Any) -> int:
@@ -78,93 +125,112 @@ def _encode_array(value: np.generic | np.ndarray, limit: int | None) -> Any:
     return {name: base64.b64encode(data).decode(), **about}
 
 
-def decode(encoded: Any) -> Any:
-    """The value that `encode` was given; a new object. Raises OpaqueError for a large one, which was not kept."""
+def decode(encoded: Any, live: Any = None) -> Any:
+    """The value that `encode` was given; a new object. Raises OpaqueError for what was not kept.
+
+    live: a value of the same kind, for members of an Enum.
+    """
     if isinstance(encoded, list):
-        return [decode(item) for item in encoded]
+        return [decode(item, live) for item in encoded]
     if not isinstance(encoded, dict):
         return encoded
     tag = next(iter(encoded), "")
-    content = encoded.get(tag)
+    content, kind = encoded[tag], tag[1:]
     if tag in ("$array", "$number"):
-        array = np.frombuffer(base64.b64decode(str(content)), encoded["dtype"]).reshape(encoded["shape"])
+        array = np.frombuffer(base64.b64decode(content), encoded["dtype"]).reshape(encoded["shape"])
         return array.copy() if tag == "$array" else array[()]
     if tag == "$nan":
         return float("nan")
-    if tag == "$large":
-        raise OpaqueError("a large array or container")
-    if tag == "$bytes":
-        return base64.b64decode(str(content))
-    if tag == "$dict":
-        return {decode(key): decode(item) for key, item in content or ()}
-    kinds = {"$tuple": tuple, "$set": set, "$frozenset": frozenset, "$deque": deque}
-    if tag in kinds:
-        return kinds[tag](decode(item) for item in content or ())
-    if tag == "$generator":
-        state = decode(content)
-        fresh: Any = np.random.Generator(getattr(np.random, state["bit_generator"])())
-        fresh.bit_generator.state = state
-        return fresh
-    if tag == "$random_state":
-        old = np.random.RandomState()
-        old.set_state(decode(content))
-        return old
-    if tag == "$random":
-        python = random.Random()
-        python.setstate(decode(content))
-        return python
-    return {key: decode(item) for key, item in encoded.items()}
+    if tag in ("$bytes", "$bytearray"):
+        data = base64.b64decode(content)
+        return data if tag == "$bytes" else bytearray(data)
+    if tag == "$numbers":
+        array = decode(encoded["of"])
+        numbers = list(array) if encoded["scalars"] else array.tolist()
+        return deque(numbers, encoded.get("maxlen")) if content == "deque" else numbers
+    if kind in MAPPINGS:
+        pairs = [(decode(key, live), decode(item, live)) for key, item in content]
+        if kind == "defaultdict":
+            filled: Any = defaultdict(FACTORIES.get(encoded.get("factory", "")))
+            filled.update(pairs)
+            return filled
+        return MAPPINGS[kind](dict(pairs) if kind == "Counter" else pairs)
+    if kind in SEQUENCES:
+        items = [decode(item, live) for item in content]
+        return deque(items, encoded.get("maxlen")) if kind == "deque" else SEQUENCES[kind](items)
+    if tag == "$enum":
+        member = type(live)
+        if isinstance(live, Enum) and f"{member.__module__}.{member.__qualname__}" == content:
+            return member[encoded["name"]]
+    if tag == "$tensor":
+        return sys.modules["torch"].from_numpy(decode(content))
+    raise OpaqueError("what cannot be made anew")
 
 
-def put(owner: Any, key: Any, value: Any, encoded: Any) -> None:
-    """Make owner's `key`, which holds `value` now, what `encoded` says; quietly nothing where that cannot be.
-
-    In place where both are containers, arrays or generators of a kind: others may hold the same object.
-    """
+def put(owner: Any, key: Any, value: Any) -> None:
+    """Make `value` owner's attribute or entry `key`. Raises whatever the owner raises."""
+    if isinstance(owner, dict | list | deque):
+        owner[key] = value
+        return
     try:
-        new = decode(encoded)
-    except OpaqueError:
-        return
-    if _put_in_place(value, new):
-        return
-    if isinstance(owner, dict | list):
-        owner[key] = new
-    elif not isinstance(owner, tuple):
-        try:
-            setattr(owner, key, new)
-        except AttributeError:  # frozen, or a property without a setter
-            if not isinstance(owner, type):
-                object.__setattr__(owner, key, new)
+        setattr(owner, key, value)
+    except Exception:  # frozen, or a property without a setter
+        if isinstance(owner, type):
+            raise
+        object.__setattr__(owner, key, value)
 
 
-def _put_in_place(value: Any, new: Any) -> bool:
-    """Fill `value` with what `new` holds. False where they are not of one kind, or it cannot be filled."""
-    if isinstance(value, np.ndarray) and isinstance(new, np.ndarray):
-        fits = value.shape == new.shape and value.dtype == new.dtype and value.flags.writeable
-        if fits:
-            np.copyto(value, new)
-        return fits
-    if isinstance(value, np.random.Generator) and isinstance(new, np.random.Generator):
-        if type(value.bit_generator) is type(new.bit_generator):
-            value.bit_generator.state = new.bit_generator.state
-            return True
+def contents(value: Any) -> Any:
+    """What a container or an array holds: a list, or a copy of an array; None for what is none, or is large."""
+    if isinstance(value, np.ndarray):
+        return value.copy() if value.nbytes <= LARGEST else None
+    if not isinstance(value, CHANGEABLE) or len(value) > LONGEST:
+        return None
+    return list(value.items()) if isinstance(value, dict) else list(value)
+
+
+def refill(value: Any, held: Any) -> None:
+    """Make a container or an array hold `contents` again, in place."""
+    if isinstance(value, np.ndarray):
+        if value.flags.writeable:
+            np.copyto(value, held)
+    elif isinstance(value, list | bytearray):
+        value[:] = held
+    elif isinstance(value, dict):
+        value.clear()
+        dict.update(value, held)  # a Counter would count
+    else:
+        value.clear()
+        value.extend(held) if isinstance(value, deque) else value.update(held)
+
+
+def fill(value: Any, new: Any) -> bool:
+    """Make a container or an array hold what `new` does, in place. False where they are not of a kind."""
+    if type(value) is not type(new) or not isinstance(value, CHANGEABLE):
         return False
-    if isinstance(value, np.random.RandomState) and isinstance(new, np.random.RandomState):
-        value.set_state(new.get_state(legacy=False))
-        return True
-    if isinstance(value, random.Random) and isinstance(new, random.Random):
-        value.setstate(new.getstate())
-        return True
-    if isinstance(value, dict) and isinstance(new, dict):
-        value.clear()
-        value.update(new)
-        return True
-    if isinstance(value, set | deque) and isinstance(new, set | deque):
-        value.clear()
-        for item in new:
-            value.add(item) if isinstance(value, set) else value.append(item)
-        return True
-    if isinstance(value, list) and isinstance(new, list):
-        value[:] = new
-        return True
-    return False
+    if isinstance(value, np.ndarray):
+        fits = value.shape == new.shape and value.dtype == new.dtype and value.flags.writeable
+    else:
+        fits = getattr(value, "maxlen", None) == getattr(new, "maxlen", None)
+    if fits:
+        refill(value, contents(new))
+    return bool(fits)
+
+
+def set_generator(value: Any, encoded: Any) -> bool:
+    """Bring a random number generator to a saved state, in place: others hold the same one. False if it is none."""
+    tag = next(iter(encoded), "") if isinstance(encoded, dict) else ""
+    if tag == "$generator" and isinstance(value, np.random.Generator):
+        state = decode(encoded[tag])
+        if state["bit_generator"] != value.bit_generator.state["bit_generator"]:
+            return False
+        value.bit_generator.state = state
+    elif tag == "$random_state" and isinstance(value, np.random.RandomState):
+        value.set_state(decode(encoded[tag]))
+    elif tag == "$random" and isinstance(value, random.Random):
+        value.setstate(decode(encoded[tag]))
+    elif tag == "$torch_generator" and type(value) is getattr(sys.modules.get("torch"), "Generator", None):
+        value.set_state(sys.modules["torch"].from_numpy(decode(encoded[tag])))
+    else:
+        return False
+    return True

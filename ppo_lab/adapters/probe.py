@@ -11,23 +11,22 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from ppo_lab.adapters.env_memory import class_memory, look, put_back, worlds
+from ppo_lab.adapters.env_memory import Snapshot, hooks_of, look, worlds
 from ppo_lab.adapters.loop import EnvLoop
 from ppo_lab.adapters.replay import ActionLog, recipe_from
 from ppo_lab.adapters.rows import Rows, Tree, empty_rows, equal
 from ppo_lab.adapters.steps import action_format, as_tensors
 from ppo_lab.errors import EnvError
 from ppo_lab.flat_spaces import MASK_KEY, bounds, flatten_space, leaf_spaces, map_leaves, parts
+from ppo_lab.interrupts import GUARD
 
 Make = Callable[[], gymnasium.Env]
 SEED = 1
 EPISODES = 8  # physics that remember an earlier episode show it in some of the later ones only
 FIRST, STEPS = 400, 150  # at most, of the first episode and of the others: walkers drift apart within 26 to 128
 MOST_SECONDS = 1.5  # of playing, and of comparing: slow simulators get fewer episodes
-OUTLIVES = (
-    "something outlives its episodes: give it state_dict() and load_state_dict(state), "
-    "or set env.new_each_episode to true"
-)
+REMEDY = "give it state_dict() and load_state_dict(state), or set env.new_each_episode to true"
+OUTLIVES = f"something outlives its episodes: {REMEDY}"
 
 
 class Played(NamedTuple):
@@ -42,28 +41,30 @@ def why_inexact(make: Make) -> str | None:
     """Why a new environment would not go on as one that has played for a while; None if it does.
 
     One plays some episodes with random legal actions. Others are brought to places on its way, as by a resume, and go
-    on from there with its actions. Observations, rewards and flags have to be the same.
+    on from there with its actions. Observations, rewards and flags have to be the same. Cut short if a person wants to
+    stop: a resume tries it again.
     """
     deadline = time.monotonic() + MOST_SECONDS
     with closing(make()) as env:
-        shared = class_memory(env)
+        shared = Snapshot(env)
         try:
             played = _play(env, deadline)
         finally:
-            put_back(shared)
+            shared.put_back()
     if played.world is not None:
-        return f"{played.world} lives through all episodes; set env.new_each_episode to true"
+        return f"{played.world} lives through all episodes, and nobody can look into it: {REMEDY}"
     for start, number, state in played.cuts:
-        if number > 1 and time.monotonic() > deadline + MOST_SECONDS:
+        if GUARD.asked or (number > 1 and time.monotonic() > deadline + MOST_SECONDS):
             break
         following = [step for step in played.steps[start:] if step[0] <= number + 1]
         with closing(make()) as env:
+            shared = Snapshot(env)
             try:
                 difference = _difference(env, state, following)
             except EnvError as error:
                 difference = str(error)
             finally:
-                put_back(shared)
+                shared.put_back()
         if difference is None:
             continue
         if not _deterministic(make, played):
@@ -78,18 +79,18 @@ def rewound_by_seeds(make: Make) -> str | None:
     The attribute goes through the same values after each of three different seeds, and through others in between.
     """
     with closing(make()) as env:
-        shared, began = class_memory(env), time.monotonic()
+        shared, began = Snapshot(env), time.monotonic()
         sequences: list[list[dict[str, Any]]] = []
         try:
             for seed in range(3):
                 sequences.append([])
                 for number in range(5):
                     env.reset(seed=None if number else SEED + seed)
-                    sequences[-1].append({path: one.encoded for path, one in look(env).items()})
-                    if time.monotonic() - began > 0.2 * (1 + seed):
+                    sequences[-1].append({path: one.text for path, one in look(env).items() if one.plain})
+                    if GUARD.asked or time.monotonic() - began > 0.2 * (1 + seed):
                         return None  # a slow simulator: nobody wants to wait for this
         finally:
-            put_back(shared)
+            shared.put_back()
     for path in sequences[0][0]:
         first, *others = ([seen.get(path) for seen in sequence] for sequence in sequences)
         if all(other == first for other in others) and any(value != first[1] for value in first[2:]):
@@ -115,9 +116,9 @@ def _play(env: gymnasium.Env, deadline: float) -> Played:
             loop.step(map_leaves(np.copy, action))
             log.record(action, rows.reward, rows.terminated | rows.truncated)
             played.steps.append((number, action, _copied(rows)))
-            if log.episode[0] > begun or (time.monotonic() > deadline and t > cut):
+            if log.episode[0] > begun or GUARD.asked or (time.monotonic() > deadline and t > cut):
                 break
-        if time.monotonic() > deadline and played.cuts:
+        if GUARD.asked or (time.monotonic() > deadline and played.cuts):
             break
         length = t + 1
         if log.episode[0] == begun:  # its end is too far
@@ -125,7 +126,7 @@ def _play(env: gymnasium.Env, deadline: float) -> Played:
             log.episode += 1
             log.length[:] = 0
             played.steps.append((number, None, _copied(rows)))
-        if before and number == 0 and (kept := before.keys() & worlds(env).keys()):
+        if before and number == 0 and not hooks_of(env) and (kept := before.keys() & worlds(env).keys()):
             return played._replace(world=before[kept.pop()])
     return played
 
@@ -153,7 +154,7 @@ def _deterministic(make: Make, played: Played) -> bool:
     """Does a new environment repeat what another new one did from its beginning?"""
     with closing(make()) as env:
         rows, loop = _loop(env)
-        shared = class_memory(env)
+        shared = Snapshot(env)
         try:
             loop.reset(SEED)
             for _, action, answer in played.steps[:FIRST]:
@@ -162,7 +163,7 @@ def _deterministic(make: Make, played: Played) -> bool:
         except EnvError:
             return False
         finally:
-            put_back(shared)
+            shared.put_back()
     return True
 
 

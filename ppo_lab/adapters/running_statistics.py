@@ -24,6 +24,13 @@ def find_statistics(env: Any) -> str | None:
     Only what can be seen from outside is found: attributes that are called so, or that hold a mean, a variance and a
     count. Of several environments the first is looked at.
     """
+    try:
+        return _find(env)
+    except Exception:  # a proxy of something that is gone, foreign code that raises
+        return None
+
+
+def _find(env: Any) -> str | None:
     for one in _layers(env):
         mine = _fields(one)
         for name, value in mine.items():

@@ -88,7 +88,7 @@ def evaluate(
     if num_envs is not None and num_envs < 1:
         raise ConfigError(f"num_envs: at least 1, got {num_envs}")
     config, env_factory = _with_envs(env, min(episodes, num_envs or MAX_ENVS), env_factory, num_envs is None)
-    envs = make_envs(config, torch.device(getattr(policy, "device", "cpu")), env_factory)
+    envs = make_envs(config, torch.device(getattr(policy, "device", "cpu")), env_factory, before_each=_asking(stop))
     try:
         if not quiet:
             warn_of_statistics(envs)
@@ -244,6 +244,16 @@ def _check(episodes: int, seed: int, max_steps: int | None) -> None:
         raise ConfigError(f"seed: 0 <= seed < 2**31, got {seed}")
     if max_steps is not None and max_steps < 1:
         raise ConfigError(f"max_steps: at least 1, got {max_steps}")
+
+
+def _asking(stop: Stop | None) -> Callable[[], None]:
+    """What is called before an environment is made: many of them may take a while."""
+
+    def ask() -> None:
+        if stop is not None and stop():
+            raise EvaluationStopped("evaluation was stopped while its environments were made")
+
+    return ask
 
 
 def _check_legal(policy: Acting, obs: Tree, valid: Tensor) -> None:

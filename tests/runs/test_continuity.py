@@ -193,7 +193,7 @@ def test_a_fork_of_an_edited_run_takes_what_it_is_told(tmp_path):
 def rewrite(monkeypatch, change):
     """Let checkpoints hold other settings than they do."""
     true = continuity.recorded
-    monkeypatch.setattr("ppo_lab.continuing.recorded", lambda config: change(true(config)))
+    monkeypatch.setattr("ppo_lab.trainer.recorded", lambda config: change(true(config)))
 
 
 def test_a_checkpoint_of_before_there_were_settings_in_them_loads(tmp_path, monkeypatch):

@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from environment.cartpole import CartPole
 from ppo_lab import Trainer, cli_training, load_config, recording
 from ppo_lab.notebook.session import Session
 from ppo_lab.runs import files
@@ -30,8 +32,11 @@ SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
     for name in ("SLOW_MAKE", "SLOW_STEP", "SLOW_NOTES"):
         monkeypatch.delenv(name, raising=False)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
@@ -415,3 +420,81 @@ def test_saving_from_another_thread_in_a_slow_update_saves_its_beginning_now(tmp
     assert [path and path.name for path in saved] == [None, None, *["0"] * 6]
     trainer.close()
     assert trainer.fingerprint() == undisturbed
+
+
+def test_an_update_that_is_suddenly_slow_is_left_too(tmp_path, monkeypatch):
+    trainer = Trainer(settings(tmp_path))
+    steps = slow_rollout(monkeypatch, Pressed(), at=100)  # in the third update; the ones before were quick
+    with pytest.raises(KeyboardInterrupt):
+        list(trainer)
+    assert steps[0] == 100
+    saved = load_checkpoint(find_checkpoint(tmp_path / "one")[0])
+    assert saved["global_step"] == 96
+    assert "its memory of earlier episodes was not recorded" in saved["about"]["inexact_because"]
+    trainer.close()
+
+
+def test_an_evaluation_that_fails_costs_no_line(tmp_path, monkeypatch, undisturbed):
+    trainer = Trainer(settings(tmp_path, **{"run.eval_every": 48}))
+
+    def fail(*_, **__):
+        raise ValueError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recording, "evaluate", fail)
+        with pytest.raises(ValueError, match="no"):
+            list(trainer)
+    assert find_checkpoint(tmp_path / "one")[0].name == "48"
+    list(trainer)
+    assert [row["update"] for row in read_rows(tmp_path / "one")] == [1, 2, 3]
+    assert trainer.fingerprint() == undisturbed
+    trainer.close()
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_learning_that_is_broken_off_goes_back_or_says_so(slow, tmp_path, monkeypatch, undisturbed):
+    trainer = Trainer(settings(tmp_path))
+    plain, breaks = trainer._batches, [True]
+
+    def broken(*arguments):
+        for number, batch in enumerate(plain(*arguments)):
+            if number == 3 and breaks[0] and (slow or trainer.state.update == 1):
+                breaks[0] = False
+                raise MemoryError("out of it")
+            yield batch
+
+    monkeypatch.setattr(trainer, "_batches", broken)
+    with pytest.raises(MemoryError):
+        list(trainer)
+    list(trainer)
+    assert (trainer.fingerprint() == undisturbed) == slow == (trainer.inexact is None)
+    trainer.close()
+
+
+def test_what_environments_hand_over_as_their_state_may_change_with_the_next_step(tmp_path, monkeypatch):
+    class Live(CartPole):
+        def state_dict(self):
+            return {**super().state_dict(), "own": self.own}
+
+        def load_state_dict(self, state):
+            super().load_state_dict({key: value for key, value in state.items() if key != "own"})
+            self.own = state["own"].clone()
+
+        def reset(self, seed):
+            self.own = torch.zeros(2)
+            return super().reset(seed)
+
+        def step(self, action):
+            self.own += 1
+            if int(self.own[0]) == 10:
+                time.sleep(0.6)
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().step(action)
+
+    config = settings(tmp_path, **{"env.id": "ppo_lab/CartPole-v1", "ppo.total_timesteps": 48})
+    trainer = Trainer(config, envs=Live(2))
+    with pytest.raises(KeyboardInterrupt):
+        list(trainer)
+    saved = load_checkpoint(find_checkpoint(tmp_path / "one")[0])
+    assert saved["envs"]["own"].tolist() == [0, 0]
+    trainer.close()
