@@ -16,7 +16,7 @@ import numpy as np
 from ppo_lab.adapters.env_memory import EnvMemory, hooks_of
 from ppo_lab.adapters.info import InfoReader
 from ppo_lab.adapters.retries import Retries, describe_error, one_line
-from ppo_lab.adapters.rows import ObsRows, Rows, Tree, equal, find_non_finite, row_of, write_row
+from ppo_lab.adapters.rows import ObsRows, Rows, Tree, equal, find_non_finite, find_outside, row_of, write_row
 from ppo_lab.errors import EnvError, NonFiniteError
 from ppo_lab.flat_spaces import leaf_paths, map_leaves, nest, parts
 
@@ -265,6 +265,8 @@ class EnvLoop:
         if not all(np.isfinite(array).all() for array in parts(row).values()):
             _, problem = find_non_finite(np.zeros(1, np.float32), row)
             raise NonFiniteError(f"environment {self._first + i} returned {problem} {where}")
+        if (outside := find_outside(row, self._obs.limits)) is not None:
+            raise EnvError(f"environment {self._first + i} returned {outside[1]} {where}")
 
     def _read_info(self, i: int, act: Any, info: Any) -> None:
         """Write the wanted numbers of environment i's info into its row."""
