@@ -15,6 +15,7 @@ import numpy as np
 
 from ppo_lab.adapters.env_memory import EnvMemory, hooks_of
 from ppo_lab.adapters.info import InfoReader
+from ppo_lab.adapters.info_masks import may_come_late, tell_late_mask
 from ppo_lab.adapters.retries import Retries, describe_error, one_line
 from ppo_lab.adapters.rows import ObsRows, Rows, Tree, equal, find_non_finite, find_outside, row_of, write_row
 from ppo_lab.errors import EnvError, NonFiniteError
@@ -96,6 +97,7 @@ class EnvLoop:
         self._start = [0] * len(envs)
         self._seed = [0] * len(envs)
         self._memory: list[EnvMemory | None] = [None] * len(envs)
+        self._look = False  # for masks that the first step brings, and the reset did not
         self._ready = False
 
     def reset(self, run_seed: int) -> None:
@@ -123,6 +125,7 @@ class EnvLoop:
         _, final_obs, reward, terminated, truncated, numbers = self._rows
         acts = action if self._plain_action else self._nested(action)
         ended = []
+        info: Any = None
         for i, (step, act) in enumerate(zip(self._steps, acts, strict=True)):
             try:
                 answer = step(act)
@@ -150,6 +153,9 @@ class EnvLoop:
             if over or cut:
                 ended.append(i)
                 self.retries.failures[i] = 0
+        if self._look:
+            self._look = False
+            tell_late_mask(self._envs[-1], info)
         self._check_values(acts)
         if plain:
             np.copyto(self._rows.obs, final_obs)
@@ -255,13 +261,14 @@ class EnvLoop:
                 self._renew(i, error, where)
         row = map_leaves(lambda array: array[i : i + 1], self._rows.obs)  # (1, *obs)
         try:
-            seen, _ = answer
+            seen, info = answer
             write_row(row, 0, self._obs.as_declared(seen))
         except Exception as error:
             message = f"environment {self._first + i} gave no (observation, info): {describe_error(error)} {where}"
             raise EnvError(message) from error
         if self._memory[i] is None:  # a new object
             self._memory[i] = EnvMemory(self._envs[i])
+            self._look = self._first == 0 and may_come_late(self._envs[i], info)
         if not all(np.isfinite(array).all() for array in parts(row).values()):
             _, problem = find_non_finite(np.zeros(1, np.float32), row)
             raise NonFiniteError(f"environment {self._first + i} returned {problem} {where}")
