@@ -179,3 +179,40 @@ def test_what_is_no_number_after_a_reset_in_the_same_step_is_refused():
     envs.step(zeros), envs.step(zeros)
     with pytest.raises(NonFiniteError, match=r"environment 0 returned an observation with nan .* from its reset"):
         envs.step(zeros)
+
+
+class Breaks(Choices):
+    def step(self, action):
+        if self.t == 1:
+            raise ValueError("broken")
+        return super().step(action)
+
+
+@pytest.mark.filterwarnings("ignore:.*ERROR")  # Gymnasium's own words about it
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_after_a_worker_died_one_line_says_so(mode):
+    makes = [partial(Choices, FIVE, [0] * 9, [1] * 3), partial(Breaks, FIVE, [0] * 9, [1] * 3)]
+    envs = VectorEnvs(AsyncVectorEnv(makes, autoreset_mode=mode))
+    zeros = torch.zeros(2, dtype=torch.int64)
+    envs.reset(1)
+    envs.step(zeros)
+    with pytest.raises(EnvError, match="ValueError: broken"):
+        envs.step(zeros)
+    for _ in range(2):
+        with pytest.raises(
+            EnvError, match=r"worker of environment 1 died .*: make a new vector .*Trainer.resume"
+        ) as got:
+            envs.reset(2)
+        assert "\n" not in str(got.value)
+    envs.close()
+
+
+def test_a_vector_environment_in_this_process_can_be_reset_after_an_error():
+    envs = VectorEnvs(SyncVectorEnv([partial(Breaks, FIVE, [0] * 9, [1] * 3)]))
+    zeros = torch.zeros(1, dtype=torch.int64)
+    envs.reset(1)
+    envs.step(zeros)
+    with pytest.raises(EnvError, match="ValueError: broken"):
+        envs.step(zeros)
+    envs.reset(2)
+    envs.step(zeros)

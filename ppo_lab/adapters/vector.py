@@ -28,7 +28,7 @@ from ppo_lab.adapters.rows import (
 )  # fmt: skip
 from ppo_lab.adapters.running_statistics import find_statistics
 from ppo_lab.adapters.steps import action_format, as_numpy, as_step, as_tensors, on_device, to
-from ppo_lab.adapters.vector_checks import check_objects, lost_keys, tell_ignored_mask
+from ppo_lab.adapters.vector_checks import check_objects, lost_keys, lost_workers, tell_ignored_mask
 from ppo_lab.envs import Action, Obs, Step, check_spaces
 from ppo_lab.errors import EnvError, NonFiniteError
 from ppo_lab.flat_spaces import flatten_space, flatten_value, map_leaves, parts, unflatten_value
@@ -81,6 +81,7 @@ class VectorEnvs:
         self._length = np.zeros(self.num_envs, np.int64)  # steps of the episode under way
         self._keeps = [False] * self.num_envs  # final observations are known to be what they were
         self._ready = False
+        self._failed = False  # in a reset or a step of theirs
         self._closed = False
 
     def reset(self, seed: int) -> Obs:
@@ -104,6 +105,7 @@ class VectorEnvs:
         try:
             obs, reward, terminated, truncated, infos = self._envs.step(nested)
         except Exception as error:
+            self._failed = True
             raise EnvError(
                 f"{self._name}: a step of its {self.num_envs} environments: {describe_error(error)}"
             ) from error
@@ -199,9 +201,15 @@ class VectorEnvs:
         )
 
     def _reset(self, **how: Any) -> Tree:
+        if self._failed and (lost := lost_workers(self._envs)):
+            raise EnvError(
+                f"{self._name}: the worker of environment {', '.join(map(str, lost))} died of an error before, and no "
+                "other takes its place: make a new vector environment, and go on with Trainer.resume(run, envs=...)"
+            )
         try:
             obs, infos = self._envs.reset(**how)
         except Exception as error:
+            self._failed = True
             raise EnvError(f"{self._name}: reset: {describe_error(error)}") from error
         tell_ignored_mask(self._envs, infos, self._name)
         tree = self._observation(obs)

@@ -57,6 +57,15 @@ def _has_method(envs: VectorEnv) -> bool:
     return False
 
 
+def lost_workers(envs: VectorEnv) -> list[int]:
+    """The environments of an AsyncVectorEnv whose processes are gone: it ends one that raises, and makes no other."""
+    inner = envs.unwrapped
+    if not isinstance(inner, AsyncVectorEnv):
+        return []
+    alive = [process.is_alive() for process in inner.processes]
+    return [i for i, pipe in enumerate(inner.parent_pipes) if pipe is None or not alive[i]]
+
+
 def lost_keys(envs: VectorEnv, i: int) -> set[str]:
     """What the i-th environment of an AsyncVectorEnv writes over in its last observation when it is reset.
 
