@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -131,8 +132,15 @@ def resume(
     """The trainer of a run, back at its newest whole checkpoint. others: settings asked for, which it cannot have."""
     if others:
         raise RunError(f"a resumed run keeps its settings; for another {', '.join(others)} use Trainer.fork")
+    _check_place(place)
     with disk(f"resume {place}"):
         return _resume(cls, place, total_timesteps, envs)
+
+
+def _check_place(place: Any) -> None:
+    if not isinstance(place, str | os.PathLike):
+        what = "None" if place is None else f"a {type(place).__name__}"
+        raise RunError(f"run: expected the path of a run's folder, such as 'runs/name', got {what}")
 
 
 def _resume(cls: type[Trainer], place: str | Path, total_timesteps: int | None, envs: Any) -> Trainer:
@@ -169,6 +177,7 @@ def _resume(cls: type[Trainer], place: str | Path, total_timesteps: int | None, 
 
 def fork(cls: type[Trainer], place: str | Path, at: int | str, overrides: Mapping[str, Any], envs: Any) -> Trainer:
     """A new run that begins where another was."""
+    _check_place(place)
     with disk(f"fork {place}"):
         return _fork(cls, place, at, overrides, envs)
 
@@ -235,6 +244,15 @@ def differences(old: Config, new: Config) -> dict[str, list[Any]]:
             if before != after and f"{section}.{name}" not in ("run.name", "run.root"):
                 result[f"{section}.{name}"] = [before, after]
     return result
+
+
+def expected_config(config: Any) -> Config:
+    """The settings of a trainer as they are. Raises ConfigError for what is none."""
+    if isinstance(config, Config):
+        return config
+    how = "load_config(overrides={'env.id': 'CartPole-v1'}) or load_config('config.yaml')"
+    what = f"the class {config.__name__}" if isinstance(config, type) else f"a {type(config).__name__}"
+    raise ConfigError(f"config: expected a Config, such as {how}, got {'None' if config is None else what}")
 
 
 def environments(config: Config, given: Any) -> tuple[Config, Envs | EnvFactory | None, EnvFactory | None, Envs]:

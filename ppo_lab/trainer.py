@@ -63,7 +63,7 @@ class Trainer:
         """
         from ppo_lab.scale.graphs import make_graphs  # a wing: not above
 
-        prepare_process(config.run)
+        prepare_process(continuing.expected_config(config).run)
         config, envs, self.env_factory, self.envs = continuing.environments(config, envs)
         try:
             self.state = initial_state(config, self.envs)

@@ -12,7 +12,8 @@ import pytest
 from gymnasium import spaces
 
 from ppo_lab import Config, Trainer, override
-from ppo_lab.adapters.env_memory import EnvMemory, look
+from ppo_lab.adapters.attributes import look
+from ppo_lab.adapters.env_memory import EnvMemory
 from ppo_lab.adapters.plain_data import OpaqueError, decode, encode
 from ppo_lab.runs.checkpoint import load_checkpoint
 from ppo_lab.runs.metrics import read_rows

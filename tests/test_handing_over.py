@@ -15,6 +15,7 @@ from ppo_lab import ConfigError, EnvError, LabError, RunError, Trainer, evaluate
 from ppo_lab.adapters.factories import FromSpec, WithoutIndex, as_factory
 from ppo_lab.adapters.vector import VectorEnvs
 from ppo_lab.config import Config
+from ppo_lab.continuing import expected_config
 from ppo_lab.notebook.playback import show_episode
 from tests.scripted import Script
 
@@ -198,7 +199,26 @@ def test_it_is_made_evaluated_and_looked_at(name):
         assert show_episode(policy, make()).length == length
 
 
+class NoSpaces(gymnasium.Env):
+    """Says neither what it shows nor what it takes."""
+
+
+class NoActions(Mine):
+    action_space = None
+
+
+class Raises(Mine):
+    @property
+    def observation_space(self):
+        raise RuntimeError("not yet")
+
+
 REFUSED = {
+    "no spaces": (lambda: NoSpaces, r"NoSpaces has no observation_space; .*set one, such as"),
+    "objects without spaces": (lambda: [NoSpaces(), NoSpaces()], r"NoSpaces has no observation_space; .*set one"),
+    "no action space": (lambda: lambda: NoActions(), r"NoActions has no action_space; .*Discrete"),
+    "a space that raises": (lambda: Raises, r"observation_space of Raises raised RuntimeError: not yet"),
+    "Gymnasium's base class": (lambda: gymnasium.Env, r"Env has no observation_space"),
     "an instance without a spec": (lambda: Mine(), "one Mine object, where env.num_envs asks for 2; .*lambda: Mine()"),
     "an old gym environment": (lambda: OldGym(), "old gym, whose reset takes no seed; .*shimmy"),
     "no subclass": (lambda: NoSubclass(), "let its class inherit from gymnasium.Env"),
@@ -411,3 +431,33 @@ def test_which_argument_is_the_index():
         assert isinstance(as_factory(given), WithoutIndex)
         assert as_factory(given)(7) == 3
     assert as_factory(as_factory(Mine)) == as_factory(Mine)  # understood twice
+
+
+class RaisingSpec(Mine):
+    @property
+    def spec(self):
+        raise RuntimeError("spec!")
+
+
+class RaisingAttributes(Mine):
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+
+@pytest.mark.parametrize("kind", [RaisingSpec, RaisingAttributes])
+def test_what_raises_beside_reset_and_step_does_not_matter(kind):
+    assert trained(kind)
+
+
+@pytest.mark.parametrize("place", [None, 3, [], config()])
+def test_what_is_no_place_of_a_run_is_named(place):
+    for call in (Trainer.resume, Trainer.fork):
+        with pytest.raises(RunError, match=r"^run: expected the path of a run's folder, such as 'runs/name', got "):
+            call(place)
+
+
+@pytest.mark.parametrize("given", [{"env.id": "CartPole-v1"}, "CartPole-v1", None, Config])
+def test_what_is_no_config_is_told_of_load_config(given):
+    with pytest.raises(ConfigError, match=r"^config: expected a Config, such as load_config\(.*, got (a|the|None)"):
+        expected_config(given)
+    assert expected_config(config()) == config()

@@ -13,7 +13,8 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from ppo_lab import ConfigError, EnvError, Trainer, evaluate, make_envs, override
-from ppo_lab.adapters import vector_checks
+from ppo_lab.adapters import info_masks, vector_checks
+from ppo_lab.adapters.info_masks import NEAR_INFO, NEAR_KEYS, NEAR_NAMES, WRITE
 from ppo_lab.adapters.vector import VectorEnvs
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.distributions import check_mask
@@ -284,3 +285,95 @@ def test_looking_for_masks_is_not_seen_by_what_classes_remember():
         assert Counted.resets == 0
         envs.reset(1)
         assert Counted.resets == 2
+
+
+class NamedOtherwise(Game):
+    """The mask is where `place` says, under the name `key`; `late`: in the info of steps only, `early`: of reset."""
+
+    def __init__(self, place, key, kind=None):
+        super().__init__("nowhere")
+        self.place, self.key, self.when = place, key, kind
+        if place == "observation":
+            self.observation_space = spaces.Dict({"stones": spaces.MultiBinary(6), key: spaces.MultiBinary(6)})
+        if place == "attribute":
+            setattr(self, key, self.forbidden)
+
+    def forbidden(self):
+        raise AssertionError("it was called")
+
+    def reset(self, **how):
+        self.begun = True
+        return super().reset(**how)
+
+    def show(self):
+        return {"stones": self.free.copy(), self.key: self.mask()} if self.place == "observation" else self.free
+
+    def info(self):
+        first, self.begun = self.begun, False
+        if self.place == "nested":
+            return {"env": {self.key: self.mask()}}
+        told = self.place == "info" and (self.when is None or first == (self.when == "early"))
+        return {self.key: self.mask()} if told else {}
+
+
+NEAR = {
+    **{f"info {key}": (("info", key), f"info['{key}']") for key in NEAR_INFO},
+    **{
+        f"attribute {key}": (("attribute", key), f"NamedOtherwise.{key}") for key in NEAR_NAMES if key != "action_masks"
+    },
+    **{f"observation {key}": (("observation", key), f"'{key}' of the observation") for key in NEAR_KEYS},
+    "nested": (("nested", "action_mask"), "info['env']['action_mask']"),
+}
+
+
+@pytest.mark.parametrize("name", NEAR)
+def test_a_mask_of_another_name_is_said_to_be_unused_once(name, caplog):
+    how, where = NEAR[name]
+    list(Trainer(config(), envs=lambda: NamedOtherwise(*how)))
+    lines = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert lines == [f"env_factory: {where} is not used as a mask of actions; {WRITE}"]
+    caplog.clear()
+    list(Trainer(config(**{"env.mask_from_info": False}), envs=lambda: NamedOtherwise(*how)))
+    assert not [one for one in caplog.records if one.levelno == logging.WARNING]
+
+
+def test_nothing_is_said_where_nothing_can_be_masked(caplog):
+    class Moving(NamedOtherwise):
+        action_space = spaces.Box(-1, 1, (6,))
+
+        def step(self, action):
+            return super().step(int(np.argmax(action)))
+
+    envs = make_envs(config(), env_factory=lambda: Moving("info", "legal_actions"), aloud=True)
+    envs.reset(1)
+    envs.step(torch.zeros(2, 6))
+    assert not caplog.records
+
+
+def test_a_mask_at_the_reset_alone_is_an_error_that_says_so():
+    with pytest.raises(EnvError, match=r"info of step has no 'action_mask', only nothing; that of reset had one"):
+        list(Trainer(config(), envs=lambda: NamedOtherwise("info", "action_mask", "early")))
+
+
+@pytest.mark.parametrize("made", ["function", "objects"])
+def test_a_mask_in_steps_alone_is_said_to_be_unused_once(made, caplog, monkeypatch):
+    monkeypatch.setattr(info_masks, "_told", set())
+    make = lambda: NamedOtherwise("info", "action_mask", "late")  # noqa: E731
+    list(Trainer(config(), envs=make if made == "function" else [make(), make()]))
+    lines = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert lines == [
+        "NamedOtherwise: info['action_mask'] of step is ignored: the info of reset has none, and needs one too"
+    ]
+
+
+@pytest.mark.parametrize("name", ["info legal_moves", "observation mask"])
+def test_a_vector_environment_says_that_another_name_is_ignored(name, caplog, monkeypatch):
+    monkeypatch.setattr(vector_checks, "_told", set())
+    how, where = NEAR[name]
+    envs = VectorEnvs(SyncVectorEnv([lambda: NamedOtherwise(*how)] * 2))
+    envs.reset(1)
+    envs.reset(2)
+    assert [one.getMessage() for one in caplog.records] == [
+        f"SyncVectorEnv: {where} is ignored: a vector environment has to show its masks in the observation, "
+        "as 'action_mask'"
+    ]

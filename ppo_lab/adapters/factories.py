@@ -16,8 +16,8 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
 from ppo_lab.adapters.ids import make_single
-from ppo_lab.adapters.retries import one_line
-from ppo_lab.errors import ConfigError
+from ppo_lab.adapters.retries import describe_error, one_line
+from ppo_lab.errors import ConfigError, EnvError
 
 Factory = Callable[[int], gymnasium.Env]  # the number of the environment -> the environment
 ENVS = ("num_envs", "observation_space", "action_space", "device", "next_step_autoreset", "reset", "step", "close")
@@ -91,6 +91,22 @@ def as_factory(given: Any, name: str = "envs") -> Factory:
 def is_envs(thing: Any) -> bool:
     """Is it N environments stepped together, as `ppo_lab.envs.Envs` says?"""
     return not isinstance(thing, type | VectorEnv | gymnasium.Env) and all(hasattr(thing, name) for name in ENVS)
+
+
+def check_has_spaces(env: gymnasium.Env, name: str) -> None:
+    """Raises EnvError for an environment that does not say what it shows or takes."""
+    for what in ("observation_space", "action_space"):
+        try:
+            got = getattr(env, what, None)
+        except Exception as error:
+            raise EnvError(f"{name}: {what} of {type(env).__name__} raised {describe_error(error)}") from error
+        if not isinstance(got, gymnasium.Space):
+            has = f"no {what}" if got is None else f"the {what} {one_line(repr(got), 80)}"
+            example = "self.action_space = gymnasium.spaces.Discrete(2)"
+            if what == "observation_space":
+                example = "self.observation_space = gymnasium.spaces.Box(-1, 1, (3,))"
+            kind = type(env.unwrapped).__name__
+            raise EnvError(f"{name}: {kind} has {has}; its __init__ has to set one, such as {example}")
 
 
 def complaint(thing: Any) -> str:

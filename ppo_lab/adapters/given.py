@@ -11,7 +11,7 @@ import torch
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
-from ppo_lab.adapters.factories import FromSpec, OneOfEach, as_factory, complaint, is_envs
+from ppo_lab.adapters.factories import FromSpec, OneOfEach, as_factory, check_has_spaces, complaint, is_envs
 from ppo_lab.adapters.ids import find_spec
 from ppo_lab.adapters.info_masks import MaskFromInfo, offered_mask, tell_mask, usable
 from ppo_lab.adapters.lifetime import SeedOnce
@@ -168,6 +168,8 @@ def _several(
 def _as_they_are(config: Config, given: Sequence[gymnasium.Env], device: torch.device | str) -> tuple[Config, Envs]:
     """Environments that exist, with what config.env puts around each of them and around all."""
     _refuse_settings(config, given[0], FOR_MADE_ONES)
+    for env in given:
+        check_has_spaces(env, type(env.unwrapped).__name__)
     envs = [wrap(env, config.env.wrappers) for env in given]
     name = type(given[0].unwrapped).__name__
     masked = config.env.mask_from_info

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple, NoReturn
 import gymnasium
 import numpy as np
 
-from ppo_lab.adapters.env_memory import EnvMemory, hooks_of
+from ppo_lab.adapters.env_memory import LOADING, EnvMemory
 from ppo_lab.adapters.info import InfoReader
+from ppo_lab.adapters.info_masks import may_come_late, tell_late_mask
 from ppo_lab.adapters.retries import Retries, describe_error, one_line
-from ppo_lab.adapters.rows import ObsRows, Rows, Tree, equal, find_non_finite, row_of, write_row
+from ppo_lab.adapters.rows import ObsRows, Rows, Tree, equal, find_non_finite, find_outside, row_of, write_row
 from ppo_lab.errors import EnvError, NonFiniteError
 from ppo_lab.flat_spaces import leaf_paths, map_leaves, nest, parts
 
@@ -96,6 +97,7 @@ class EnvLoop:
         self._start = [0] * len(envs)
         self._seed = [0] * len(envs)
         self._memory: list[EnvMemory | None] = [None] * len(envs)
+        self._look = False  # for masks that the first step brings, and the reset did not
         self._ready = False
 
     def reset(self, run_seed: int) -> None:
@@ -123,6 +125,7 @@ class EnvLoop:
         _, final_obs, reward, terminated, truncated, numbers = self._rows
         acts = action if self._plain_action else self._nested(action)
         ended = []
+        info: Any = None
         for i, (step, act) in enumerate(zip(self._steps, acts, strict=True)):
             try:
                 answer = step(act)
@@ -150,6 +153,9 @@ class EnvLoop:
             if over or cut:
                 ended.append(i)
                 self.retries.failures[i] = 0
+        if self._look:
+            self._look = False
+            tell_late_mask(self._envs[-1], info)
         self._check_values(acts)
         if plain:
             np.copyto(self._rows.obs, final_obs)
@@ -201,8 +207,8 @@ class EnvLoop:
         saved = None if recipe.remembered is None else recipe.remembered[n]
         put_back = self._put_back(i, saved, back)
         shown = equal(row_of(self._rows.obs, i), row_of(recipe.obs, n))
-        if hooks_of(self._envs[i]) and put_back:
-            write_row(self._rows.obs, i, row_of(recipe.obs, n))  # it is there, whatever the replay showed
+        if LOADING & set(put_back):  # a method of its own brought it there, whatever the replay showed
+            write_row(self._rows.obs, i, row_of(recipe.obs, n))
         elif not shown:
             what = f"after the same seed and the same {len(actions)} actions it shows another observation"
             raise EnvError(f"{back}: {problem or what}")
@@ -221,15 +227,15 @@ class EnvLoop:
                 return problem or f"after the same seed and actions it ends at its step {t + 1}, and did not"
         return problem
 
-    def _put_back(self, i: int, saved: dict[str, Any] | None, back: str) -> bool:
-        """What environment i remembers, as it was. True: something had to be put back."""
+    def _put_back(self, i: int, saved: dict[str, Any] | None, back: str) -> list[str]:
+        """What environment i remembers, as it was; what had to be put back."""
         memory = self._memory[i]
         if not saved or memory is None:
-            return False
+            return []
         try:
             if "error" in saved:
                 raise EnvError(saved["error"])
-            return bool(memory.load(saved))
+            return memory.load(saved)
         except Exception as error:
             reason = str(error) if isinstance(error, EnvError) else describe_error(error)
             raise EnvError(f"{back}: {reason}") from error
@@ -255,16 +261,19 @@ class EnvLoop:
                 self._renew(i, error, where)
         row = map_leaves(lambda array: array[i : i + 1], self._rows.obs)  # (1, *obs)
         try:
-            seen, _ = answer
+            seen, info = answer
             write_row(row, 0, self._obs.as_declared(seen))
         except Exception as error:
             message = f"environment {self._first + i} gave no (observation, info): {describe_error(error)} {where}"
             raise EnvError(message) from error
         if self._memory[i] is None:  # a new object
             self._memory[i] = EnvMemory(self._envs[i])
+            self._look = self._first == 0 and may_come_late(self._envs[i], info)
         if not all(np.isfinite(array).all() for array in parts(row).values()):
             _, problem = find_non_finite(np.zeros(1, np.float32), row)
             raise NonFiniteError(f"environment {self._first + i} returned {problem} {where}")
+        if (outside := find_outside(row, self._obs.limits)) is not None:
+            raise EnvError(f"environment {self._first + i} returned {outside[1]} {where}")
 
     def _read_info(self, i: int, act: Any, info: Any) -> None:
         """Write the wanted numbers of environment i's info into its row."""

@@ -15,7 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from ppo_lab.adapters.declared import as_declared
 from ppo_lab.adapters.env_memory import Snapshot
-from ppo_lab.adapters.factories import complaint
+from ppo_lab.adapters.factories import check_has_spaces, complaint
 from ppo_lab.adapters.ids import check_kwargs, explained, make_single
 from ppo_lab.adapters.info_masks import MaskFromInfo, Offered, offered_mask, usable
 from ppo_lab.adapters.lifetime import NewEachEpisode, SeedOnce
@@ -62,6 +62,7 @@ class Maker:
         else:
             env = _from_factory(self.source, index)
         try:
+            check_has_spaces(env, self.name)
             env = wrap(env, self.wrappers)
             return MaskFromInfo(env) if self.mask_from_info is True else env
         except BaseException:
@@ -142,5 +143,7 @@ def time_limit(env: gymnasium.Env) -> int | None:
             limit = getattr(inner, "_max_episode_steps", None)  # private: a newer Gymnasium may name it otherwise
             limits.append(inner.spec.max_episode_steps if limit is None and inner.spec is not None else limit)
         inner = inner.env
-    limits += [getattr(inner, name, None) for name in ("max_episode_steps", "max_steps")]  # MiniGrid: max_steps
+    for name in ("max_episode_steps", "max_steps"):  # MiniGrid: max_steps
+        with contextlib.suppress(Exception):  # somebody's own __getattr__ or property
+            limits.append(getattr(inner, name, None))
     return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)

@@ -11,7 +11,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from ppo_lab.adapters.env_memory import Snapshot, hooks_of, look, worlds
+from ppo_lab.adapters.attributes import look
+from ppo_lab.adapters.env_memory import Snapshot, hooks_of, worlds
 from ppo_lab.adapters.loop import EnvLoop
 from ppo_lab.adapters.replay import ActionLog, recipe_from
 from ppo_lab.adapters.rows import Rows, Tree, empty_rows, equal

@@ -111,6 +111,28 @@ def find_non_finite(reward: np.ndarray, obs: Tree) -> tuple[int, str]:
     raise ValueError("every number is finite")
 
 
+Limits = dict[str, tuple[np.ndarray, np.ndarray]]  # key of a leaf of choices -> its smallest and largest
+
+
+def limits_of(space: gymnasium.Space, obs: Tree) -> Limits:
+    """What the choices of a flat space may be, for observations kept in arrays like those of `obs`."""
+    kept = parts(obs)
+    limits = {key: bounds(leaf) for key, leaf in leaf_spaces(space).items() if kept[key].dtype.kind == "i"}
+    return {key: both for key, both in limits.items() if both is not None}
+
+
+def find_outside(obs: Tree, limits: Limits) -> tuple[int, str] | None:
+    """The first row of obs (N, *obs) whose choices lie outside their space, and what is wrong there; None: none."""
+    for key, (low, high) in limits.items():
+        values = parts(obs)[key]
+        bad = (values < low) | (values > high)
+        if bad.any():
+            i = int(np.argmax(bad.reshape(len(values), -1).any(axis=1)))
+            allowed = f"{low} .. {high}" if low.ndim == 0 else f"{low.tolist()} .. {high.tolist()}"
+            return i, f"observation {values[i]}{f' of {key!r}' if key else ''}, its space allows {allowed}"
+    return None
+
+
 class ObsRows:
     """The observations of n environments in their rows, `space` as the environments declare it: nested or not."""
 
@@ -124,16 +146,14 @@ class ObsRows:
         self.harmless = harmless_kinds(spaces[""], rows.obs.dtype) if self.plain else frozenset()
         self._kept = map_leaves(lambda array: (array.shape[1:], array.dtype), rows.obs)
         self._floats: list[tuple[np.ndarray, np.ndarray]] = []  # all numbers of a leaf, and zeros like them
-        self._choices: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []  # key, (n, *shape), smallest, largest
-        for key, values in parts(rows.final_obs).items():
+        self.limits = limits_of(flat_space, rows.final_obs)
+        self._final_obs = rows.final_obs
+        for values in parts(rows.final_obs).values():
             flat = values.reshape(-1)
             # 0 * x is 0 for every finite x, else NaN: a dot product finds a bad value faster than isfinite().all()
             zeros = np.zeros_like(flat) if values.dtype.kind == "f" else None
-            limits = bounds(spaces[key]) if values.dtype.kind == "i" else None
             if zeros is not None:
                 self._floats.append((flat, zeros))
-            if limits is not None:
-                self._choices.append((key, values, *limits))
 
     def as_declared(self, seen: Any) -> Tree:
         """An answer as flat arrays of the declared shapes and kinds. Raises ValueError or EnvError where it is not."""
@@ -150,14 +170,8 @@ class ObsRows:
         return True
 
     def out_of_range(self) -> tuple[int, str] | None:
-        """The first row whose choices lie outside their space, and what is wrong there; None if all is well."""
-        for key, values, low, high in self._choices:
-            bad = (values < low) | (values > high)
-            if bad.any():
-                i = int(np.argmax(bad.reshape(len(values), -1).any(axis=1)))
-                allowed = f"{low} .. {high}" if low.ndim == 0 else f"{low.tolist()} .. {high.tolist()}"
-                return i, f"observation {values[i]}{f' of {key!r}' if key else ''}, its space allows {allowed}"
-        return None
+        """The first row of `rows.final_obs` whose choices lie outside their space, and what is wrong there."""
+        return find_outside(self._final_obs, self.limits)
 
 
 def _as_declared(seen: Any, kept: Format, key: str) -> np.ndarray:

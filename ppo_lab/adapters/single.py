@@ -49,7 +49,7 @@ class SingleEnvs(Replayed, Renewing):
             raise EnvError("at least one environment is needed, got none")
         self.num_envs = len(envs)
         observation_space, action_space = envs[0].observation_space, envs[0].action_space
-        check_spaces(observation_space, action_space, str(envs[0]))
+        check_spaces(observation_space, action_space, _named(envs[0]))
         self.observation_space = flatten_space(observation_space)
         self.action_space = flatten_space(action_space)
         self.max_episode_steps = time_limit(envs[0])
@@ -108,3 +108,11 @@ class SingleEnvs(Replayed, Renewing):
     def close(self) -> None:
         """Close the environments. Twice is harmless."""
         self._loop.close()
+
+
+def _named(env: gymnasium.Env) -> str:
+    """An environment for a message: <CartPoleEnv<CartPole-v1>>."""
+    try:
+        return one_line(env, 80)
+    except Exception:  # Gymnasium asks it for its spec, and a property of somebody's may raise
+        return type(env).__name__

@@ -20,13 +20,15 @@ from ppo_lab.adapters.rows import (
     cast_problem,
     equal_keys,
     find_non_finite,
+    find_outside,
+    limits_of,
     obs_format,
     row_of,
     write_row,
 )  # fmt: skip
 from ppo_lab.adapters.running_statistics import find_statistics
 from ppo_lab.adapters.steps import action_format, as_numpy, as_step, as_tensors, on_device, to
-from ppo_lab.adapters.vector_checks import check_objects, lost_keys, tell_ignored_mask
+from ppo_lab.adapters.vector_checks import check_objects, lost_keys, lost_workers, tell_ignored_mask
 from ppo_lab.envs import Action, Obs, Step, check_spaces
 from ppo_lab.errors import EnvError, NonFiniteError
 from ppo_lab.flat_spaces import flatten_space, flatten_value, map_leaves, parts, unflatten_value
@@ -74,10 +76,12 @@ class VectorEnvs:
         self.numbers.there, self.metrics = self._infos.there, self.numbers.metrics
         self._action_format = action_format(self.num_envs, self.action_space)
         self._obs_format = obs_format(self.num_envs, self.observation_space)
+        self._limits = limits_of(self.observation_space, map_leaves(lambda one: np.zeros(*one), self._obs_format))
         self._ended = np.zeros(self.num_envs, np.bool_)  # in the step before
         self._length = np.zeros(self.num_envs, np.int64)  # steps of the episode under way
         self._keeps = [False] * self.num_envs  # final observations are known to be what they were
         self._ready = False
+        self._failed = False  # in a reset or a step of theirs
         self._closed = False
 
     def reset(self, seed: int) -> Obs:
@@ -101,6 +105,7 @@ class VectorEnvs:
         try:
             obs, reward, terminated, truncated, infos = self._envs.step(nested)
         except Exception as error:
+            self._failed = True
             raise EnvError(
                 f"{self._name}: a step of its {self.num_envs} environments: {describe_error(error)}"
             ) from error
@@ -143,6 +148,8 @@ class VectorEnvs:
             rows = rows._replace(obs=obs, final_obs=final_obs)
         self._length += valid
         self._check_values(rows, action)
+        if self._mode is AutoresetMode.SAME_STEP and ended.any():
+            self._check_begun(rows.obs)
         self._ended = ended
         self._length[ended] = 0
         return as_step(rows, valid)
@@ -194,15 +201,19 @@ class VectorEnvs:
         )
 
     def _reset(self, **how: Any) -> Tree:
+        if self._failed and (lost := lost_workers(self._envs)):
+            raise EnvError(
+                f"{self._name}: the worker of environment {', '.join(map(str, lost))} died of an error before, and no "
+                "other takes its place: make a new vector environment, and go on with Trainer.resume(run, envs=...)"
+            )
         try:
             obs, infos = self._envs.reset(**how)
         except Exception as error:
+            self._failed = True
             raise EnvError(f"{self._name}: reset: {describe_error(error)}") from error
         tell_ignored_mask(self._envs, infos, self._name)
         tree = self._observation(obs)
-        if not all(np.isfinite(array).all() for array in parts(tree).values()):
-            i, problem = find_non_finite(np.zeros(self.num_envs, np.float32), tree)
-            raise NonFiniteError(f"environment {i} returned {problem} from its reset")
+        self._check_begun(tree)
         return tree
 
     def _observation(self, obs: Any, what: str = "observation", batched: bool = True) -> Tree:
@@ -225,11 +236,23 @@ class VectorEnvs:
         with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite and is reported as that
             return np.require(array, dtype, ["C", "W"])
 
+    def _check_begun(self, obs: Tree) -> None:
+        """Raise NonFiniteError or EnvError if the observations (N, *obs) after a reset are none of their space."""
+        if not all(np.isfinite(array).all() for array in parts(obs).values()):
+            i, problem = find_non_finite(np.zeros(self.num_envs, np.float32), obs)
+            raise NonFiniteError(f"environment {i} returned {problem} from its reset")
+        if (outside := find_outside(obs, self._limits)) is not None:
+            raise EnvError(f"environment {outside[0]} returned {outside[1]} from its reset")
+
     def _check_values(self, rows: Rows, action: Tree) -> None:
-        """Raise NonFiniteError if a reward or an observation of this step is no number."""
+        """Raise NonFiniteError or EnvError if a reward or an observation of this step is no number of its space."""
         floats = [array for array in parts(rows.final_obs).values() if array.dtype.kind == "f"]
-        if np.isfinite(rows.reward).all() and all(np.isfinite(array).all() for array in floats):
-            return
-        i, problem = find_non_finite(rows.reward, rows.final_obs)
-        where = f"at its step {self._length[i]} (action {describe_action(row_of(action, i))})"
-        raise NonFiniteError(f"environment {i} returned {problem} {where}")
+        if not (np.isfinite(rows.reward).all() and all(np.isfinite(array).all() for array in floats)):
+            i, problem = find_non_finite(rows.reward, rows.final_obs)
+            raise NonFiniteError(f"environment {i} returned {problem} {self._at(i, action)}")
+        if (outside := find_outside(rows.final_obs, self._limits)) is not None:
+            i, problem = outside
+            raise EnvError(f"environment {i} returned {problem} {self._at(i, action)}")
+
+    def _at(self, i: int, action: Tree) -> str:
+        return f"at its step {self._length[i]} (action {describe_action(row_of(action, i))})"

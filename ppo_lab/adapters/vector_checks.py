@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
-from ppo_lab.adapters.info_masks import BY_METHOD, IN_INFO, mask_method
+from ppo_lab.adapters.info_masks import BY_METHOD, IN_INFO, mask_method, near_mask
 from ppo_lab.adapters.loop import check_distinct
 from ppo_lab.adapters.rows import equal_keys
 from ppo_lab.flat_spaces import MASK_KEY, flatten_value, leaf_spaces, map_leaves, mask_size, parts
@@ -33,10 +33,18 @@ def tell_ignored_mask(envs: VectorEnv, infos: Mapping[str, Any], name: str) -> N
     """Log, once, that a mask which is not in the observation is not used."""
     if name in _told or MASK_KEY in leaf_spaces(envs.single_observation_space):
         return
+    if not (size := mask_size(envs.single_action_space)):
+        return
     where = IN_INFO if MASK_KEY in infos else BY_METHOD if _has_method(envs) else None
-    if where is not None and mask_size(envs.single_action_space):
+    where = where or near_mask(envs.single_observation_space, infos, size)
+    if where is not None:
         _told.add(name)
-        LOG.warning("%s: %s is ignored: a vector environment has to show its masks in the observation", name, where)
+        LOG.warning(
+            "%s: %s is ignored: a vector environment has to show its masks in the observation, as %r",
+            name,
+            where,
+            MASK_KEY,
+        )
 
 
 def _has_method(envs: VectorEnv) -> bool:
@@ -47,6 +55,15 @@ def _has_method(envs: VectorEnv) -> bool:
         with contextlib.suppress(Exception), contextlib.closing(inner.env_fns[0]()) as env:
             return mask_method(env) is not None
     return False
+
+
+def lost_workers(envs: VectorEnv) -> list[int]:
+    """The environments of an AsyncVectorEnv whose processes are gone: it ends one that raises, and makes no other."""
+    inner = envs.unwrapped
+    if not isinstance(inner, AsyncVectorEnv):
+        return []
+    alive = [process.is_alive() for process in inner.processes]
+    return [i for i, pipe in enumerate(inner.parent_pipes) if pipe is None or not alive[i]]
 
 
 def lost_keys(envs: VectorEnv, i: int) -> set[str]:

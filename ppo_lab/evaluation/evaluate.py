@@ -12,6 +12,7 @@ from gymnasium import Env
 from torch import Generator, Tensor
 
 from ppo_lab.adapters.given import left_open
+from ppo_lab.adapters.retries import one_line
 from ppo_lab.adapters.running_statistics import warn_of_statistics
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.config_file import override
@@ -84,9 +85,9 @@ def evaluate(
     Raises ConfigError for arguments out of range, EnvError if the environment cannot be made or fails, and
     NonFiniteError if a return is NaN or infinite.
     """
-    _check(episodes, seed, max_steps)
-    if num_envs is not None and num_envs < 1:
-        raise ConfigError(f"num_envs: at least 1, got {num_envs}")
+    _check(policy, episodes, seed, max_steps, stop)
+    if num_envs is not None:
+        _check_whole("num_envs", num_envs)
     config, env_factory = _with_envs(env, min(episodes, num_envs or MAX_ENVS), env_factory, num_envs is None)
     envs = make_envs(config, torch.device(getattr(policy, "device", "cpu")), env_factory, before_each=_asking(stop))
     try:
@@ -118,12 +119,14 @@ def run_episodes(
     One environment alone cannot be reset. One that is cut off idles until all others are done or cut off too. Where
     episodes are left to play then, all are reset together, with another seed.
     """
-    _check(episodes, seed, max_steps)
+    _check(policy, episodes, seed, max_steps, stop)
     tally = _Tally(episodes, envs.num_envs, _limit(envs, max_steps))
     device = torch.device(getattr(policy, "device", envs.device))
     generator = Generator(device).manual_seed(_derived_seed(seed, 1))
     for resets in count():
         memory, obs = policy.initial_memory(envs.num_envs), envs.reset(_round_seed(seed, resets))
+        if resets == 0:
+            _check_seen(policy, obs)
         starts = torch.ones(envs.num_envs, dtype=torch.bool, device=device)
         tally.begin()
         while tally.playing.any():
@@ -237,13 +240,39 @@ def _round_seed(seed: int, resets: int) -> int:
     return _derived_seed(seed, 2, resets) % 2**31 if resets else seed
 
 
-def _check(episodes: int, seed: int, max_steps: int | None) -> None:
-    if episodes < 1:
-        raise ConfigError(f"episodes: at least 1, got {episodes}")
-    if not 0 <= seed < 2**31:
-        raise ConfigError(f"seed: 0 <= seed < 2**31, got {seed}")
-    if max_steps is not None and max_steps < 1:
-        raise ConfigError(f"max_steps: at least 1, got {max_steps}")
+def _check(policy: Any, episodes: Any, seed: Any, max_steps: Any, stop: Any) -> None:
+    """Raises ConfigError, with the value, for arguments that no evaluation can have."""
+    if isinstance(policy, type) or not all(callable(getattr(policy, name, None)) for name in ("act", "initial_memory")):
+        what = "None" if policy is None else repr(policy) if isinstance(policy, str) else f"a {type(policy).__name__}"
+        what = f"the class {policy.__name__}" if isinstance(policy, type) else one_line(what, 80)
+        raise ConfigError(
+            f"policy: expected a Policy, such as trainer.policy() or load_policy('runs/name'), got {what}"
+        )
+    _check_whole("episodes", episodes)
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**31:
+        raise ConfigError(f"seed: a whole number, 0 <= seed < 2**31, got {one_line(repr(seed), 80)}")
+    if max_steps is not None:
+        _check_whole("max_steps", max_steps)
+    if stop is not None and not callable(stop):
+        raise ConfigError(f"stop: a function that says whether to stop, got {one_line(repr(stop), 80)}")
+
+
+def _check_whole(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ConfigError(f"{name}: a whole number, at least 1, got {one_line(repr(value), 80)}")
+    if value < 1:
+        raise ConfigError(f"{name}: at least 1, got {value}")
+
+
+def _check_seen(policy: Any, obs: Tree) -> None:
+    """Raises ConfigError if obs (N, *obs) is not what the policy was trained on."""
+    model = getattr(policy, "model", None)
+    if (features := getattr(model, "features", None)) is None:  # somebody's own policy
+        return
+    try:
+        features.batch_shape(obs, getattr(model, "privileged", ()))
+    except ConfigError as error:
+        raise ConfigError(f"policy: it was trained in an environment with other observations: {error}") from None
 
 
 def _asking(stop: Stop | None) -> Callable[[], None]:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
+from ppo_lab import Trainer
 from ppo_lab.adapters.loop import episode_seed
 from ppo_lab.adapters.single import SingleEnvs
 from ppo_lab.config import Config, EnvConfig
@@ -302,7 +303,7 @@ def test_environments_are_closed_after_an_error(made):
         ({"episodes": 0}, "episodes: at least 1, got 0"),
         ({"episodes": -3}, "episodes: at least 1, got -3"),
         ({"num_envs": 0}, "num_envs: at least 1, got 0"),
-        ({"seed": -1}, r"seed: 0 <= seed < 2\*\*31, got -1"),
+        ({"seed": -1}, r"seed: a whole number, 0 <= seed < 2\*\*31, got -1"),
         ({"seed": 2**31}, "seed"),
         ({"env": 3}, "env: a int; expected a gymnasium.Env"),
         ({"env": ""}, r"env\.id"),
@@ -368,3 +369,40 @@ def test_evaluate_by_id():
     cut_off = evaluate(Leaning(), EnvConfig(id="CartPole-v1", kwargs={"max_episode_steps": 9}), episodes=5)
     assert cut_off.lengths.tolist() == [9] * 5
     assert not cut_off.terminated.any()
+
+
+class Ten:
+    """Always acts 0."""
+
+    def initial_memory(self, num_envs):
+        return None
+
+    def act(self, obs, memory, starts, *, deterministic, generator):
+        return torch.zeros(len(obs), dtype=torch.int64), None
+
+
+@pytest.mark.parametrize("given", [None, "runs/x", lambda obs: 0, torch.nn.Linear(1, 1), Ten, object()])
+def test_what_is_no_policy_is_named(given):
+    with pytest.raises(ConfigError, match=r"^policy: expected a Policy, such as trainer.policy\(\) or .*, got "):
+        evaluate(given, "CartPole-v1")
+
+
+@pytest.mark.parametrize("key", ["episodes", "max_steps", "num_envs", "seed", "stop"])
+@pytest.mark.parametrize("value", ["3", 2.5, True, [2]])
+def test_what_is_no_whole_number_is_named(key, value):
+    with pytest.raises(ConfigError) as caught:
+        evaluate(Ten(), "CartPole-v1", **{"episodes": 1, "max_steps": 3, key: value})
+    assert str(caught.value).startswith(f"{key}: ")
+    assert str(caught.value).endswith(f", got {value!r}")
+
+
+def test_numpy_has_whole_numbers_too():
+    two = np.int64(2)
+    assert len(evaluate(Ten(), "CartPole-v1", episodes=two, seed=two, max_steps=two, num_envs=two).returns) == 2
+
+
+def test_a_policy_of_another_environment_is_refused_with_both_shapes():
+    policy = Trainer(override(Config(), {"run.root": None, "env.id": "CartPole-v1", "env.num_envs": 1})).policy()
+    text = r"^policy: it was trained .*: one observation has shape \(4,\), got \(1, 6\)$"
+    with pytest.raises(ConfigError, match=text):
+        evaluate(policy, "Acrobot-v1", episodes=1)
