@@ -157,13 +157,17 @@ class EnvLoop:
             self._look = False
             tell_late_mask(self._envs[-1], info)
         self._check_values(acts)
-        if plain:
-            np.copyto(self._rows.obs, final_obs)
+        self._go_on(ended)
+        self._ready = True
+
+    def _go_on(self, ended: Sequence[int]) -> None:
+        """What the actions led to is what is acted on next, but where the next episode begins."""
+        if self._obs.plain:
+            np.copyto(self._rows.obs, self._rows.final_obs)
         else:
-            map_leaves(np.copyto, self._rows.obs, final_obs)
+            map_leaves(np.copyto, self._rows.obs, self._rows.final_obs)
         for i in ended:
             self._begin(i, self._episode[i] + 1)
-        self._ready = True
 
     def restart(self) -> None:
         """Leave the episodes under way and begin the next ones."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import random
 from collections.abc import Callable
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -252,7 +253,7 @@ def made(monkeypatch):
     """Settings and environments that `evaluate` asked for."""
     asked: list[tuple[Config, ScriptedEnvs, torch.device]] = []
 
-    def make(config: Config, device: torch.device, env_factory: None) -> ScriptedEnvs:
+    def make(config: Config, device: torch.device, env_factory: None, before_each: Any) -> ScriptedEnvs:
         asked.append((config, ScriptedEnvs(config.env.num_envs, lambda i, k: 3), device))
         return asked[-1][1]
 
