@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ppo_lab import Trainer, load_config
-from ppo_lab.errors import EnvError, RunError
+from ppo_lab.errors import ConfigError, EnvError, RunError
 
 ASKED = {"threshold": 5.0, "judged_on": None, "episodes": 4, "deterministic": True}
 
@@ -169,7 +169,7 @@ def test_a_seed_without_a_checkpoint_begins_anew_and_one_in_use_is_left_alone(be
 def test_a_policy_is_judged_in_the_preset_s_own_environment(bench, config):
     stacked = {**config, "env": {**config["env"], "frame_stack": 2}}
     assert bench.learn_seed.learn(stacked, 1, **ASKED)["evaluation_mean"] > 0.0
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ConfigError, match="with other observations"):
         bench.learn_seed.learn(stacked, 1, **(ASKED | {"judged_on": "CartPole-v1"}))
 
 
