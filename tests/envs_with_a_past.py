@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
 
 
@@ -370,13 +371,27 @@ class FewerAndFewer(Guess):
         return float(len(self.left))
 
 
+class SavesTensors(WithStateDict):
+    """One whose state_dict holds tensors, as torch's do."""
+
+    def state_dict(self):
+        return {**super().state_dict(), "weights": torch.arange(3.0), "deep": {"$tensor": torch.zeros(2, 2)}}
+
+    def load_state_dict(self, state):
+        assert torch.equal(state["weights"], torch.arange(3.0))
+        assert state["deep"]["$tensor"].shape == (2, 2)
+        super().load_state_dict(state)
+
+
 WITH_A_PAST = [
+    SavesTensors,
     Opponent, LastTen, TwoNames, Stage, SharedZero, Replaced, FewerAndFewer,
     Counter, RareSuccess, Nested, OnTheClass, Playlist, OwnGenerator, LastAction, Cycle, Closure, Global, Drift,
     ManyReturns, Toggle, lambda: RunningMean(Guess()),
     lambda: gymnasium.wrappers.NormalizeReward(Guess()), WithStateDict,
 ]  # fmt: skip
 SAVED = [
+    SavesTensors,
     LastTen,
     Stage,
     SharedZero,

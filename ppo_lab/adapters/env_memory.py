@@ -78,12 +78,12 @@ class EnvMemory:
 
         changed: since the first reset. replaced: containers and objects that are others than then.
         """
-        hooks = []
+        hooks: list[str | None] = []
         for layer, save, _ in hooks_of(self._env):
             try:
-                hooks.append(encode(getattr(layer, save)(), limit=None))
+                hooks.append(json.dumps(encode(getattr(layer, save)(), limit=None)))
             except Exception:  # it is meant for something else; its attributes are looked at
-                hooks.append({"$none": None})
+                hooks.append(None)
         now = look(self._env)
         changed = {path: one.text for path, one in now.items() if self._first.get(path) != one.text}
         kept = {path: _shortened(one.text) for path, one in now.items() if path not in changed}
@@ -103,11 +103,9 @@ class EnvMemory:
         layers = hooks_of(self._env)
         if len(layers) != len(saved["hooks"]):
             raise EnvError(f"{len(saved['hooks'])} of its layers had saved themselves, {len(layers)} can be loaded")
-        loaded = [
-            (*layer, state) for layer, state in zip(layers, saved["hooks"], strict=True) if state != {"$none": None}
-        ]
+        loaded = [(*layer, state) for layer, state in zip(layers, saved["hooks"], strict=True) if state is not None]
         for layer, _, load, state in loaded:
-            getattr(layer, load)(decode(state))
+            getattr(layer, load)(decode(json.loads(state)))
         if differing and (left := self._differing(saved)):
             raise EnvError(f"its attribute {left[0]} outlives episodes and cannot be put back")
         return [*differing, *(load for _, _, load, _ in loaded)]

@@ -57,7 +57,7 @@ def encode(value: Any, limit: int | None = LARGEST) -> Any:
         return {"$random": encode(value.getstate(), None)}
     torch = sys.modules.get("torch")  # a worker does without
     if torch is not None and kind is torch.Tensor:
-        return {"$tensor": encode(value.numpy(force=True), limit)}
+        return {"$torch_tensor": encode(value.numpy(force=True), limit)}
     if torch is not None and kind is torch.Generator:
         return {"$torch_generator": encode(value.get_state().numpy(), None)}
     raise OpaqueError(f"a {kind.__name__}")
@@ -162,7 +162,7 @@ def decode(encoded: Any, live: Any = None) -> Any:
         member = type(live)
         if isinstance(live, Enum) and f"{member.__module__}.{member.__qualname__}" == content:
             return member[encoded["name"]]
-    if tag == "$tensor":
+    if tag == "$torch_tensor":
         return sys.modules["torch"].from_numpy(decode(content))
     raise OpaqueError("what cannot be made anew")
 
