@@ -134,7 +134,7 @@ def entries(holder: Any) -> list[tuple[Any, Any]]:
     """(key, value) of an object's or a class's attributes, or of a container's entries."""
     try:
         if isinstance(holder, dict):
-            return [(key, value) for key, value in holder.items() if isinstance(key, str | int)]
+            return [(key, value) for key, value in holder.items() if _names(key)]
         if isinstance(holder, list | tuple | deque):
             return list(enumerate(holder))
         if isinstance(holder, type):
@@ -144,6 +144,11 @@ def entries(holder: Any) -> list[tuple[Any, Any]]:
         return [*vars(holder).items(), *_slots(holder)] if hasattr(holder, "__dict__") else _slots(holder)
     except Exception:  # a proxy of something that is gone
         return []
+
+
+def _names(key: Any) -> bool:
+    """A key that reads the same in every process."""
+    return isinstance(key, str | int | float) or (type(key) is tuple and all(map(_names, key)))
 
 
 def _slots(holder: Any) -> list[tuple[str, Any]]:
