@@ -203,6 +203,15 @@ def _validated(settings: dict[str, Any]) -> Config:
         raise ConfigError("; ".join(_one_line(problem) for problem in error.errors())) from None
 
 
+def _short(value: Any) -> str:
+    """A value as a message shows it."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, something nested too deeply
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def _one_line(problem: Any) -> str:
     """pydantic's report of one problem as: which key, what is wrong with it, what was given, what is allowed."""
     place = [part for part in problem["loc"] if isinstance(part, str) and part != "[key]"]
@@ -213,7 +222,7 @@ def _one_line(problem: Any) -> str:
     if field is None:
         return f"{'.'.join(place)}: {message}" if place else message
     allowed = allowed_text(field).replace("; ", "; allowed ", 1)
-    return f"{place[0]}.{place[1]}: {message[0].lower()}{message[1:]}, got {problem['input']!r}{allowed}"
+    return f"{place[0]}.{place[1]}: {message[0].lower()}{message[1:]}, got {_short(problem['input'])}{allowed}"
 
 
 if __name__ == "__main__":

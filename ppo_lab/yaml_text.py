@@ -18,6 +18,8 @@ import yaml
 from ppo_lab.errors import ConfigError
 
 TUPLE = "!tuple"
+DEEPEST = 100  # levels of containers in a setting
+LARGEST_INT = 10_000  # bits
 NUMBER = r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?"
 SCALARS = (  # tag, what it looks like, first characters
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -106,15 +108,20 @@ def render_scalar(value: Any, tuples: bool = False) -> str:
     return str(yaml.safe_dump(value, default_style='"', width=2**31)).strip()
 
 
-def as_plain(value: Any) -> Any:
-    """The same with NumPy's numbers as Python's, and what is a kind of dict or list as one; anything else as it is."""
+def as_plain(value: Any, depth: int = 0) -> Any:
+    """The same with NumPy's numbers as Python's, and what is a kind of dict or list as one; anything else as it is.
+
+    Raises RecursionError for more than DEEPEST levels, whatever the interpreter would take.
+    """
+    if depth > DEEPEST:
+        raise RecursionError
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
-        return {as_plain(key): as_plain(item) for key, item in value.items()}
+        return {as_plain(key, depth + 1): as_plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list):
-        return [as_plain(item) for item in value]
-    return tuple(map(as_plain, value)) if type(value) is tuple else value
+        return [as_plain(item, depth + 1) for item in value]
+    return tuple(as_plain(item, depth + 1) for item in value) if type(value) is tuple else value
 
 
 def why_not_yaml(value: Any, name: str) -> str | None:
@@ -147,6 +154,8 @@ def _odd(value: Any, name: str) -> Iterator[str]:
             yield from _odd(item, f"{name}[{i}]")
     elif not (value is None or type(value) in (bool, int, float, str)):
         yield f"{name}: {_a(value)}"
+    elif type(value) is int and value.bit_length() > LARGEST_INT:
+        yield f"{name}: an integer of thousands of digits"
     elif isinstance(value, str) and not value.isascii() and value != value.encode(errors="replace").decode():
         yield f"{name}: {value[:80]!r}"  # half of a surrogate pair
 

@@ -100,9 +100,9 @@ def test_a_compiled_run_goes_on_bit_for_bit_and_its_policy_loads(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("compiler")
-def test_many_networks_are_compiled_in_one_process(monkeypatch):
+@torch._dynamo.config.patch(recompile_limit=1)
+def test_many_networks_are_compiled_in_one_process():
     """Torch counts compilations by code and stops at a limit, 8: every trainer needs code of its own."""
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
     graphs = []
     for units in (8, 9, 10):
         trainer = Trainer(config(model__hidden_sizes=[units], model__activation="relu"))

@@ -271,7 +271,7 @@ def test_a_mask_may_be_missing_only_at_the_end():
     step = envs.step(torch.zeros(1))
     assert step.final_obs["action_mask"].all()
     assert step.obs["action_mask"].tolist() == [[True, False, True]]
-    with pytest.raises(EnvError, match=r"env.mask_from_info: info has no 'action_mask'"):
+    with pytest.raises(EnvError, match=r"env.mask_from_info: info of step has no 'action_mask'"):
         envs.step(torch.zeros(1))
 
 
