@@ -125,20 +125,17 @@ def run_episodes(
     generator = Generator(device).manual_seed(_derived_seed(seed, 1))
     for resets in count():
         memory, obs = policy.initial_memory(envs.num_envs), envs.reset(_round_seed(seed, resets))
-        if resets == 0:
-            _check_seen(policy, obs)
         starts = torch.ones(envs.num_envs, dtype=torch.bool, device=device)
         tally.begin()
         while tally.playing.any():
             if stop is not None and stop():
                 raise EvaluationStopped(f"evaluation was stopped: {tally.played} of {episodes} episodes were played")
-            action, memory = policy.act(
-                apply(lambda rows: rows.to(device), obs),
-                memory,
-                starts,
-                deterministic=deterministic,
-                generator=generator,
-            )  # (N, *action)
+            seen = apply(lambda rows: rows.to(device), obs)
+            try:
+                action, memory = policy.act(seen, memory, starts, deterministic=deterministic, generator=generator)
+            except (RuntimeError, TypeError, AttributeError, KeyError):
+                _explain(policy, seen)
+                raise
             step = envs.step(apply(lambda rows: rows.to(envs.device), action))
             _check_legal(policy, obs, step.valid)
             done = step.terminated | step.truncated
@@ -264,8 +261,11 @@ def _check_whole(name: str, value: Any) -> None:
         raise ConfigError(f"{name}: at least 1, got {value}")
 
 
-def _check_seen(policy: Any, obs: Tree) -> None:
-    """Raises ConfigError if obs (N, *obs) is not what the policy was trained on."""
+def _explain(policy: Any, obs: Tree) -> None:
+    """Raises ConfigError if a network failed because obs (N, *obs) is not what it was trained on.
+
+    Asked only then: some networks take more than they have seen, such as another number of entities.
+    """
     model = getattr(policy, "model", None)
     if (features := getattr(model, "features", None)) is None:  # somebody's own policy
         return
