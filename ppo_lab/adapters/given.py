@@ -85,7 +85,7 @@ class LeftOpen:
 def left_open(config: Config, given: object, name: str = "env") -> tuple[Config, Any]:
     """`understood`, for somebody who only borrows environments that exist already."""
     config, made = understood(config, given, name=name)
-    return config, LeftOpen(made) if made is not None and factory_of(made) is None else made  # type: ignore[arg-type]
+    return config, LeftOpen(made) if made is not None and factory_of(made) is None else made  # type: ignore[arg-type]  # Envs then
 
 
 class _Borrowed(gymnasium.Wrapper):
