@@ -32,7 +32,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from environment import snapshots
-from ppo_lab.envs import Obs, Step
+from ppo_lab.env_contract import Obs, Step
 from ppo_lab.errors import EnvError
 
 BALL, PADDLE, DECOY = 255, 170, 85  # brightness

@@ -20,7 +20,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from environment import snapshots
-from ppo_lab.envs import Step
+from ppo_lab.env_contract import Step
 from ppo_lab.errors import EnvError
 
 

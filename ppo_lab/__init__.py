@@ -15,8 +15,8 @@ if TYPE_CHECKING:  # for type checkers and editors; the same names as below
     from ppo_lab.config import Config as Config
     from ppo_lab.config_file import load_config as load_config
     from ppo_lab.config_file import override as override
-    from ppo_lab.envs import Envs as Envs
-    from ppo_lab.envs import Step as Step
+    from ppo_lab.env_contract import Envs as Envs
+    from ppo_lab.env_contract import Step as Step
     from ppo_lab.envs import make_envs as make_envs
     from ppo_lab.errors import ConfigError as ConfigError
     from ppo_lab.errors import EnvError as EnvError
@@ -42,7 +42,7 @@ _HOMES = {  # public name -> its module, grouped like a table of contents
     # settings
     "Config": "config", "load_config": "config_file", "override": "config_file",
     # environments
-    "Envs": "envs", "Step": "envs", "make_envs": "envs",
+    "Envs": "env_contract", "Step": "env_contract", "make_envs": "envs",
     # train
     "Trainer": "trainer", "Update": "trainer",
     # the algorithm, piece by piece

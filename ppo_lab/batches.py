@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from ppo_lab.actor_critic import Memory
 from ppo_lab.advantages import normalized, normalized_parts
-from ppo_lab.envs import Obs
+from ppo_lab.env_contract import Obs
 from ppo_lab.rollout import Rollout
 from ppo_lab.trees import apply, at
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ppo_lab.envs import Envs
+from ppo_lab.env_contract import Envs
 from ppo_lab.errors import EnvError
 from ppo_lab.train_state import TrainState
 

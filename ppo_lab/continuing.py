@@ -26,7 +26,8 @@ from ppo_lab.continuity import (
     settings_of_parent,
 )
 from ppo_lab.converting import check_fit, converted
-from ppo_lab.envs import EnvFactory, Envs, make_envs, rewound_by_seeds
+from ppo_lab.env_contract import EnvFactory, Envs
+from ppo_lab.envs import make_envs, rewound_by_seeds
 from ppo_lab.envs import why_inexact as tried_out
 from ppo_lab.errors import ConfigError, EnvError, RunError
 from ppo_lab.runs.checkpoint import load_checkpoint

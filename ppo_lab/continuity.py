@@ -17,7 +17,8 @@ from typing import Any
 
 from ppo_lab.config import SECTIONS, Config, EnvConfig
 from ppo_lab.config_file import check_live, flat, override, setting_text
-from ppo_lab.envs import Envs, auto_num_envs
+from ppo_lab.env_contract import Envs
+from ppo_lab.envs import auto_num_envs
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.runs.journal import Change, digest, read_journal
 from ppo_lab.runs.run import forked_at, read_config

@@ -1,85 +1,23 @@
-"""What a set of environments is to the trainer: the `Envs` protocol, its `Step`, and `make_envs`.
-
-Everything is batched over N environments and lies on one device. What differs between our own batched programs,
-Gymnasium's single environments (here or in subprocesses) and third-party vector environments stays behind this
-protocol.
-"""
+"""Make the environments that `config.env` asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
-from gymnasium import Env, Space
-from gymnasium.spaces import Box, Dict
-from torch import Tensor
 
 from ppo_lab.adapters.ids import call_creator, find_spec, make_vector
 from ppo_lab.adapters.info_masks import tell_mask
 from ppo_lab.adapters.making import Maker
-from ppo_lab.adapters.retries import describe_error, one_line
+from ppo_lab.adapters.retries import describe_error
 from ppo_lab.config import Config, EnvConfig
-from ppo_lab.errors import ConfigError, EnvError
-from ppo_lab.flat_spaces import MASK_KEY, flatten_space, leaf_spaces, mask_size
+from ppo_lab.env_contract import EnvFactory, Envs
+from ppo_lab.errors import ConfigError
 
-Obs = Tensor | dict[str, Tensor]  # flat: nested Dict and Tuple spaces have keys "a/b"
-Action = Tensor | dict[str, Tensor]  # a dictionary for Dict and Tuple action spaces, likewise flat
-EnvFactory = Callable[[int], Env]  # the number of an environment -> the environment
-
-OBS_DTYPES = ("uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "float16", "float32", "float64", "bool")
-ACTION_DTYPES = ("float32", "float64")
 AUTO_NUM_ENVS = 8  # what most published settings use; one by one, more of them only make the rollout longer
 AUTO_NUM_ENVS_BATCHED = 64  # of our own: a step of 64 costs about what a step of 8 does
-
-
-class Step(NamedTuple):
-    """What one action of each environment led to. All tensors on one device, first dimension N."""
-
-    obs: Obs  # (N, *obs) what to act on next: already the new episode where one has ended
-    reward: Tensor  # (N,) float32
-    terminated: Tensor  # (N,) bool  the task ended: nothing comes after, no bootstrap
-    truncated: Tensor  # (N,) bool  it was cut off: the episode would have gone on
-    final_obs: Obs  # (N, *obs) what the action led to; differs from obs only where an episode ended
-    valid: Tensor  # (N,) bool  False: no experience in this row (the reset row of a next-step-autoreset environment)
-
-
-class Envs(Protocol):
-    """N environments stepped together.
-
-    `step` takes actions as the environment knows them (already mapped into the Box, or starting at `Discrete.start`).
-    Tensors in a Step may be reused by the next `step`: a caller that keeps them copies them.
-
-    Some have more, to be asked for with getattr: `state_dict()` and `load_state_dict()`; `metrics()`, numbers by name
-    for the line of each update ("terrain/level": 3.0), asked for once an update; `max_episode_steps`, None where there
-    is no limit; and `episode_done`, (N,) bool after a step: the episode really ended. Where it is None or
-    missing, terminated | truncated says so. They differ in Atari games where a lost life terminates the task.
-    `episodes_under_way()`, a `state_dict()` quick enough for every update; `lost` and `why_inexact_now()`, why the run
-    cannot be resumed or repeated exactly from here (None: it can).
-    `capturable`, True where a CUDA graph can hold `step`: it asks the device for nothing, writes what it remembers in
-    place (`state_dict()` has all of it), draws from `generator` alone, and starts episodes in the same step.
-    """
-
-    num_envs: int
-    observation_space: Space  # of one environment; flat: a leaf, or a Dict of leaves (see flat_spaces)
-    action_space: Space  # of one environment; flat
-    device: torch.device
-    next_step_autoreset: (
-        bool  # True: the row after an ending is the reset, `valid` is False there and obs is still final
-    )
-
-    def reset(self, seed: int) -> Obs:
-        """Start all N episodes from one run seed; returns the first observations (N, *obs)."""
-        ...
-
-    def step(self, action: Action) -> Step:
-        """Act once in each environment: (N,) int64 for Discrete, (N, *shape) for the others, a dictionary for Dict."""
-        ...
-
-    def close(self) -> None:
-        """Give back what the environments hold (windows, processes). Twice is harmless."""
-        ...
 
 
 def make_envs(
@@ -249,54 +187,3 @@ def rewound_by_seeds(config: Config, env_factory: EnvFactory | None = None) -> s
         make = make_maker(settings, env_factory)
         return probe(lambda: make(0))
     return None
-
-
-def check_spaces(observation_space: Space, action_space: Space, name: str) -> None:
-    """Raises EnvError if the environment `name` has a space that there is no network or distribution for.
-
-    Also if it shows an action mask that does not fit its actions.
-    """
-    for what, space, dtypes in (
-        ("observation", observation_space, OBS_DTYPES),
-        ("action", action_space, ACTION_DTYPES),
-    ):
-        problem = _problem(space, dtypes)
-        if problem is not None:
-            kinds = "Discrete, MultiDiscrete, MultiBinary, Box"
-            advice = f"supported: {kinds} ({', '.join(dtypes)}), and Dict and Tuple of these"
-            fit = _fitting_keys(space, dtypes)
-            if what == "observation" and fit:  # such as a mission in words
-                advice = f"leave it out with env.wrappers: [FilterObservation: {{filter_keys: [{', '.join(fit)}]}}]"
-            text = one_line(space, 90)
-            raise EnvError(f"{name}: {what} space {text} is not supported: {problem}; {advice}")
-    mask = leaf_spaces(flatten_space(observation_space)).get(MASK_KEY)
-    if mask is not None and mask.shape != (mask_size(action_space),):
-        text = f"a mask of shape ({mask_size(action_space)},)" if mask_size(action_space) else "no mask"
-        raise EnvError(
-            f"{name}: {MASK_KEY!r} of the observation has shape {mask.shape}; {one_line(action_space, 90)} takes {text}"
-        )
-
-
-def _problem(space: Space, dtypes: tuple[str, ...]) -> str | None:
-    """What no network or distribution takes in a space; None if there is nothing."""
-    try:
-        leaves = leaf_spaces(flatten_space(space))
-    except EnvError as error:
-        return str(error)
-    for key, leaf in leaves.items():
-        of = f"key {key!r}: " if key else ""
-        if 0 in (leaf.shape or ()):
-            return f"{of}it holds no number"
-        if isinstance(leaf, Box) and str(leaf.dtype) not in dtypes:
-            return f"{of}dtype {leaf.dtype}"
-    return None
-
-
-def _fitting_keys(space: Space, dtypes: tuple[str, ...]) -> list[str]:
-    """The keys of a Dict space that have no problem."""
-    entries = space.spaces.items() if isinstance(space, Dict) else ()
-    return [
-        key
-        for key, inner in entries
-        if isinstance(key, str) and key and "/" not in key and _problem(inner, dtypes) is None
-    ]

@@ -12,7 +12,7 @@ from torch.amp import GradScaler
 from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.batches import Batch
 from ppo_lab.config import Config, PPOConfig, RunConfig
-from ppo_lab.envs import Obs
+from ppo_lab.env_contract import Obs
 from ppo_lab.flat_parameters import FlatParameters
 from ppo_lab.losses import Loss, ppo_loss, weighted_mean
 from ppo_lab.mlp_gradient import MLPGradient, can_be_stacked

@@ -16,7 +16,7 @@ from torch import Tensor
 from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.batches import Batch, whole
 from ppo_lab.config import Config, PPOConfig
-from ppo_lab.envs import Obs
+from ppo_lab.env_contract import Obs
 from ppo_lab.errors import ConfigError
 from ppo_lab.gradient import by_hand, probe
 from ppo_lab.mlp_gradient import block_rows

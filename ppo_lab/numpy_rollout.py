@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from ppo_lab.actor_critic import ActorCritic
-from ppo_lab.envs import Envs, Obs
+from ppo_lab.env_contract import Envs, Obs
 from ppo_lab.plain_mlp import PlainMLP, plain_mlp
 
 if TYPE_CHECKING:

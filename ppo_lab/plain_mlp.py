@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.distributions import CategoricalHead, GaussianHead
-from ppo_lab.envs import Obs
+from ppo_lab.env_contract import Obs
 from ppo_lab.networks.mlp import MLP
 from ppo_lab.networks.normalization import ObsNormalizer
 from ppo_lab.networks.observation import LeafInput

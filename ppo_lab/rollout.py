@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from ppo_lab.actor_critic import ActorCritic, Memory
 from ppo_lab.distributions import check_mask
-from ppo_lab.envs import Envs, Obs
+from ppo_lab.env_contract import Envs, Obs
 from ppo_lab.errors import NonFiniteError
 from ppo_lab.flat_spaces import MASK_KEY
 from ppo_lab.numpy_rollout import collect_in_numpy, numpy_policy

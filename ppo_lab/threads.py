@@ -19,7 +19,7 @@ import torch
 from ppo_lab.actor_critic import ActorCritic
 from ppo_lab.config import Config
 from ppo_lab.config_file import override
-from ppo_lab.envs import Obs
+from ppo_lab.env_contract import Obs
 from ppo_lab.gradient import probe
 from ppo_lab.memory_plan import pretend
 from ppo_lab.numpy_rollout import numpy_policy

@@ -16,7 +16,7 @@ from torch.amp import GradScaler
 
 from ppo_lab.actor_critic import ActorCritic, Memory
 from ppo_lab.config import Config
-from ppo_lab.envs import Envs, Obs
+from ppo_lab.env_contract import Envs, Obs
 from ppo_lab.episodes import EpisodeStatistics
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.optimizer import load_moments, make_optimizer

@@ -22,7 +22,7 @@ from ppo_lab.compiling import loss_function
 from ppo_lab.config import Config, PPOConfig
 from ppo_lab.continuity import recorded
 from ppo_lab.diagnostics import critic_metrics, loss_metrics, settings_metrics
-from ppo_lab.envs import EnvFactory, Envs
+from ppo_lab.env_contract import EnvFactory, Envs
 from ppo_lab.errors import RunError
 from ppo_lab.events import AdvantagesEstimated, Event, MinibatchStepped, RolloutCollected, Update
 from ppo_lab.export import Policy

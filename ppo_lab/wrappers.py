@@ -16,7 +16,7 @@ from gymnasium import Space, spaces
 from torch import Tensor
 
 from ppo_lab.config import Config
-from ppo_lab.envs import Action, Envs, Obs, Step
+from ppo_lab.env_contract import Action, Envs, Obs, Step
 from ppo_lab.errors import ConfigError, EnvError
 from ppo_lab.flat_spaces import MASK_KEY, leaf_spaces
 

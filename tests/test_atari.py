@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ppo_lab.config import Config, EnvConfig
-from ppo_lab.envs import Step, make_envs, why_inexact
+from ppo_lab.env_contract import Step
+from ppo_lab.envs import make_envs, why_inexact
 from ppo_lab.errors import ConfigError, EnvError
 
 ale_py = pytest.importorskip("ale_py", reason="needs ale-py: pip install ppo_lab[atari]")

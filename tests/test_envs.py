@@ -16,7 +16,8 @@ from environment import BATCHED
 from ppo_lab.adapters.single import SingleEnvs
 from ppo_lab.adapters.vector import VectorEnvs
 from ppo_lab.config import Config, EnvConfig
-from ppo_lab.envs import check_spaces, make_envs
+from ppo_lab.env_checks import check_spaces
+from ppo_lab.envs import make_envs
 from ppo_lab.errors import ConfigError, EnvError, LabError
 from tests.scripted_envs import ScriptedEnv
 

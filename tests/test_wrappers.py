@@ -18,7 +18,8 @@ from ppo_lab.adapters.loop import episode_seed
 from ppo_lab.adapters.single import SingleEnvs
 from ppo_lab.adapters.vector import VectorEnvs
 from ppo_lab.config import Config, EnvConfig, ModelConfig
-from ppo_lab.envs import Step, make_envs
+from ppo_lab.env_contract import Step
+from ppo_lab.envs import make_envs
 from ppo_lab.errors import ConfigError, EnvError
 from ppo_lab.runs.checkpoint import load_checkpoint, save_checkpoint
 from ppo_lab.trees import apply, leaves

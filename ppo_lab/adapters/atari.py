@@ -24,7 +24,7 @@ from ppo_lab.adapters.loop import Recipe, describe_error, episode_seed
 from ppo_lab.adapters.replay import ActionLog, recipe_from, steps_of
 from ppo_lab.adapters.rows import Rows
 from ppo_lab.adapters.steps import action_format, as_numpy, as_step, on_device
-from ppo_lab.envs import Action, Obs, Step
+from ppo_lab.env_contract import Action, Obs, Step
 from ppo_lab.errors import ConfigError, EnvError
 
 RESEED_AFTER = 2000  # steps: a seeded reset loads the game anew and takes some 200 steps' time

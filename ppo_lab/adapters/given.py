@@ -21,7 +21,7 @@ from ppo_lab.adapters.single import SingleEnvs
 from ppo_lab.adapters.vector import VectorEnvs
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.config_file import override
-from ppo_lab.envs import EnvFactory, Envs
+from ppo_lab.env_contract import EnvFactory, Envs
 from ppo_lab.errors import ConfigError, EnvError
 from ppo_lab.wrappers import stacked_and_timed
 

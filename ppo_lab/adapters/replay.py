@@ -12,7 +12,7 @@ import torch
 from ppo_lab.adapters.episode_numbers import EpisodeNumbers
 from ppo_lab.adapters.loop import Recipe
 from ppo_lab.adapters.rows import Format, Tree
-from ppo_lab.envs import Step
+from ppo_lab.env_contract import Step
 from ppo_lab.flat_spaces import map_leaves, parts
 from ppo_lab.runs.piece import Piece
 from ppo_lab.trees import Tree as Tensors

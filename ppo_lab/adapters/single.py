@@ -18,7 +18,8 @@ from ppo_lab.adapters.retries import Renewing
 from ppo_lab.adapters.rows import empty_rows
 from ppo_lab.adapters.running_statistics import find_statistics
 from ppo_lab.adapters.steps import action_format, as_numpy, as_step, on_device, to
-from ppo_lab.envs import Action, Obs, Step, check_spaces
+from ppo_lab.env_checks import check_spaces
+from ppo_lab.env_contract import Action, Obs, Step
 from ppo_lab.errors import EnvError
 from ppo_lab.flat_spaces import flatten_space, map_leaves
 

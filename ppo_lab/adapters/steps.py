@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppo_lab.adapters.loop import describe_action
 from ppo_lab.adapters.rows import Format, Rows, Tree, check_structure
-from ppo_lab.envs import Step
+from ppo_lab.env_contract import Step
 from ppo_lab.errors import EnvError, NonFiniteError
 from ppo_lab.flat_spaces import bounds, leaf_spaces, map_leaves
 from ppo_lab.trees import Tree as Tensors

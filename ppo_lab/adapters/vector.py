@@ -29,7 +29,8 @@ from ppo_lab.adapters.rows import (
 from ppo_lab.adapters.running_statistics import find_statistics
 from ppo_lab.adapters.steps import action_format, as_numpy, as_step, as_tensors, on_device, to
 from ppo_lab.adapters.vector_checks import check_objects, lost_keys, lost_workers, tell_ignored_mask
-from ppo_lab.envs import Action, Obs, Step, check_spaces
+from ppo_lab.env_checks import check_spaces
+from ppo_lab.env_contract import Action, Obs, Step
 from ppo_lab.errors import EnvError, NonFiniteError
 from ppo_lab.flat_spaces import flatten_space, flatten_value, map_leaves, parts, unflatten_value
 

@@ -31,7 +31,8 @@ from ppo_lab.adapters.rows import Rows, row_formats
 from ppo_lab.adapters.running_statistics import find_statistics
 from ppo_lab.adapters.steps import action_format, as_numpy, as_step, on_device, to
 from ppo_lab.adapters.worker_process import NOT_IMPORTABLE, Failure, News, SharedArray, work
-from ppo_lab.envs import Action, Obs, Step, check_spaces
+from ppo_lab.env_checks import check_spaces
+from ppo_lab.env_contract import Action, Obs, Step
 from ppo_lab.errors import EnvError, NonFiniteError
 from ppo_lab.flat_spaces import flatten_space, map_leaves
 

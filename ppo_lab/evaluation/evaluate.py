@@ -17,7 +17,8 @@ from ppo_lab.adapters.running_statistics import warn_of_statistics
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.config_file import override
 from ppo_lab.distributions import check_mask
-from ppo_lab.envs import Envs, Step, make_envs
+from ppo_lab.env_contract import Envs, Step
+from ppo_lab.envs import make_envs
 from ppo_lab.errors import ConfigError, LabError, NonFiniteError
 from ppo_lab.flat_spaces import MASK_KEY
 from ppo_lab.trees import Tree, apply

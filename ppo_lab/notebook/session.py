@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from IPython.core.getipython import get_ipython
 
-from ppo_lab.envs import EnvFactory, Envs
+from ppo_lab.env_contract import EnvFactory, Envs
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.export import Policy
 from ppo_lab.interrupts import sigterm_held_back

@@ -15,7 +15,8 @@ from ppo_lab.adapters.given import one_of
 from ppo_lab.adapters.ids import find_spec, make_single
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.config_file import override
-from ppo_lab.envs import EnvFactory, Envs, make_envs
+from ppo_lab.env_contract import EnvFactory, Envs
+from ppo_lab.envs import make_envs
 from ppo_lab.flat_spaces import MASK_KEY, leaf_spaces
 from ppo_lab.networks.observation import kind_of
 from ppo_lab.trees import Tree

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_lab.envs import EnvFactory, Envs
+from ppo_lab.env_contract import EnvFactory, Envs
 from ppo_lab.errors import RunError
 from ppo_lab.events import AdvantagesEstimated, Event, RolloutCollected, Update
 from ppo_lab.notebook.boundary import Boundary

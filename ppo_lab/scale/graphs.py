@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ppo_lab.batches import Batch
 from ppo_lab.config import Config, PPOConfig
-from ppo_lab.envs import Envs
+from ppo_lab.env_contract import Envs
 from ppo_lab.errors import ConfigError
 from ppo_lab.losses import Loss
 from ppo_lab.rollout import Rollout

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from ppo_lab.distributions import check_mask
-from ppo_lab.envs import Envs
+from ppo_lab.env_contract import Envs
 from ppo_lab.flat_spaces import MASK_KEY
 from ppo_lab.rollout import Collecting, Rollout
 from ppo_lab.scale.captured import Captured, Restore, addresses, snapshot
