@@ -26,7 +26,7 @@ help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 train: .venv/.installed ## train CartPole; PRESET=pendulum SEED=3 NAME=my-run for others
-	@$(PY) -m ppo_lab.notebook.execute notebooks/01_train.ipynb \
+	@$(PY) -m ppo_lab.notebook.headless.execute notebooks/01_train.ipynb \
 		$(if $(call given,PRESET),-p preset '$(call given,PRESET)') \
 		$(if $(call given,SEED),-p seed '$(call given,SEED)') \
 		$(if $(call given,NAME),-p run_name '"$(call given,NAME)"')
@@ -51,7 +51,7 @@ test-browser: .venv/.browser ## the notebooks in JupyterLab, in a real browser
 	@$(PY) -m pytest -q -rs tests/browser
 
 notebooks: .venv/.installed ## execute the committed notebooks again, in place
-	@$(PY) -m ppo_lab.notebook.execute --regenerate notebooks/*.ipynb
+	@$(PY) -m ppo_lab.notebook.headless.execute --regenerate notebooks/*.ipynb
 
 benchmark: .venv/.installed ## measure what the README claims, beside Stable-Baselines3 (about an hour)
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt

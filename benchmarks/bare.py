@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from environment import BATCHED
 from ppo_lab import Trainer, make_envs
-from ppo_lab.actor_critic import ActorCritic
-from ppo_lab.batches import minibatches
-from ppo_lab.envs import make_maker
-from ppo_lab.mlp_gradient import MLPGradient
-from ppo_lab.optimizer import adam_step
-from ppo_lab.plain_mlp import plain_mlp
-from ppo_lab.rollout import estimate_values
+from ppo_lab.engine.mlp_gradient import MLPGradient
+from ppo_lab.engine.plain_mlp import plain_mlp
+from ppo_lab.envs.making import make_maker
+from ppo_lab.models.actor_critic import ActorCritic
+from ppo_lab.ppo.batches import minibatches
+from ppo_lab.ppo.optimizer import adam_step
+from ppo_lab.ppo.rollout import estimate_values
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 IN_NUMPY: dict[str, Callable[..., np.ndarray]] = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0.0, out=x)}

@@ -35,7 +35,7 @@ def trained(watched, **settings):
 
     def timed():  # from the end of the first update to that of the last: what is drawn in between counts
         for event in events():
-            if isinstance(event, ppo_lab.events.Update):
+            if isinstance(event, ppo_lab.ppo.events.Update):
                 moments.append(time.perf_counter())
             yield event
 

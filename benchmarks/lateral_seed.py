@@ -12,13 +12,13 @@ from measurement import Clock, answer
 from scipy.stats import spearmanr
 from settings import preset_settings
 
+from environment.lateral.challenge import evaluate_lateral
 from environment.lateral.controllers import PidController, ZeroController
 from environment.lateral.making import load_routes, make_plant
 from environment.lateral.rules import EPISODE_STEPS, cost
 from environment.lateral.simulate import noise_draws, simulate
 from environment.lateral_env import VectorizedLateralControlEnv
 from ppo_lab import Config, Trainer, override
-from ppo_lab.lateral import evaluate_lateral
 
 CARS = 1000
 HELD_OUT = (100, 200)

@@ -30,7 +30,7 @@ from settings import RESULTS, preset_names, preset_settings
 from tqdm import tqdm
 
 from ppo_lab import Config, override
-from ppo_lab.envs import make_envs
+from ppo_lab.envs.making import make_envs
 from ppo_lab.errors import ConfigError, EnvError
 from ppo_lab.evaluation import statistics
 

@@ -30,8 +30,8 @@ from settings import LIMITS, LIMITS_SCALING, LIMITS_SCALING_ENVS, RESULTS, ROOT
 from tqdm import tqdm
 
 from ppo_lab import Config, load_config, override
+from ppo_lab.config.yaml_text import parse_yaml
 from ppo_lab.errors import ConfigError
-from ppo_lab.yaml_text import parse_yaml
 
 OUT = RESULTS / "limits.json"
 SCRIPT = "limit_parts.py"

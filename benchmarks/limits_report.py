@@ -21,9 +21,9 @@ each in the fastest of the ways tried here:
 alone, on one thread: the environment with the actions of our last rollout, without our adapter (unless that is
 faster); the actor on N rows and the critic on a rollout, in bare linear layers, the actor in NumPy where that is
 faster; forward, backward and fused Adam of a minibatch without a loss, by autograd or with the chain rule by hand and
-all parameters side by side (`ppo_lab/mlp_gradient.py`), whichever is faster; "of autograd's" is the share of what the
-limit would be if gradients had to come from torch's autograd. "Reached" is our training. Everything takes turns in one
-process; of {rounds} turns the fastest counts. Adapter: the environment as our rollout steps it.
+all parameters side by side (`ppo_lab/engine/mlp_gradient.py`), whichever is faster; "of autograd's" is the share of
+what the limit would be if gradients had to come from torch's autograd. "Reached" is our training. Everything takes
+turns in one process; of {rounds} turns the fastest counts. Adapter: the environment as our rollout steps it.
 
 {tables}
 

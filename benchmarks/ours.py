@@ -10,7 +10,7 @@ from measurement import Clock, answer, peak_megabytes, threads
 from settings import GOAL, WINDOW
 
 from ppo_lab import Config, Trainer, override
-from ppo_lab.networks import count_parameters
+from ppo_lab.models.networks import count_parameters
 
 
 def speed(settings: dict[str, Any], records: bool, seed: int, warm_up: int, updates: int) -> dict[str, Any]:

@@ -90,7 +90,7 @@ GPU_WARM_UP, GPU_UPDATES = 2, 10
 
 def preset_names() -> list[str]:
     """The presets of config.yaml, in its order."""
-    from ppo_lab.yaml_text import parse_yaml
+    from ppo_lab.config.yaml_text import parse_yaml
 
     return list(parse_yaml((ROOT / "config.yaml").read_text(encoding="utf-8"))["presets"])
 

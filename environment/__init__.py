@@ -42,8 +42,8 @@ for env_id in BATCHED:
     # No max_episode_steps: the programs cut their episodes themselves, and TimeLimit would do it again.
     gymnasium.register(
         env_id,
-        entry_point="environment.gymnasium_view:SingleView",
-        vector_entry_point="environment.gymnasium_view:VectorView",
+        entry_point="ppo_lab.envs.gymnasium_view:SingleView",
+        vector_entry_point="ppo_lab.envs.gymnasium_view:VectorView",
         reward_threshold=REWARD_THRESHOLDS.get(env_id),
         kwargs={"env_id": env_id},
     )

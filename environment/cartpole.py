@@ -32,8 +32,8 @@ from gymnasium import spaces
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from environment.snapshots import check_fit
-from ppo_lab.env_contract import Step
+from ppo_lab.envs.contract import Step
+from ppo_lab.envs.snapshots import check_fit
 from ppo_lab.errors import EnvError
 
 GRAVITY, CART_MASS, POLE_MASS, HALF_LENGTH, FORCE, TAU = 9.8, 1.0, 0.1, 0.5, 10.0, 0.02

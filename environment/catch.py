@@ -31,8 +31,8 @@ from gymnasium import spaces
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from environment import snapshots
-from ppo_lab.env_contract import Obs, Step
+from ppo_lab.envs import snapshots
+from ppo_lab.envs.contract import Obs, Step
 from ppo_lab.errors import EnvError
 
 BALL, PADDLE, DECOY = 255, 170, 85  # brightness

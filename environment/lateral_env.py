@@ -31,15 +31,15 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from environment import snapshots
-from environment.gymnasium_view import SingleView
 from environment.lateral import driver, picture
 from environment.lateral.controllers import PidController
 from environment.lateral.making import load_routes, make_plant
 from environment.lateral.plants import Drive
 from environment.lateral.rules import CONTEXT, CONTROL_START, COST_END, EPISODE_STEPS, PREVIEW, STEP_SECONDS, Cost, cost
 from environment.lateral.simulate import Noise, advance, noise_draws
-from ppo_lab.env_contract import Step
+from ppo_lab.envs import snapshots
+from ppo_lab.envs.contract import Step
+from ppo_lab.envs.gymnasium_view import SingleView
 from ppo_lab.errors import EnvError
 
 WORST = 20_000.0  # of a step's cost: a car that has left the road teaches nothing more by being further away

@@ -24,8 +24,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from environment import snapshots
-from ppo_lab.env_contract import Step
+from ppo_lab.envs import snapshots
+from ppo_lab.envs.contract import Step
 from ppo_lab.errors import EnvError
 
 ENDINGS = {"terminated": 0.0, "truncated": 1.0, "both": 0.5}  # -> probability that an episode is truncated

@@ -25,7 +25,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from ppo_lab.env_contract import Step
+from ppo_lab.envs.contract import Step
 from ppo_lab.errors import EnvError
 
 

@@ -19,8 +19,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from environment import snapshots
-from ppo_lab.env_contract import Step
+from ppo_lab.envs import snapshots
+from ppo_lab.envs.contract import Step
 from ppo_lab.errors import EnvError
 
 

@@ -3,7 +3,7 @@
 import signal
 import sys
 
-from ppo_lab.cli import main
+from ppo_lab.cli.main import main
 
 if __name__ == "__main__":
     code = main()

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from ppo_lab.env_contract import Step
+from ppo_lab.envs.contract import Step
 
 
 class Script:

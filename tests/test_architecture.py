@@ -37,11 +37,11 @@ FLOORS = [
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
 SPACES_ALLOWED = (
     "ppo_lab/distributions/",
-    "ppo_lab/flat_spaces.py",
-    "ppo_lab/space_text.py",
-    "ppo_lab/networks/observation.py",
-    "ppo_lab/envs.py",
-    "ppo_lab/wrappers.py",
+    "ppo_lab/envs/spaces.py",
+    "ppo_lab/envs/space_text.py",
+    "ppo_lab/models/networks/observation.py",
+    "ppo_lab/envs/making.py",
+    "ppo_lab/envs/wrappers.py",
     "ppo_lab/adapters/",
 )
 SOURCES = sorted([*ROOT.glob("ppo_lab/**/*.py"), *ROOT.glob("environment/**/*.py")])

@@ -11,8 +11,8 @@ import pytest
 
 import ppo_lab
 from ppo_lab.config import Config
-from ppo_lab.config_file import override
-from ppo_lab.yaml_text import parse_yaml
+from ppo_lab.config.loading import override
+from ppo_lab.config.yaml_text import parse_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 DETAILS = (ROOT / "docs" / "implementation_details.md").read_text()

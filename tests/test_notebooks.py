@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ppo_lab.notebook.committed import STAMP, source_sha256
+from ppo_lab.notebook.headless.committed import STAMP, source_sha256
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
 MACHINE = re.compile(r"/(home|root|Users|tmp|work|usr|opt|var)/|[A-Z]:\\\\|\b(localhost|127\.0\.0\.1)\b")

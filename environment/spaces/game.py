@@ -6,10 +6,10 @@ import torch
 from gymnasium import Space, spaces
 from torch import Tensor
 
-from environment import snapshots
 from environment.spaces.actions import ACTIONS, Scorer
 from environment.spaces.observations import NUM_NOISE, OBSERVATIONS
-from ppo_lab.env_contract import Action, Obs, Step
+from ppo_lab.envs import snapshots
+from ppo_lab.envs.contract import Action, Obs, Step
 from ppo_lab.errors import EnvError
 
 

@@ -15,7 +15,7 @@ from ppo_lab.config.model import ModelConfig
 from ppo_lab.config.ppo import SCHEDULED, PPOConfig
 from ppo_lab.config.run import RUN_NAME, RunConfig
 from ppo_lab.config.section import Section
-from ppo_lab.yaml_text import why_not_yaml
+from ppo_lab.config.yaml_text import why_not_yaml
 
 __all__ = [
     "FREE", "LIVE", "RUN_NAME", "SCHEDULED", "SECTIONS", "Config", "EnvConfig", "ModelConfig", "PPOConfig", "RunConfig",

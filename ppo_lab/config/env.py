@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from ppo_lab.config.section import Section
-from ppo_lab.yaml_text import as_plain
+from ppo_lab.config.yaml_text import as_plain
 
 Count = Annotated[int, Field(ge=1, le=1_048_576)]
 How = Literal["last", "sum", "mean", "max", "min"]  # of the values of one episode

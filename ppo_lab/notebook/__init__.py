@@ -8,11 +8,11 @@ show_episode(policy, env)       the agent at work, as a picture that moves
 """
 
 from ppo_lab.notebook import plots
-from ppo_lab.notebook.fast import fast, is_fast
-from ppo_lab.notebook.playback import show_episode
-from ppo_lab.notebook.report import report
-from ppo_lab.notebook.session import Session
-from ppo_lab.notebook.start import launch
-from ppo_lab.notebook.tensorboard import tensorboard
+from ppo_lab.notebook.agent.playback import show_episode
+from ppo_lab.notebook.headless.fast import fast, is_fast
+from ppo_lab.notebook.live.report import report
+from ppo_lab.notebook.live.session import Session
+from ppo_lab.notebook.live.start import launch
+from ppo_lab.notebook.live.tensorboard import tensorboard
 
 __all__ = ["Session", "fast", "is_fast", "launch", "plots", "report", "show_episode", "tensorboard"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ppo_lab.config import RUN_NAME, Config
-from ppo_lab.config_file import load_config, render_yaml
+from ppo_lab.config.loading import load_config, render_yaml
 from ppo_lab.errors import RunError
 from ppo_lab.runs import checkpoint
 from ppo_lab.runs.files import disk, replace, replace_synced

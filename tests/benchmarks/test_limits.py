@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ppo_lab.networks import count_parameters
+from ppo_lab.models.networks import count_parameters
 
 TINY = {"env.num_envs": 4, "ppo.num_steps": 6, "ppo.num_minibatches": 3, "ppo.update_epochs": 2}
 

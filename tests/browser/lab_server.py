@@ -31,7 +31,7 @@ SETTINGS = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/docmanager-extension:plugin": {"autosave": False},  # a test says when
 }
-WARM_UP = "import ppo_lab.trainer, ppo_lab.notebook.dashboard, torch.utils.tensorboard"  # while the page is loading
+WARM_UP = "import ppo_lab.training.trainer, ppo_lab.notebook.live.dashboard, torch.utils.tensorboard"
 START_SECONDS = 90
 STOP_SECONDS = 20
 

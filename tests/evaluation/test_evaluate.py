@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor
 
 from ppo_lab import Trainer
-from ppo_lab.adapters.loop import episode_seed
-from ppo_lab.adapters.single import SingleEnvs
 from ppo_lab.config import Config, EnvConfig
-from ppo_lab.config_file import override
-from ppo_lab.env_contract import Step
+from ppo_lab.config.loading import override
+from ppo_lab.envs.adapters.loop import episode_seed
+from ppo_lab.envs.adapters.single import SingleEnvs
+from ppo_lab.envs.contract import Step
 from ppo_lab.errors import ConfigError, EnvError, NonFiniteError
 from ppo_lab.evaluation import Evaluation, evaluate, run_episodes
 

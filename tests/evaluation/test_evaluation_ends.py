@@ -14,15 +14,15 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppo_lab.adapters.single import SingleEnvs
-from ppo_lab.adapters.vector import VectorEnvs
-from ppo_lab.cli import main
+from ppo_lab.cli.main import main
 from ppo_lab.config import Config
-from ppo_lab.config_file import override
+from ppo_lab.config.loading import override
+from ppo_lab.envs.adapters.single import SingleEnvs
+from ppo_lab.envs.adapters.vector import VectorEnvs
 from ppo_lab.errors import ConfigError
 from ppo_lab.evaluation import EvaluationStopped, evaluate, run_episodes
 from ppo_lab.evaluation.evaluate import MAX_STEPS
-from ppo_lab.trainer import Trainer
+from ppo_lab.training.trainer import Trainer
 from tests.evaluation.test_evaluate import Constant, Counting, ScriptedEnvs, assert_equal
 
 EVER = 10**9

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ppo_lab.config import Config
-from ppo_lab.config_file import override
-from ppo_lab.trainer import Trainer
+from ppo_lab.config.loading import override
+from ppo_lab.training.trainer import Trainer
 
 
 def columns(updates: int, steps: int = 1024) -> dict[str, np.ndarray]:

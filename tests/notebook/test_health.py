@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from ppo_lab.config import SECTIONS, PPOConfig
-from ppo_lab.config_file import load_config
-from ppo_lab.notebook.contents import dials, entropy_scale, health
+from ppo_lab.config.loading import load_config
+from ppo_lab.notebook.data.history import History
 from ppo_lab.notebook.health import OUTCOMES, RULES, Finding, as_html, as_markdown, examine
 from ppo_lab.notebook.health.signals import running_median, since
-from ppo_lab.notebook.history import History
-from ppo_lab.notebook.session import Session
-from ppo_lab.trainer import Trainer
+from ppo_lab.notebook.live.contents import dials, entropy_scale, health
+from ppo_lab.notebook.live.session import Session
+from ppo_lab.training.trainer import Trainer
 from tests.notebook.fakes import Silent
 from tests.notebook.fakes import trainer as small_trainer
 

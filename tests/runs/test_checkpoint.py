@@ -19,12 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppo_lab.config import Config
-from ppo_lab.config_file import override
+from ppo_lab.config.loading import override
 from ppo_lab.errors import LabError, RunError
-from ppo_lab.export import load_policy
+from ppo_lab.evaluation.policy import load_policy
 from ppo_lab.runs import checkpoint
 from ppo_lab.runs.checkpoint import FILES, MANIFEST, load_checkpoint, newest_whole, prune, save_checkpoint, sweep
-from ppo_lab.trainer import Trainer
+from ppo_lab.training.trainer import Trainer
 
 DTYPES = (torch.bool, torch.uint8, torch.int32, torch.int64, torch.float16, torch.float32, torch.float64)
 PLAIN = st.one_of(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ppo_lab.config import Config
-from ppo_lab.config_file import load_config, override
+from ppo_lab.config.loading import load_config, override
 from ppo_lab.errors import RunError
 from ppo_lab.runs import Run, read_metrics
 from ppo_lab.runs.metrics import JsonLines

@@ -1,6 +1,6 @@
 """Pictures of runs, from arrays."""
 
-from ppo_lab.notebook.differences import differences
+from ppo_lab.notebook.data.differences import differences
 from ppo_lab.notebook.plots.canvas import number, steps, style, to_png, to_small_png
 from ppo_lab.notebook.plots.compare import compare, lineage, plot_seeds
 from ppo_lab.notebook.plots.dials import HEALTHY, dashboard_figure, dials, dials_figure, entropy_range

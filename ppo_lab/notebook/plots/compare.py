@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ppo_lab.errors import ConfigError
 from ppo_lab.evaluation.statistics import mean_interval
-from ppo_lab.notebook import compared
+from ppo_lab.notebook.data import compared
 from ppo_lab.notebook.plots.canvas import (
     COLORS,
     DASHES,

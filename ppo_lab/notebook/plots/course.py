@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from ppo_lab.notebook.data.intention import Number, count, numbers_of
 from ppo_lab.notebook.plots.canvas import (
     BLUE,
     COLORS,
@@ -31,10 +32,9 @@ from ppo_lab.notebook.plots.canvas import (
     style,
     title,
 )
-from ppo_lab.notebook.plots.intention import Number, count, numbers_of
 
 if TYPE_CHECKING:
-    from ppo_lab.notebook.last_update import LastUpdate
+    from ppo_lab.notebook.data.last_update import LastUpdate
 
 MOST_STEPS = 200  # more would be narrower than a pixel or two
 MOST_ACTIONS = 18  # told apart; the rest become one

@@ -30,7 +30,7 @@ from ppo_lab.notebook.plots.course import COURSE, MOST_DIMENSIONS, course
 from ppo_lab.notebook.plots.dials import HEALTHY
 
 if TYPE_CHECKING:
-    from ppo_lab.notebook.last_update import LastUpdate
+    from ppo_lab.notebook.data.last_update import LastUpdate
 
 BINS = 41  # odd: the middle bar is centred on what has not changed
 FARTHEST = math.log(1e6)  # ratios beyond are drawn here

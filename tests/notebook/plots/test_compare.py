@@ -10,14 +10,14 @@ import pytest
 from matplotlib.collections import FillBetweenPolyCollection
 
 from ppo_lab.config import Config
-from ppo_lab.config_file import override, render_yaml
+from ppo_lab.config.loading import override, render_yaml
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.evaluation.statistics import mean_interval
 from ppo_lab.notebook import plots
-from ppo_lab.notebook.compared import MOST_SETTINGS, find_runs
+from ppo_lab.notebook.data.compared import MOST_SETTINGS, find_runs
 from ppo_lab.notebook.plots.compare import GRID, LONGEST_LINE, seed_band
 from ppo_lab.runs import Change, list_runs
-from ppo_lab.trainer import Trainer
+from ppo_lab.training.trainer import Trainer
 from tests.notebook.fakes import columns
 from tests.notebook.fakes import trainer as small_trainer
 

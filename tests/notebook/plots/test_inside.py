@@ -8,12 +8,12 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import StepPatch
 
-from ppo_lab.notebook.last_update import LastUpdate
+from ppo_lab.notebook.data.intention import Intention, numbers_of
+from ppo_lab.notebook.data.last_update import LastUpdate
 from ppo_lab.notebook.plots import inside_figure, to_png
 from ppo_lab.notebook.plots.canvas import BLUE, OCHRE, TEXT, VERMILLION
 from ppo_lab.notebook.plots.course import MOST_ACTIONS, MOST_STEPS
 from ppo_lab.notebook.plots.inside import no_gradient
-from ppo_lab.notebook.plots.intention import Intention, numbers_of
 from tests.notebook.plots import layout
 
 
@@ -210,7 +210,7 @@ def test_the_clip_holds_good_and_bad_actions_in_opposite_directions():
 
 def test_no_gradient_is_what_the_loss_says():
     torch = pytest.importorskip("torch")
-    from ppo_lab.losses import clipped_surrogate
+    from ppo_lab.ppo.losses import clipped_surrogate
 
     update = last(spread=0.4)
     ratio = torch.tensor(update.ratio, dtype=torch.float64, requires_grad=True)

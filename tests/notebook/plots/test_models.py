@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ppo_lab.distributions import DiagonalGaussian
+from ppo_lab.models.distributions import DiagonalGaussian
 from ppo_lab.notebook import plots
 
 rng = np.random.default_rng(1)

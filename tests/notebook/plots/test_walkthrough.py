@@ -5,9 +5,9 @@ import pytest
 import torch
 from matplotlib.colors import to_rgba
 
-from ppo_lab.losses import clipped_surrogate
 from ppo_lab.notebook import plots
 from ppo_lab.notebook.plots.canvas import BLUE, VERMILLION
+from ppo_lab.ppo.losses import clipped_surrogate
 from tests.notebook.fakes import columns
 
 rng = np.random.default_rng(1)

@@ -1,0 +1,25 @@
+"""Lateral control beyond the environment: a trained policy as a controller of comma.ai's controls challenge.
+
+policy_controller    a policy as a controller, called in the official order
+evaluate             evaluate_lateral(): any controller and PID over the same segments and noise
+results              what came out: costs, the paired difference, table, CSV
+controller_file      export_controller(): one Python file with the weights inside
+official_controller  what that file consists of, besides the text of `environment.lateral.driver`
+official_eval        the challenge's own evaluation of such a file, in the user's clone
+"""
+
+from environment.lateral.challenge.controller_file import export_controller
+from environment.lateral.challenge.evaluate import evaluate_lateral
+from environment.lateral.challenge.official_eval import official_eval
+from environment.lateral.challenge.policy_controller import PolicyController, load_controller
+from environment.lateral.challenge.results import Drives, LateralEvaluation
+
+__all__ = [
+    "Drives",
+    "LateralEvaluation",
+    "PolicyController",
+    "evaluate_lateral",
+    "export_controller",
+    "load_controller",
+    "official_eval",
+]

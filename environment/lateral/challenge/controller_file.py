@@ -1,0 +1,205 @@
+"""A policy as one Python file that the challenge's simulator runs as it is, without torch and without this package.
+
+The file is put together from texts that are used here too: `environment.lateral.driver` whole, which is also what the
+environment sees and steers by; PID; and `official_controller`. Only settings and weights are new in it.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import inspect
+import tempfile
+import textwrap
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from environment.lateral import driver
+from environment.lateral.challenge.official_controller import Controller, Network, activate, preview
+from environment.lateral.challenge.policy_controller import DEFAULTS, ENV, policy_and_modes
+from environment.lateral.controllers import PidController
+from environment.lateral.rules import CONTEXT, CONTROL_START, PREVIEW
+from environment.lateral_env import CHOICES
+from ppo_lab.errors import ConfigError, RunError
+from ppo_lab.evaluation.policy import Policy
+from ppo_lab.models.actor_critic import ActorCritic
+from ppo_lab.models.distributions import BetaHead, GaussianHead, SquashedHead
+from ppo_lab.models.networks import ACTIVATIONS, MLP, LeafInput
+from ppo_lab.runs.files import disk, replace
+from ppo_lab.runs.run import find_checkpoint, look_up_run
+
+FIRST_LINE = "# A controller for comma.ai's controls challenge, written by ppo_lab"  # tells our files from others
+TOLERANCE = 1e-6  # between the policy's action and the file's, both in float64; the action is within +-1
+
+
+class Actor(NamedTuple):
+    """What the file needs of a model."""
+
+    layers: tuple[int, ...]  # numbers that go in, units of each hidden layer, numbers that come out
+    activation: str
+    distribution: str
+    obs_clip: float | None
+    weights: np.ndarray  # float32, flat: as `official_controller.WEIGHTS` has them
+
+
+class Origin(NamedTuple):
+    """A policy, how it sees and steers, and what it is called."""
+
+    policy: Policy
+    observation: str
+    action: str
+    name: str
+
+
+def export_controller(
+    run: str | Path | Policy,
+    file: str | Path,
+    at: int | str = "latest",
+    observation: str | None = None,
+    action: str | None = None,
+) -> Path:
+    """Write a policy as a file for the challenge's folder `controllers/`, with `class Controller(BaseController)`.
+
+    It needs NumPy and nothing else. Its actions are those of `Policy.predict(obs)`, compared before the file is put in
+    place on random observations, in float64: what a model answers in float32 or half precision is that, rounded.
+
+    Args:
+        run: Its folder, its name under run.root of config.yaml, or a policy.
+        file: Where to write, e.g. `ppo.py`; it is replaced if it is there.
+        at: The checkpoint of a run: a step, "latest" or "best".
+        observation, action: How a policy was trained (None: "compact", "delta"). A run knows: leave them out.
+
+    Returns: The file.
+
+    Raises:
+        ConfigError: It has what the file cannot hold: a core, or another body than an MLP.
+        RunError: No such run or checkpoint, one that `load_controller` refuses too, the file cannot be written, or it
+            does not act as the policy does.
+    """
+    origin = _of_policy(run, observation, action) if isinstance(run, Policy) else _of_run(run, at, observation, action)
+    actor = read_actor(origin.policy.model, origin.observation)
+    text = controller_text(actor, origin)
+    with tempfile.TemporaryDirectory() as folder:  # nobody finds a file that is wrong
+        trial = Path(folder) / "controller.py"
+        trial.write_text(text, encoding="utf-8")
+        apart = difference(import_controller(trial), origin.policy)
+    if not apart < TOLERANCE:  # also NaN
+        raise RunError(f"the controller of {origin.name} differs from the policy by {apart:g}: nothing was written")
+    path = Path(file)
+    with disk(f"write {path}"):
+        replace(path, text.encode())
+    return path
+
+
+def _of_policy(policy: Policy, observation: str | None, action: str | None) -> Origin:
+    modes = {"observation": observation or DEFAULTS["observation"], "action": action or DEFAULTS["action"]}
+    for key, value in modes.items():
+        if value not in CHOICES[key]:
+            raise ConfigError(f"export_controller: {key}={value!r}; allowed are {', '.join(CHOICES[key])}")
+    return Origin(policy, **modes, name="a policy")
+
+
+def _of_run(run: str | Path, at: int | str, observation: str | None, action: str | None) -> Origin:
+    if observation is not None or action is not None:
+        raise ConfigError("export_controller: observation and action go with a policy; a run knows its own")
+    folder = look_up_run(run)
+    policy, modes = policy_and_modes(folder, at)
+    step = int(find_checkpoint(folder, at)[0].name)
+    return Origin(policy, **modes, name=f"run {folder.name} after {step:,} steps")
+
+
+def read_actor(model: ActorCritic, observation: str) -> Actor:
+    """Layers and weights of the actor. Raises ConfigError for a model that a controller cannot hold."""
+    features, body, head = model.features, model.actor_body, model.actor_head
+    size = driver.SIZES[observation]
+    if not isinstance(features, LeafInput) or features.obs_shape != (size,):
+        shape = getattr(features, "obs_shape", "of a dictionary")
+        raise ConfigError(f"export_controller: observation {observation!r} has shape ({size},), the policy's {shape}")
+    if model.actor_core is not None:
+        raise ConfigError("model.core: a policy with a memory cannot be exported as a controller; train with none")
+    if not isinstance(body, MLP):
+        raise ConfigError(f"model.body: {type(body).__name__} cannot be exported as a controller; train with mlp")
+    names: dict[type, str] = {GaussianHead: "gaussian", SquashedHead: "squashed", BetaHead: "beta"}
+    if not isinstance(head, GaussianHead | SquashedHead | BetaHead) or _range(head) != ([-1.0], [1.0]):
+        raise ConfigError(f"export_controller: the policy's actions are not those of {ENV}: one number in [-1, 1]")
+    last = head.concentration if isinstance(head, BetaHead) else getattr(head, "normal", head).mean
+    linear = [*body.layers, last]
+    tensors = [tensor for layer in linear for tensor in (layer.weight, layer.bias)]
+    normalizer = features.normalizer
+    if normalizer is not None:
+        tensors = [normalizer.center, normalizer.scale, *tensors]
+    return Actor(
+        layers=(size, *(layer.out_features for layer in linear)),
+        activation={function: name for name, function in ACTIVATIONS.items()}[body.activation],
+        distribution=names[type(head)],
+        obs_clip=None if normalizer is None else normalizer.clip,
+        weights=np.concatenate([tensor.detach().cpu().float().numpy().ravel() for tensor in tensors]),
+    )
+
+
+def _range(head: GaussianHead | SquashedHead | BetaHead) -> tuple[list[float], list[float]]:
+    return head.box.low.tolist(), head.box.high.tolist()
+
+
+def controller_text(actor: Actor, origin: Origin) -> str:
+    """The whole file."""
+    weights = "\n".join(textwrap.wrap(base64.b64encode(actor.weights.astype("<f4").tobytes()).decode(), 116))
+    settings = (
+        f"CONTEXT, CONTROL_START, PREVIEW = {CONTEXT}, {CONTROL_START}, {PREVIEW}\n"
+        f"OBSERVATION, ACTION = {origin.observation!r}, {origin.action!r}\n"
+        f"LAYERS = {actor.layers!r}\n"
+        f"ACTIVATION, DISTRIBUTION = {actor.activation!r}, {actor.distribution!r}\n"
+        f"OBS_CLIP = {actor.obs_clip!r}\n"
+    )
+    parts = (PidController, activate, Network, preview, Controller)
+    return "\n\n".join(
+        [
+            f"{FIRST_LINE} out of {origin.name}.\n# It belongs into the folder controllers/ and needs NumPy alone.\n"
+            + inspect.getsource(driver),
+            IMPORTS + "\n" + settings,
+            *(inspect.getsource(part) for part in parts),
+            f'WEIGHTS = """\n{weights}\n"""\n',
+        ]
+    )
+
+
+IMPORTS = """\
+import base64
+import math
+
+import numpy as np
+
+try:
+    from . import BaseController
+except ImportError:  # not in the challenge: tried alone
+    BaseController = object
+"""
+
+
+def import_controller(file: str | Path) -> ModuleType:
+    """An exported file as a module, under a name of its own and without the challenge. Raises RunError."""
+    spec = importlib.util.spec_from_file_location("_exported_controller", file)
+    if spec is None or spec.loader is None or not Path(file).is_file():
+        raise RunError(f"no controller at {file}: it is a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@torch.no_grad()
+def difference(module: ModuleType, policy: Policy) -> float:
+    """The largest difference between the actions of an exported file and of the policy on random observations."""
+    exact = Policy(policy.model)
+    exact.model.double().cpu()
+    exact.model.autocast_dtype = None
+    rng = np.random.default_rng(0)
+    shape = (256, int(module.LAYERS[0]))
+    obs = np.concatenate([rng.uniform(-5, 5, shape), rng.normal(size=shape).clip(-5, 5)]).astype(np.float32)
+    starts = torch.ones(len(obs), dtype=torch.bool)
+    action, _ = exact.act(torch.from_numpy(obs).double(), exact.initial_memory(len(obs)), starts)
+    assert isinstance(action, torch.Tensor)
+    return float(np.abs(module.Network()(obs) - action[:, 0].numpy()).max())

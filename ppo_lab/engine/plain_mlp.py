@@ -1,0 +1,72 @@
+"""Which models are plain enough to be computed by hand on a CPU, and what they are made of."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ppo_lab.envs.contract import Obs
+from ppo_lab.models.actor_critic import ActorCritic
+from ppo_lab.models.distributions import CategoricalHead, GaussianHead
+from ppo_lab.models.networks.mlp import MLP
+from ppo_lab.models.networks.normalization import ObsNormalizer
+from ppo_lab.models.networks.observation import LeafInput
+from ppo_lab.models.networks.value_head import ValueHead
+from ppo_lab.models.private_names import holds
+
+
+class PlainMLP(NamedTuple):
+    """Vectors in, linear layers with tanh or ReLU after each, and the Discrete or Box actions of a linear head."""
+
+    actor: list[nn.Linear]  # hidden layers
+    critic: list[nn.Linear]
+    actor_head: nn.Linear  # of logits or means
+    tanh: bool  # else ReLU
+    log_std: nn.Parameter | None  # (A,) of a Box's actions; None: Discrete
+    log_std_bounds: tuple[float, float]
+    normalizer: ObsNormalizer | None
+
+
+def plain_mlp(model: ActorCritic, obs: Obs) -> PlainMLP | None:
+    """The layers of `model`, for observations like `obs` (N, F) and all in float32 on a CPU.
+
+    None where it has anything else: a memory, masks, several keys, another precision, noise that depends on the state,
+    a frozen parameter, somebody's own layer or hook.
+    """
+    if type(model) is not ActorCritic or not isinstance(obs, Tensor) or not isinstance(model.features, LeafInput):
+        return None
+    actor, critic, head = model.actor_body, model.critic_body, model.actor_head
+    if type(actor) is not MLP or type(critic) is not MLP or actor.activation not in (torch.tanh, F.relu):
+        return None
+    layers = [layer for body in (actor, critic) for layer in body.layers]
+    if any(type(layer) is not nn.Linear for layer in layers) or type(model.critic_head) is not ValueHead:
+        return None
+    if not model.features.unchanged or model.masked or model.recurrent or model.autocast_dtype is not None:
+        return None
+    log_std, bounds = None, (0.0, 0.0)
+    if isinstance(head, CategoricalHead):
+        last = head.logits
+    elif isinstance(head, GaussianHead) and isinstance(head.log_std, nn.Parameter) and not head.noise_size:
+        last, log_std, bounds = head.mean, head.log_std, head.log_std_bounds
+    else:
+        return None
+    if type(last) is not nn.Linear or any(map(has_hooks, model.modules())):
+        return None
+    for each in (obs, *model.parameters()):
+        if each.device.type != "cpu" or each.dtype != torch.float32 or (each is not obs and _is_watched(each)):
+            return None
+    hidden, values = ([layer for layer in body.layers if isinstance(layer, nn.Linear)] for body in (actor, critic))
+    return PlainMLP(hidden, values, last, actor.activation is torch.tanh, log_std, bounds, model.features.normalizer)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Somebody wants to be called when it computes, or its gradient is."""
+    return holds(module, "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def _is_watched(parameter: Tensor) -> bool:
+    """It is frozen, or somebody wants to be called with its gradient."""
+    return holds(parameter, "_backward_hooks", "_post_accumulate_grad_hooks") or not parameter.requires_grad

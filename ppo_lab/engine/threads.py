@@ -1,0 +1,157 @@
+"""How many threads torch computes with on a CPU: as run.threads says, or as a short measurement finds.
+
+On shared cores a second thread can make a small network ten times slower, and counting cores does not tell.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+
+from ppo_lab.config import Config
+from ppo_lab.config.loading import override
+from ppo_lab.engine.memory_plan import pretend
+from ppo_lab.engine.numpy_rollout import numpy_policy
+from ppo_lab.envs.contract import Obs
+from ppo_lab.models.actor_critic import ActorCritic
+from ppo_lab.ppo.learner import probe
+from ppo_lab.trees import at, leaves
+
+LOG = logging.getLogger("ppo_lab")
+CLEARLY = 0.8  # a larger count is taken where it needs at most this share of the time
+LIMIT = 0.25  # seconds of comparing; what comes before and after is a few passes
+ROUNDS = (3, 7)  # of a comparison: one with fewer proves nothing
+PASS = 0.008  # seconds that a timed pass takes at least, and about: a longer one is timed on fewer rows
+
+
+class ThreadChoice(NamedTuple):
+    """What was chosen, and the times that say why."""
+
+    threads: int
+    seconds: dict[int, float]  # threads: an update's passes through the network, from the median of a few
+
+    def __str__(self) -> str:
+        if not self.seconds:
+            return f"run.threads: auto took {self.threads}: there is nothing to choose"
+        one, *more = (f"{seconds:.2g} s with {count}" for count, seconds in self.seconds.items())
+        times = ", ".join([f"{one} thread", *more])
+        return f"run.threads: auto took {self.threads}: an update's passes through the network take {times}"
+
+
+def measured(config: Config, model: ActorCritic, obs: Obs) -> tuple[Config, ThreadChoice | None]:
+    """The settings with a number in the place of run.threads: auto, and how it came about; others as they are.
+
+    Times what training a copy of `model` on environments that show `obs` (N, *obs) will do, for about a third of a
+    second. Nothing of the run moves. The environments' own steps are left out: they cannot be taken back.
+    """
+    if config.run.threads != "auto":
+        return config, None
+    limit = cores() if leaves(obs)[0].device.type == "cpu" else 1  # beside a GPU the CPU has no arithmetic to share
+    choice = ThreadChoice(1, {})
+    if limit > 1:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            choice = choose(_update_time(config, copy.deepcopy(model), obs), limit)
+    torch.set_num_threads(choice.threads)
+    LOG.info("%s", choice)
+    return override(config, {"run.threads": choice.threads}), choice
+
+
+def choose(seconds: Callable[[int], float], limit: int, clock: Callable[[], float] = time.perf_counter) -> ThreadChoice:
+    """Climb from one thread by doubling, as long as it clearly pays.
+
+    seconds: with so many threads. The two of a comparison take turns, so that other work on the machine falls on both,
+    and their medians count.
+    """
+    best, began = 1, clock()
+    known: dict[int, float] = {}
+    for count in _counts(limit):
+        times: dict[int, list[float]] = {best: [], count: []}
+        while len(times[best]) < ROUNDS[1] and (clock() - began < LIMIT or not times[best]):
+            for each in times:
+                times[each].append(seconds(each))
+        known |= {each: median(rows) for each, rows in times.items()}
+        if len(times[best]) < ROUNDS[0] or known[count] > CLEARLY * known[best]:
+            break
+        best = count
+    return ThreadChoice(best, known)
+
+
+def _counts(limit: int) -> Iterator[int]:
+    """2, 4, 8, ... and the limit itself."""
+    count = 2
+    while count < limit:
+        yield count
+        count *= 2
+    yield limit
+
+
+def _update_time(config: Config, model: ActorCritic, obs: Obs) -> Callable[[int], float]:
+    """A function of the thread count: seconds of an update's minibatches and, where torch steps, of its rollout."""
+    ppo, N = config.ppo, len(leaves(obs)[0])
+    L = min(ppo.chunk_length, ppo.num_steps) if model.recurrent else 1
+    chunks = N * -(-ppo.num_steps // L)
+    batch = -(-chunks // (ppo.num_minibatches * ppo.accumulate))
+
+    def gradient(rows: int) -> Callable[[], Any]:
+        _, some = pretend(ppo, model, obs, rows)
+        return probe(config, model, some)
+
+    def act(rows: int) -> Callable[[], Any]:
+        rollout, _ = pretend(ppo, model, obs, rows)
+        seen, memory = at(rollout.obs, 0), model.initial_memory(rows)
+        return torch.no_grad()(lambda: model.step(seen, memory, rollout.starts[0]))
+
+    passes = [(*_affordable(gradient, batch), ppo.update_epochs * chunks)]
+    if numpy_policy(model, obs) is None:  # NumPy's products are too small for threads, see there
+        passes.append((*_affordable(act, N), ppo.num_steps * N))
+
+    def seconds(count: int) -> float:
+        torch.set_num_threads(count)
+        total = 0.0
+        for function, rows, all_rows in passes:
+            first = _time(function)  # threads come and go with their number
+            total += (first if first > LIMIT / 2 else _time(function)) * all_rows / rows
+        return total
+
+    return seconds
+
+
+def _affordable(make: Callable[[int], Callable[[], Any]], wanted: int) -> tuple[Callable[[], Any], int]:
+    """A pass on `wanted` rows, or on as few as keep it short, and their number."""
+    rows = min(8, wanted)
+    while True:
+        function = make(rows)
+        function()
+        if rows >= wanted or _time(function) > PASS:
+            return function, rows
+        rows = min(2 * rows, wanted)
+
+
+def _time(function: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
+def cores() -> int:
+    """Cores that this process may use: by affinity, by the quota of its container, by OMP_NUM_THREADS."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return max(1, min(allowed, _quota() or allowed, int(asked) if asked.isdecimal() else allowed))
+
+
+def _quota(group: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Whole cores that the limit of this container (cgroup v2) allows; None without a limit."""
+    try:
+        quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
+        return None if quota == "max" else max(1, int(quota) // int(period))
+    except (OSError, ValueError, ZeroDivisionError):
+        return None

@@ -1,0 +1,155 @@
+"""Functions that make environments: how they are called, and one line for what is none or makes something else.
+
+It stands on Gymnasium alone: the workers that step environments import it, and torch would cost each of them seconds.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import VectorEnv
+
+from ppo_lab.envs.adapters.ids import make_single
+from ppo_lab.envs.adapters.retries import describe_error, one_line
+from ppo_lab.errors import ConfigError, EnvError
+
+Factory = Callable[[int], gymnasium.Env]  # the number of the environment -> the environment
+ENVS = ("num_envs", "observation_space", "action_space", "device", "next_step_autoreset", "reset", "step", "close")
+INDEX_NAMES = ("index", "env_index", "idx", "rank", "i")  # with a default: passed nevertheless, that is what it is for
+
+
+@dataclass(frozen=True)
+class WithoutIndex:
+    """A function of nothing as one of the index."""
+
+    make: Callable[[], gymnasium.Env]
+
+    def __call__(self, index: int) -> gymnasium.Env:
+        """Environment number `index`, which `make` does not hear of."""
+        return self.make()
+
+
+@dataclass(frozen=True)
+class OneOfEach:
+    """Several functions: environment i is made by the i-th, and where more are asked for, by the first again."""
+
+    makers: Sequence[Factory]
+
+    def __call__(self, index: int) -> gymnasium.Env:
+        """Environment number `index`."""
+        return self.makers[index % len(self.makers)](index)
+
+
+@dataclass(frozen=True)
+class FromSpec:
+    """What Gymnasium's `EnvSpec` describes: an id with its arguments and wrappers."""
+
+    spec: EnvSpec
+
+    def __call__(self, index: int) -> gymnasium.Env:
+        """One more environment of this kind."""
+        return make_single(self.spec, {})
+
+
+def as_factory(given: Any, name: str = "envs") -> Factory:
+    """A callable as a function of the index. Raises ConfigError for one that needs other arguments.
+
+    A class, or a partial of one, is called without arguments: its first one is a render mode or a size and not a
+    number of ours. A function gets the index where it has to be given one argument, or has one that is called so.
+    """
+    inner: Any = given
+    while isinstance(inner, partial):
+        inner = inner.func
+    what = getattr(inner, "__name__", type(inner).__name__)
+    if isinstance(inner, type) and issubclass(inner, VectorEnv):
+        raise ConfigError(f"{name}: the class {what} and not an environment of it; hand over {what}(...)")
+    try:
+        parameters = list(inspect.signature(given).parameters.values())
+    except (TypeError, ValueError):
+        return WithoutIndex(given) if isinstance(inner, type) else given  # written in C: it will say what is wrong
+    positional = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    needed = [one.name for one in positional if one.default is one.empty]
+    needed += [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is one.empty]
+    takes_index = bool(needed and positional and needed == [positional[0].name])
+    if needed and (isinstance(inner, type) or not takes_index):
+        call = f"{what}({', '.join(f'{one}=...' for one in needed)})"
+        kind = "the class" if isinstance(inner, type) else "the function"
+        raise ConfigError(f"{name}: {kind} {what} needs {', '.join(needed)}; write {name}=lambda: {call}")
+    if isinstance(inner, type):
+        return WithoutIndex(given)
+    named = bool(positional) and positional[0].name in INDEX_NAMES
+    takes_any = not positional and any(one.kind is one.VAR_POSITIONAL for one in parameters)
+    return given if takes_index or named or takes_any else WithoutIndex(given)
+
+
+def is_envs(thing: Any) -> bool:
+    """Is it N environments stepped together, as `ppo_lab.envs.Envs` says?"""
+    return not isinstance(thing, type | VectorEnv | gymnasium.Env) and all(hasattr(thing, name) for name in ENVS)
+
+
+def check_has_spaces(env: gymnasium.Env, name: str) -> None:
+    """Raises EnvError for an environment that does not say what it shows or takes."""
+    for what in ("observation_space", "action_space"):
+        try:
+            got = getattr(env, what, None)
+        except Exception as error:
+            raise EnvError(f"{name}: {what} of {type(env).__name__} raised {describe_error(error)}") from error
+        if not isinstance(got, gymnasium.Space):
+            has = f"no {what}" if got is None else f"the {what} {one_line(repr(got), 80)}"
+            example = "self.action_space = gymnasium.spaces.Discrete(2)"
+            if what == "observation_space":
+                example = "self.observation_space = gymnasium.spaces.Box(-1, 1, (3,))"
+            kind = type(env.unwrapped).__name__
+            raise EnvError(f"{name}: {kind} has {has}; its __init__ has to set one, such as {example}")
+
+
+def complaint(thing: Any) -> str:
+    """What something is that is no gymnasium.Env, and what to write instead, in one line."""
+    kind = type(thing).__name__
+    if thing is None:
+        return "nothing (None) in place of a gymnasium.Env: does it end without `return`?"
+    if isinstance(thing, VectorEnv) or is_envs(thing):
+        return f"a {kind} of {thing.num_envs} environments: hand it over itself, or make one environment at a time"
+    if isinstance(thing, gymnasium.Env):
+        return f"a {kind}"
+    if isinstance(thing, type):
+        return f"the class {thing.__name__} and not an environment of it: hand over {thing.__name__}()"
+    if isinstance(thing, str | EnvSpec):
+        return f"the id {one_line(getattr(thing, 'id', thing), 80)!r} and no environment: use gymnasium.make(...)"
+    if hasattr(thing, "possible_agents") or hasattr(thing, "agents"):
+        return (
+            f"a {kind} with several agents, as PettingZoo has them; expected a gymnasium.Env: write one that plays one "
+            "of them, or make a vector environment with supersuit.pettingzoo_env_to_vec_env_v1"
+        )
+    if hasattr(thing, "action_spec"):
+        return f"a {kind} of dm_env; expected a gymnasium.Env: shimmy.DmControlCompatibilityV0 makes one of it"
+    if hasattr(thing, "step") and hasattr(thing, "reset"):
+        return _nearly(thing, kind)
+    if callable(thing):
+        return f"a {kind} that has to be called once more; expected a gymnasium.Env: write envs=lambda i: make(i)()"
+    if isinstance(thing, list | tuple | dict):
+        return f"a {kind}; expected one gymnasium.Env"
+    return f"a {kind}; expected a gymnasium.Env"
+
+
+def _nearly(thing: Any, kind: str) -> str:
+    """An environment that is no gymnasium.Env: of the old gym, whose reset takes no seed, or merely no subclass."""
+    missing = [name for name in ENVS if not hasattr(thing, name)]
+    if hasattr(thing, "num_envs"):  # one of ours, nearly
+        return f"a {kind} that is no ppo_lab.Envs: it has no {', '.join(missing)}"
+    try:
+        new = "seed" in inspect.signature(thing.reset).parameters
+    except (TypeError, ValueError):
+        new = False
+    if new:
+        return f"a {kind} that is no gymnasium.Env: let its class inherit from gymnasium.Env"
+    return (
+        f"a {kind} of the old gym, whose reset takes no seed; expected a gymnasium.Env: "
+        "shimmy.GymV21CompatibilityV0(env=...) makes one of it (pip install 'shimmy[gym-v21]')"
+    )

@@ -1,0 +1,209 @@
+"""What people hand over in place of `config.env`, understood: environments, or a function that makes them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import torch
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import VectorEnv
+
+from ppo_lab.config import Config, EnvConfig
+from ppo_lab.config.loading import override
+from ppo_lab.envs.adapters.factories import FromSpec, OneOfEach, as_factory, check_has_spaces, complaint, is_envs
+from ppo_lab.envs.adapters.ids import find_spec
+from ppo_lab.envs.adapters.info_masks import MaskFromInfo, offered_mask, tell_mask, usable
+from ppo_lab.envs.adapters.lifetime import SeedOnce
+from ppo_lab.envs.adapters.maker import wrap
+from ppo_lab.envs.adapters.retries import describe_error
+from ppo_lab.envs.adapters.single import SingleEnvs
+from ppo_lab.envs.adapters.vector import VectorEnvs
+from ppo_lab.envs.contract import EnvFactory, Envs
+from ppo_lab.envs.wrappers import stacked_and_timed
+from ppo_lab.errors import ConfigError, EnvError
+
+LOG = logging.getLogger("ppo_lab")
+FOR_MADE_ONES = ("kwargs", "workers", "vector", "retry", "life_loss", "new_each_episode")  # that are made here
+
+
+def understood(
+    config: Config, given: object, device: torch.device | str = "cpu", name: str = "envs"
+) -> tuple[Config, Envs | EnvFactory | None]:
+    """The settings with what was handed over in them, and environments, what makes them, or None: config.env does.
+
+        Envs                                          themselves
+        "CartPole-v1", a registered EnvSpec           None, with config.env.id
+        a function, a class, a partial, an EnvSpec    a function of the index (`as_factory`)
+        a list of these                               a function; config.env.num_envs is their number
+        a gymnasium.Env                               itself if one is asked for; else a function, by its spec
+        a list of them, a VectorEnv                   themselves; config.env.num_envs is their number
+
+    What was understood once is understood again. Raises ConfigError or EnvError in one line that says what to write.
+    """
+    if given is None or is_envs(given):
+        return config, given  # type: ignore[return-value]  # asked by its attributes
+    if isinstance(given, EnvSpec) and gymnasium.registry.get(given.id) == given:
+        given = given.id
+    if isinstance(given, str):
+        return override(config, {"env.id": given}), None
+    if isinstance(given, VectorEnv):
+        _refuse_settings(config, given, (*FOR_MADE_ONES, "wrappers", "mask_from_info", "seed_episodes"))
+        vector: Envs = VectorEnvs(given, device)
+        return _with_number(config, given.num_envs), stacked_and_timed(vector, config, type(given).__name__)
+    if isinstance(given, gymnasium.Env):
+        return _one(config, given, device, name)
+    if isinstance(given, list | tuple):
+        return _several(config, given, device, name)
+    if isinstance(given, EnvSpec):
+        return config, FromSpec(given)
+    if callable(given) and not (hasattr(given, "step") and hasattr(given, "reset") and not isinstance(given, type)):
+        return config, as_factory(given, name)
+    raise ConfigError(f"{name}: {complaint(given)}")
+
+
+def factory_of(given: Envs | EnvFactory | None) -> EnvFactory | None:
+    """The function that makes environments, of what was understood; None if there is none."""
+    return given if callable(given) and not is_envs(given) else None
+
+
+class LeftOpen:
+    """Environments that belong to somebody else: as they are, but for `close`, which leaves them open."""
+
+    def __init__(self, envs: Envs) -> None:
+        self._envs = envs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._envs, name)
+
+    def close(self) -> None:
+        """Do nothing: their owner closes them."""
+
+
+def left_open(config: Config, given: object, name: str = "env") -> tuple[Config, Any]:
+    """`understood`, for somebody who only borrows environments that exist already."""
+    config, made = understood(config, given, name=name)
+    return config, LeftOpen(made) if made is not None and factory_of(made) is None else made  # type: ignore[arg-type]  # Envs then
+
+
+class _Borrowed(gymnasium.Wrapper):
+    """An environment that belongs to somebody else: `close` leaves it open."""
+
+    def close(self) -> None:
+        """Do nothing: its owner closes it."""
+
+
+def one_of(given: Any, name: str = "env") -> EnvFactory:
+    """A function that makes one environment of what was handed over, to look at. Raises ConfigError in one line."""
+    if isinstance(given, list | tuple) and given:
+        given = given[0]
+    if isinstance(given, gymnasium.Env):
+        borrowed = given
+        return lambda _: _Borrowed(borrowed)
+    if isinstance(given, str):
+        given = find_spec(given)
+    if isinstance(given, EnvSpec):
+        return FromSpec(given)
+    if callable(given) and not is_envs(given):
+        return as_factory(given, name)
+    raise ConfigError(f"{name}: one environment is looked at, not {complaint(given)}")
+
+
+def _one(config: Config, env: gymnasium.Env, device: torch.device | str, name: str) -> tuple[Config, Envs | EnvFactory]:
+    """One environment: all there is, or a sample of what to make."""
+    number = config.env.num_envs
+    spec = _spec_of(env)
+    if number == 1 or (number == "auto" and spec is None):
+        return _as_they_are(_with_number(config, 1), [env], device)
+    what = type(env.unwrapped).__name__
+    if spec is None:
+        raise ConfigError(
+            f"{name}: one {what} object, where env.num_envs asks for {number}; hand over a function that makes one, "
+            f"{name}=lambda: {what}(), or set env.num_envs to 1"
+        )
+    make = FromSpec(spec)
+    try:
+        again = make(0)
+    except EnvError as error:
+        raise ConfigError(
+            f"{name}: no second {what} can be made of the spec of this one ({describe_error(error)}); hand over a "
+            f"function that makes one, {name}=lambda: ..., or set env.num_envs to 1"
+        ) from error
+    alike = (again.observation_space, again.action_space) == (env.observation_space, env.action_space)
+    again.close()
+    if not alike:
+        raise ConfigError(
+            f"{name}: a second {what}, made of the spec of this one, has other spaces; hand over a function that makes "
+            f"one, {name}=lambda: ..., or set env.num_envs to 1"
+        )
+    LOG.warning("%s: %s is made anew from its spec; what was changed on the object by hand is not in there", name, what)
+    return config, make
+
+
+def _several(
+    config: Config, given: Sequence[Any], device: torch.device | str, name: str
+) -> tuple[Config, Envs | EnvFactory]:
+    """A list of environments, or of what makes one each."""
+    if not given:
+        raise ConfigError(f"{name}: an empty list; at least one environment is needed")
+    if all(isinstance(one, gymnasium.Env) for one in given):
+        return _as_they_are(_with_number(config, len(given)), given, device)
+    makers: list[EnvFactory] = []
+    for i, one in enumerate(given):
+        if isinstance(one, str):
+            makers.append(FromSpec(find_spec(one, config.env.allow_import)))
+        elif isinstance(one, EnvSpec):
+            makers.append(FromSpec(one))
+        elif isinstance(one, type) or (callable(one) and not hasattr(one, "step")):
+            makers.append(as_factory(one, f"{name}[{i}]"))
+        elif isinstance(one, gymnasium.Env):
+            raise ConfigError(f"{name}[{i}]: an environment among functions that make one; hand over one kind")
+        else:
+            raise ConfigError(f"{name}[{i}]: {complaint(one)}")
+    return _with_number(config, len(given)), OneOfEach(tuple(makers))
+
+
+def _as_they_are(config: Config, given: Sequence[gymnasium.Env], device: torch.device | str) -> tuple[Config, Envs]:
+    """Environments that exist, with what config.env puts around each of them and around all."""
+    _refuse_settings(config, given[0], FOR_MADE_ONES)
+    for env in given:
+        check_has_spaces(env, type(env.unwrapped).__name__)
+    envs = [wrap(env, config.env.wrappers) for env in given]
+    name = type(given[0].unwrapped).__name__
+    masked = config.env.mask_from_info
+    if masked == "auto":
+        offered = offered_mask(envs[0])
+        masked = usable(offered)
+        tell_mask(name, "auto", offered)
+    envs = [MaskFromInfo(env) for env in envs] if masked else envs
+    made: Envs = SingleEnvs(envs if config.env.seed_episodes else [SeedOnce(env) for env in envs], device)
+    return config, stacked_and_timed(made, config, name)
+
+
+def _with_number(config: Config, number: int) -> Config:
+    """The settings of as many environments as were handed over."""
+    asked = config.env.num_envs
+    if asked == number:
+        return config
+    if asked != "auto":
+        LOG.info("env.num_envs is %d and not %d: so many environments were handed over", number, asked)
+    return override(config, {"env.num_envs": number})
+
+
+def _refuse_settings(config: Config, given: object, keys: Sequence[str]) -> None:
+    """Raises ConfigError for a setting that environments which exist already cannot follow."""
+    for key in keys:
+        value = getattr(config.env, key)
+        if value != EnvConfig.model_fields[key].default and (key, value) != ("mask_from_info", False):
+            what = type(given).__name__
+            raise ConfigError(f"env.{key}: it is for environments made here; hand over a function instead of a {what}")
+
+
+def _spec_of(env: gymnasium.Env) -> EnvSpec | None:
+    """What an environment and the wrappers around it were made of; None if that is not known."""
+    try:
+        return env.spec
+    except Exception:  # a wrapper's arguments cannot be copied
+        return None

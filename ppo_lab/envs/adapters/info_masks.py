@@ -1,0 +1,195 @@
+"""Masks that an environment offers beside its observation: in `info`, or by a method `action_masks()`."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from ppo_lab.envs.adapters.retries import describe_error
+from ppo_lab.envs.adapters.rows import cast_problem
+from ppo_lab.envs.spaces import MASK_KEY, flatten_space, leaf_paths, leaf_spaces, mask_size
+from ppo_lab.errors import EnvError
+
+LOG = logging.getLogger("ppo_lab")
+PLAIN_KEY = "obs"  # what an observation without keys is called once another one stands beside it
+IN_INFO, BY_METHOD = f"info[{MASK_KEY!r}]", "action_masks()"
+# what others call their masks; nothing of it is used, since what it holds is anybody's guess: flags, numbers of actions
+NEAR_KEYS = ("mask", "legal_actions", "avail_actions", "action_masks")  # in the observation
+NEAR_INFO = (*NEAR_KEYS, "legal_moves", "available_actions", "valid_actions")
+NEAR_NAMES = (MASK_KEY, "valid_action_mask", "get_action_mask", "legal_actions", "avail_actions")
+WRITE = f"if it is one, call it {MASK_KEY!r} in the observation or in info, or return it from a method action_masks()"
+_told: set[str] = set()  # environments whose steps alone have masks: evaluation makes the same ones again and again
+
+
+class MaskFromInfo(gymnasium.Wrapper):
+    """Puts info["action_mask"] of `reset` and `step` into the observation, as the key "action_mask".
+
+    Where info has none, the method `action_masks()` is asked. An observation without keys becomes the key "obs". The
+    mask may be one array of `mask_size` entries or nested like the action space; at the end of an episode it may be
+    missing, since nothing is to be chosen there.
+    """
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        """Raises EnvError if no action can be masked or the observation has such a key already."""
+        super().__init__(env)
+        size = mask_size(env.action_space)
+        if not size:
+            raise EnvError(f"env.mask_from_info: nothing of the action space {env.action_space} can be masked")
+        inner = env.observation_space
+        self._named = isinstance(inner, spaces.Dict)
+        entries = dict(inner.spaces) if isinstance(inner, spaces.Dict) else {PLAIN_KEY: inner}
+        if MASK_KEY in entries:
+            raise EnvError(f"env.mask_from_info: the observation has a key {MASK_KEY!r} already; set it to false")
+        self._size, self._ask, self._begun_with_one = size, mask_method(env), False
+        self.observation_space = spaces.Dict({**entries, MASK_KEY: spaces.MultiBinary(size)}, sort_keys=False)
+
+    def reset(self, **how: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As the environment, with the mask in the observation."""
+        obs, info = self.env.reset(**how)
+        self._begun_with_one = info.get(MASK_KEY) is not None
+        return self._with_mask(obs, info, ended=False), info
+
+    def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
+        """As the environment, with the mask in the observation."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return self._with_mask(obs, info, bool(terminated or truncated)), reward, terminated, truncated, info
+
+    def _with_mask(self, obs: Any, info: Mapping[str, Any], ended: bool) -> dict[str, Any]:
+        mask = info.get(MASK_KEY)
+        if mask is None and not ended:
+            if self._ask is None:
+                has = ", ".join(map(str, info)) or "nothing"
+                of = " of step" if self._begun_with_one else ""
+                why = "that of reset had one, and every step needs one; " if self._begun_with_one else ""
+                raise EnvError(
+                    f"env.mask_from_info: info{of} has no {MASK_KEY!r}, only {has}; {why}false trains without masks"
+                )
+            mask = self._ask()
+        flat = np.ones(self._size, np.bool_) if mask is None else flat_mask(self.action_space, mask, self._size)
+        return {**(obs if self._named else {PLAIN_KEY: obs}), MASK_KEY: flat}
+
+
+class Offered(NamedTuple):
+    """A mask that an environment offers beside its observation."""
+
+    where: str
+    problem: str | None  # why it cannot be used; None: it can
+    near: bool = False  # it has another name, so that it may be no mask at all
+
+
+def offered_mask(env: gymnasium.Env) -> Offered | None:
+    """The mask that an environment offers after a reset, which this does; None: none, or one in its observation."""
+    try:
+        if MASK_KEY in leaf_paths(env.observation_space) or not (size := mask_size(env.action_space)):
+            return None
+        _, info = env.reset(seed=0)
+    except Exception:  # whatever it is, the first reset of the run says it better
+        return None
+    mask, method = info.get(MASK_KEY) if isinstance(info, Mapping) else None, mask_method(env)
+    if mask is None and method is None:
+        near = near_mask(env.observation_space, info, size) or _near_name(env)
+        return None if near is None else Offered(near, WRITE, near=True)
+    where = IN_INFO if mask is not None else BY_METHOD
+    try:
+        if mask is None and method is not None:
+            mask = method()
+        flat_mask(env.action_space, mask, size)
+    except Exception as error:
+        return Offered(where, str(error) if isinstance(error, EnvError) else describe_error(error))
+    return Offered(where, None)
+
+
+def near_mask(space: gymnasium.Space, info: Any, size: int) -> str | None:
+    """What in an observation or in info looks like a mask of `size` entries under another name; None: nothing."""
+    for key, leaf in leaf_spaces(flatten_space(space)).items():
+        if key.rpartition("/")[2] in NEAR_KEYS and int(np.prod(leaf.shape or ())) == size:
+            return f"{key!r} of the observation"
+    for key, value in info.items() if isinstance(info, Mapping) else ():
+        if key in NEAR_INFO and value is not None:
+            return f"info[{key!r}]"
+        if isinstance(value, Mapping) and value.get(MASK_KEY) is not None:
+            return f"info[{key!r}][{MASK_KEY!r}]"
+    return None
+
+
+def _near_name(env: Any) -> str | None:
+    """An attribute of an environment, or of a wrapper around it, that is called nearly like a mask. Nothing is run."""
+    while env is not None:
+        for name in NEAR_NAMES:
+            if inspect.getattr_static(env, name, None) is not None:
+                return f"{type(env).__name__}.{name}"
+        env = env.env if isinstance(env, gymnasium.Wrapper) else None
+    return None
+
+
+def may_come_late(env: gymnasium.Env, info: Any) -> bool:
+    """After a reset: would a mask in the info of `step` be the first that is seen?"""
+    there = isinstance(info, Mapping) and MASK_KEY in info
+    return not there and MASK_KEY not in leaf_paths(env.observation_space) and mask_size(env.action_space) > 0
+
+
+def tell_late_mask(env: gymnasium.Env, info: Any) -> None:
+    """Log, once, that the info of `step` has a mask where that of `reset` had none."""
+    name = type(env.unwrapped).__name__
+    if name not in _told and isinstance(info, Mapping) and info.get(MASK_KEY) is not None:
+        _told.add(name)
+        LOG.warning("%s: %s of step is ignored: the info of reset has none, and needs one too", name, IN_INFO)
+
+
+def usable(offered: Offered | None) -> bool:
+    """There is a mask, and it fits."""
+    return offered is not None and offered.problem is None
+
+
+def tell_mask(name: str, setting: bool | str, offered: Offered | None) -> None:
+    """Log what becomes of a mask that the environment `name` offers with this `env.mask_from_info`."""
+    if offered is None or (setting is False and offered.near):
+        return
+    if setting is False:
+        LOG.warning("%s: %s is ignored, as env.mask_from_info is false; auto or true uses it", name, offered.where)
+    elif offered.near:
+        LOG.warning("%s: %s is not used as a mask of actions; %s", name, offered.where, offered.problem)
+    elif offered.problem is not None:
+        LOG.warning("%s: %s is ignored: %s", name, offered.where, offered.problem)
+    else:
+        LOG.info("%s: legal actions are those of %s (env.mask_from_info)", name, offered.where)
+
+
+def mask_method(env: gymnasium.Env) -> Callable[[], Any] | None:
+    """The method `action_masks()` of an environment or of a wrapper around it, sb3-contrib's convention."""
+    try:
+        method: Any = env.get_wrapper_attr("action_masks")
+        inspect.signature(method).bind()
+    except Exception:  # there is none, it is no method, or it wants arguments
+        return None
+    found: Callable[[], Any] = method
+    return found
+
+
+def flat_mask(space: gymnasium.Space, mask: Any, size: int) -> np.ndarray:
+    """A mask for an action space as (size,) bool. Raises EnvError unless it has `size` entries, each 0 or 1."""
+    flat = np.concatenate(_rows(space, mask))
+    if len(flat) != size:
+        raise EnvError(f"env.mask_from_info: {len(flat)} entries, {space} takes {size}")
+    if (problem := cast_problem(flat, np.dtype(np.bool_))) is not None:
+        raise EnvError(f"env.mask_from_info: a mask {problem}; expected 0 or 1 for each action")
+    return flat.astype(np.bool_)
+
+
+def _rows(space: gymnasium.Space, mask: Any) -> list[np.ndarray]:
+    """A mask as flat arrays: one that is nested like the action space in its order, where Box has none."""
+    if isinstance(space, spaces.Dict) and isinstance(mask, Mapping):
+        return [row for key, inner in space.spaces.items() if key in mask for row in _rows(inner, mask[key])]
+    if isinstance(mask, tuple | list) and not isinstance(space, spaces.Tuple) and np.ndim(mask[0]) == 0:
+        return [np.asarray(mask)]
+    if isinstance(mask, tuple | list) or (isinstance(mask, np.ndarray) and mask.dtype == object):
+        # of Tuple, or of the components of MultiDiscrete
+        inners = space.spaces if isinstance(space, spaces.Tuple) else [space] * len(mask)
+        return [row for inner, part in zip(inners, mask, strict=True) for row in _rows(inner, part)]
+    return [] if isinstance(space, spaces.Box) else [np.asarray(mask).reshape(-1)]

@@ -1,0 +1,327 @@
+"""Steps single Gymnasium environments one after the other and writes their answers into NumPy rows.
+
+The one place where the code of a third-party environment runs step by step, so it copies, checks and names the culprit.
+`SingleEnvs` runs this loop in its own process, `WorkerEnvs` in subprocesses: the same loop, hence the same results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import gymnasium
+import numpy as np
+
+from ppo_lab.envs.adapters.env_memory import LOADING, EnvMemory
+from ppo_lab.envs.adapters.info import InfoReader
+from ppo_lab.envs.adapters.info_masks import may_come_late, tell_late_mask
+from ppo_lab.envs.adapters.retries import Retries, describe_error, one_line
+from ppo_lab.envs.adapters.rows import ObsRows, Rows, Tree, equal, find_non_finite, find_outside, row_of, write_row
+from ppo_lab.envs.spaces import leaf_paths, map_leaves, nest, parts
+from ppo_lab.errors import EnvError, NonFiniteError
+
+
+class Recipe(NamedTuple):
+    """How to get N environments to where they were, and what they show there."""
+
+    run_seed: int
+    episode: np.ndarray  # (N,) int64 number of the episode under way
+    actions: list[Tree]  # N times (steps of that episode, *action)
+    obs: Tree  # (N, *obs)
+    rewards: list[np.ndarray] | None = None  # N times (steps,) float32; None: not recorded
+    remembered: list[dict[str, Any]] | None = None  # N times what `EnvMemory.save` gave; None: not recorded
+
+
+def episode_seed(run_seed: int, env_index: int, episode_number: int) -> int:
+    """The seed of one episode, in 0 .. 2**31 - 1: it depends on these three numbers and on nothing else.
+
+    So neither the number of workers nor the order in which episodes end changes what an environment does.
+    """
+    sequence = np.random.SeedSequence(run_seed, spawn_key=(env_index, episode_number))
+    return int(sequence.generate_state(1)[0] >> 1)  # 31 bits: simulators written in C take an int32
+
+
+def describe_action(action: Any) -> str:
+    """An action for an error message."""
+    return one_line(np.array2string(np.asarray(action), precision=4, threshold=8, separator=", "), 80)
+
+
+def check_distinct(envs: Sequence[gymnasium.Env], first: int = 0) -> None:
+    """Raises EnvError if two environments are one and the same object, or wrappers around the same one."""
+    known: dict[int, int] = {}
+    for i, env in enumerate(envs, first):
+        before = known.setdefault(id(env.unwrapped), i)
+        if before != i:
+            name = type(env.unwrapped).__name__
+            raise EnvError(
+                f"environments {before} and {i} are one and the same {name} object, so their episodes would mix: "
+                f"make a new one for each, such as envs=lambda: {name}()"
+            )
+
+
+class EnvLoop:
+    """Environments `first`, `first + 1`, ... of a run, each writing into its row of `rows`.
+
+    An episode that ends is started anew in the same step, after its final observation was copied, so `obs` is already
+    the new episode (same-step autoreset). Every episode is reset with its own `episode_seed`.
+
+    make, retry: an environment that raises is made anew by make(its number), up to `retry` times in a row without a
+    finished episode. Its step counts as the last of a truncated episode: reward 0, led to what was seen last.
+    """
+
+    def __init__(
+        self,
+        envs: Sequence[gymnasium.Env],
+        rows: Rows,
+        first: int = 0,
+        make: Callable[[int], gymnasium.Env] | None = None,
+        retry: int = 0,
+        info_keys: Sequence[str] = (),
+    ) -> None:
+        """Raises EnvError if two of the environments are one and the same object."""
+        check_distinct(envs, first)
+        self._envs = list(envs)
+        self.retries = Retries(len(envs), first, make, retry)
+        self._steps = [env.step for env in envs]
+        self._rows = rows
+        self._first = first
+        self.infos = InfoReader(info_keys)
+        self._obs = ObsRows(envs[0].observation_space, rows)
+        self._action_paths = leaf_paths(envs[0].action_space)
+        self._plain_action = "" in self._action_paths
+        self._reward_zeros = np.zeros_like(rows.reward)
+        self._run_seed = 0
+        self._now = 0  # steps since reset(); minus an episode's start it is the environment's own step number
+        self._episode = [0] * len(envs)
+        self._start = [0] * len(envs)
+        self._seed = [0] * len(envs)
+        self._memory: list[EnvMemory | None] = [None] * len(envs)
+        self._look = False  # for masks that the first step brings, and the reset did not
+        self._ready = False
+
+    def reset(self, run_seed: int) -> None:
+        """Start the first episode of every environment; `rows.obs` holds what they show."""
+        self._run_seed = run_seed
+        self._now = 0
+        self.retries.failures = [0] * len(self._envs)
+        for i in range(len(self._envs)):
+            self._begin(i, 0)
+        self._ready = True
+
+    def step(self, action: Tree) -> None:
+        """Act once in each environment and write what came of it.
+
+        action: (n,) int64 for Discrete, (n, *shape) for others, a flat dictionary of these for Dict and Tuple. An
+        environment may keep its row or write into it, so the caller hands over a copy.
+        Raises EnvError or NonFiniteError with the environment, its step and its action; then only `reset` is possible.
+        """
+        if not self._ready:
+            raise EnvError("call reset() first: there is no step after none, a failed or an interrupted one")
+        self._ready = False
+        self._now += 1
+        kind = self._obs
+        plain, shape, as_declared, harmless = kind.plain, kind.shape, kind.as_declared, kind.harmless
+        _, final_obs, reward, terminated, truncated, numbers = self._rows
+        acts = action if self._plain_action else self._nested(action)
+        ended = []
+        info: Any = None
+        for i, (step, act) in enumerate(zip(self._steps, acts, strict=True)):
+            try:
+                answer = step(act)
+            except Exception as error:
+                self._renew(i, error, self._at(i, act))
+                write_row(final_obs, i, row_of(self._rows.obs, i))
+                reward[i], terminated[i], truncated[i], numbers[i] = 0.0, False, True, np.nan
+                ended.append(i)
+                continue
+            try:
+                seen, gain, over, cut, info = answer
+                if not plain:
+                    write_row(final_obs, i, as_declared(seen))
+                else:
+                    if getattr(seen, "dtype", type(seen)) not in harmless or getattr(seen, "shape", ()) != shape:
+                        seen = as_declared(seen)  # looks at the numbers, or refuses
+                    final_obs[i] = seen  # copied at once: many environments reuse their buffer
+                reward[i] = float(gain)
+                terminated[i] = over
+                truncated[i] = cut
+            except Exception as error:
+                self._refuse(i, act, answer, error)
+            if self.infos.keys:
+                self._read_info(i, act, info)
+            if over or cut:
+                ended.append(i)
+                self.retries.failures[i] = 0
+        if self._look:
+            self._look = False
+            tell_late_mask(self._envs[-1], info)
+        self._check_values(acts)
+        self._go_on(ended)
+        self._ready = True
+
+    def _go_on(self, ended: Sequence[int]) -> None:
+        """What the actions led to is what is acted on next, but where the next episode begins."""
+        if self._obs.plain:
+            np.copyto(self._rows.obs, self._rows.final_obs)
+        else:
+            map_leaves(np.copyto, self._rows.obs, self._rows.final_obs)
+        for i in ended:
+            self._begin(i, self._episode[i] + 1)
+
+    def restart(self) -> None:
+        """Leave the episodes under way and begin the next ones."""
+        for i in range(len(self._envs)):
+            self._begin(i, self._episode[i] + 1)
+
+    def remember(self) -> list[dict[str, Any]]:
+        """What each environment object remembers besides the episode under way, for `restore`."""
+        remembered: list[dict[str, Any]] = []
+        for i, memory in enumerate(self._memory):
+            try:
+                remembered.append({} if memory is None else memory.save())
+            except Exception as error:  # of a third party's `state_dict`: no reason not to save the rest
+                name = f"environment {self._first + i}"
+                remembered.append({"error": f"what {name} remembers cannot be saved: {describe_error(error)}"})
+        return remembered
+
+    def restore(self, recipe: Recipe) -> None:
+        """Bring the environments to where they were: the seed of each episode, its actions, what else they remembered.
+
+        Raises EnvError for one that shows or pays something else then: it is not deterministic, or something outlives
+        its episodes that cannot be put back.
+        """
+        self._ready = False
+        self._run_seed, self._now = recipe.run_seed, 0
+        for i in range(len(self._envs)):
+            self._restore_one(i, recipe)
+        self._ready = True
+
+    def _restore_one(self, i: int, recipe: Recipe) -> None:
+        n = self._first + i
+        actions = self._nested(map_leaves(np.copy, recipe.actions[n]))  # environments write into theirs
+        self._begin(i, int(recipe.episode[n]))
+        self._start[i] = -len(actions)
+        rewards = None if recipe.rewards is None else recipe.rewards[n]
+        try:
+            problem = self._replay(i, actions, rewards)
+        except Exception as error:
+            raise EnvError(f"environment {n} failed on the way back: {describe_error(error)}") from error
+        back = f"environment {n} does not come back to where it was"
+        saved = None if recipe.remembered is None else recipe.remembered[n]
+        put_back = self._put_back(i, saved, back)
+        shown = equal(row_of(self._rows.obs, i), row_of(recipe.obs, n))
+        if LOADING & set(put_back):  # a method of its own brought it there, whatever the replay showed
+            write_row(self._rows.obs, i, row_of(recipe.obs, n))
+        elif not shown:
+            what = f"after the same seed and the same {len(actions)} actions it shows another observation"
+            raise EnvError(f"{back}: {problem or what}")
+        elif problem is not None and not put_back:
+            raise EnvError(f"{back}: {problem}")
+
+    def _replay(self, i: int, actions: Sequence[Any], rewards: np.ndarray | None) -> str | None:
+        """Play an episode's actions again. Returns the first difference in what is paid, or where it ends too early."""
+        problem = None
+        for t, action in enumerate(actions):
+            seen, gain, over, cut, _ = self._steps[i](action)
+            write_row(self._rows.obs, i, self._obs.as_declared(seen))
+            if rewards is not None and np.float32(gain) != rewards[t] and problem is None:
+                problem = f"after the same seed and actions its step {t + 1} pays {float(gain):g}, not {rewards[t]:g}"
+            if over or cut:
+                return problem or f"after the same seed and actions it ends at its step {t + 1}, and did not"
+        return problem
+
+    def _put_back(self, i: int, saved: dict[str, Any] | None, back: str) -> list[str]:
+        """What environment i remembers, as it was; what had to be put back."""
+        memory = self._memory[i]
+        if not saved or memory is None:
+            return []
+        try:
+            if "error" in saved:
+                raise EnvError(saved["error"])
+            return memory.load(saved)
+        except Exception as error:
+            reason = str(error) if isinstance(error, EnvError) else describe_error(error)
+            raise EnvError(f"{back}: {reason}") from error
+
+    def close(self) -> None:
+        """Close every environment, also when one of them raises on the way."""
+        with contextlib.ExitStack() as stack:
+            for env in self._envs:
+                stack.callback(env.close)
+        self._ready = False
+
+    def _begin(self, i: int, episode: int) -> None:
+        """Reset environment i for this episode, with its seed, and write the observation into its row."""
+        self._episode[i] = episode
+        self._start[i] = self._now
+        self._seed[i] = episode_seed(self._run_seed, self._first + i, episode)
+        where = f"(reset with episode seed {self._seed[i]})"
+        while True:
+            try:
+                answer = self._envs[i].reset(seed=self._seed[i])
+                break
+            except Exception as error:
+                self._renew(i, error, where)
+        row = map_leaves(lambda array: array[i : i + 1], self._rows.obs)  # (1, *obs)
+        try:
+            seen, info = answer
+            write_row(row, 0, self._obs.as_declared(seen))
+        except Exception as error:
+            message = f"environment {self._first + i} gave no (observation, info): {describe_error(error)} {where}"
+            raise EnvError(message) from error
+        if self._memory[i] is None:  # a new object
+            self._memory[i] = EnvMemory(self._envs[i])
+            self._look = self._first == 0 and may_come_late(self._envs[i], info)
+        if not all(np.isfinite(array).all() for array in parts(row).values()):
+            _, problem = find_non_finite(np.zeros(1, np.float32), row)
+            raise NonFiniteError(f"environment {self._first + i} returned {problem} {where}")
+        if (outside := find_outside(row, self._obs.limits)) is not None:
+            raise EnvError(f"environment {self._first + i} returned {outside[1]} {where}")
+
+    def _read_info(self, i: int, act: Any, info: Any) -> None:
+        """Write the wanted numbers of environment i's info into its row."""
+        try:
+            self.infos.read(info, self._rows.info[i])
+        except EnvError as error:
+            raise EnvError(f"environment {self._first + i}: {error} {self._at(i, act)}") from None
+
+    def _renew(self, i: int, error: Exception, where: str) -> None:
+        """Make environment i anew after it raised. Raises EnvError where that may not be tried, or not once more."""
+        self._envs[i] = self.retries.renewed(i, self._envs[i], error, where)
+        self._steps[i], self._memory[i] = self._envs[i].step, None
+
+    def _nested(self, action: Tree) -> list[Any]:
+        """The actions of a batch one by one, as the environment's own space has them."""
+        if self._plain_action:
+            return list(action)
+        count = len(next(iter(action.values())))
+        return [nest(self._action_paths, row_of(action, i)) for i in range(count)]
+
+    def _refuse(self, i: int, act: Any, answer: Any, error: Exception) -> NoReturn:
+        """Raise the error for an answer that is no step, or whose numbers do not fit into float32."""
+        if isinstance(error, RuntimeWarning):  # NumPy's overflow warning, where the user turned warnings into errors
+            raise NonFiniteError(
+                f"environment {self._first + i} returned a number beyond float32 {self._at(i, act)}"
+            ) from error
+        problem = describe_error(error)
+        if not isinstance(answer, tuple) or len(answer) != 5:
+            size = f" of {len(answer)}" if isinstance(answer, tuple) else ""
+            problem = f"expected (obs, reward, terminated, truncated, info), got a {type(answer).__name__}{size}"
+        raise EnvError(f"environment {self._first + i} returned no valid step: {problem} {self._at(i, act)}") from error
+
+    def _check_values(self, acts: Sequence[Any]) -> None:
+        """Raise NonFiniteError or EnvError if a reward or an observation of this step is no number of its space."""
+        reward, final_obs = self._rows.reward, self._rows.final_obs
+        with np.errstate(invalid="ignore"):
+            finite = reward.dot(self._reward_zeros) == 0 and self._obs.all_finite()
+        if not finite:
+            i, problem = find_non_finite(reward, final_obs)
+            raise NonFiniteError(f"environment {self._first + i} returned {problem} {self._at(i, acts[i])}")
+        if (outside := self._obs.out_of_range()) is not None:
+            i, problem = outside
+            raise EnvError(f"environment {self._first + i} returned {problem} {self._at(i, acts[i])}")
+
+    def _at(self, i: int, act: Any) -> str:
+        """Where in its life environment i is: 'at its step 17 (action 1, episode seed 42)'."""
+        return f"at its step {self._now - self._start[i]} (action {describe_action(act)}, episode seed {self._seed[i]})"

@@ -1,0 +1,193 @@
+"""Exact resume for environments that cannot tell their state: an episode's seed and actions lead back to it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ppo_lab.envs.adapters.episode_numbers import EpisodeNumbers
+from ppo_lab.envs.adapters.loop import Recipe
+from ppo_lab.envs.adapters.rows import Format, Tree
+from ppo_lab.envs.contract import Step
+from ppo_lab.envs.spaces import map_leaves, parts
+from ppo_lab.runs.piece import Piece
+from ppo_lab.trees import Tree as Tensors
+from ppo_lab.trees import apply
+
+LONGEST = 200_000  # steps of an episode that are kept; beyond it a resume would take minutes
+MOST_BYTES = 2**26  # of all that is kept
+PIECE_BYTES = 2**18  # of steps that are sealed together; what is not sealed yet is written anew by each checkpoint
+REWARD = "reward"  # a column beside those of the actions, whose names are "action" or "action/<key>"
+
+
+class ActionLog:
+    """Which episode each of N environments is in, and actions and rewards of the episodes under way.
+
+    Rows are appended and never written over, so that a `state_dict` holds views and costs next to nothing.
+    """
+
+    def __init__(self, num_envs: int, formats: Any) -> None:
+        """formats: shape and dtype of the actions of all N, as `steps.action_format` says."""
+        self.num_envs = num_envs
+        self._formats: dict[str, Format] = {
+            **{_column(key): one for key, one in parts(formats).items()}, REWARD: ((num_envs,), np.dtype(np.float32)),
+        }  # fmt: skip
+        step = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in self._formats.values())  # bytes
+        self._size = max(64, min(8192, PIECE_BYTES // step))  # rows of a piece
+        self.most = max(self._size, min(LONGEST, MOST_BYTES // step))  # rows that are kept
+        self.reset(0)
+
+    def reset(self, run_seed: int) -> None:
+        """All N episodes start anew."""
+        self.run_seed = run_seed
+        self.episode = np.zeros(self.num_envs, np.int64)
+        self.length = np.zeros(self.num_envs, np.int64)  # steps of the episode under way
+        self._pieces: deque[Piece] = deque()  # the oldest first
+        self._begin_piece()
+
+    def record(self, action: Tree, reward: np.ndarray, ended: np.ndarray) -> None:
+        """One step of all: action (N, *action), reward (N,), ended (N,) bool."""
+        if isinstance(action, dict):
+            for key, values in action.items():
+                self._rows[_column(key)][self._fill] = values
+        else:
+            self._action[self._fill] = action
+        self._reward[self._fill] = reward
+        self._fill += 1
+        self.length += 1
+        if ended.any():
+            self.episode[ended] += 1
+            self.length[ended] = 0
+        if self._fill == self._size:
+            self._seal()
+
+    @property
+    def lost(self) -> str | None:
+        """Why the episodes under way cannot be led back to: one is longer than what is kept; None if they can."""
+        if (longest := int(self.length.max())) <= min(self.most, self._kept()):
+            return None
+        return f"an episode under way has {longest:,} steps, and {self.most:,} are kept to be replayed"
+
+    def state_dict(self, obs: Tensors) -> dict[str, Any]:
+        """What leads back here, with obs (N, *obs) as it is now to check the way; nothing if that is too far."""
+        if self.lost:
+            return {}
+        return {
+            "run_seed": self.run_seed,
+            "episode": torch.from_numpy(self.episode.copy()),
+            "length": torch.from_numpy(self.length.copy()),
+            "pieces": self._needed(int(self.length.max())),
+            "tail": {key: torch.from_numpy(rows[: self._fill]) for key, rows in self._rows.items()},
+            "obs": apply(torch.clone, obs),
+        }
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.reset(int(saved["run_seed"]))
+        if "pieces" in saved:
+            self._pieces.extend(saved["pieces"])
+            for key, rows in saved["tail"].items():
+                self._fill = len(rows)
+                self._rows[key][: self._fill] = rows.numpy(force=True)
+            self.length[:] = saved["length"].numpy(force=True)
+        else:
+            self._load_unsealed(recipe_from(saved))
+        self.episode[:] = saved["episode"].numpy(force=True)
+
+    def _load_unsealed(self, recipe: Recipe) -> None:
+        """What version 0.1 wrote: the actions of each environment, without rewards."""
+        lengths = [steps_of(actions) for actions in recipe.actions]
+        longest = max(lengths)
+        steps = {key: np.zeros((longest, *shape), dtype) for key, (shape, dtype) in self._formats.items()}
+        for i, length in enumerate(lengths):
+            for key, rows in parts(recipe.actions[i]).items():
+                steps[_column(key)][longest - length :, i] = rows
+        never = np.zeros(self.num_envs, np.bool_)
+        for t in range(longest):
+            row = {key: steps[_column(key)][t] for key in parts(recipe.actions[0])}
+            self.record(row.get("", row), steps[REWARD][t], never)
+        self.length[:] = lengths
+
+    def _begin_piece(self) -> None:
+        self._rows = {key: np.empty((self._size, *shape), dtype) for key, (shape, dtype) in self._formats.items()}
+        self._action, self._reward = self._rows.get(_column(""), self._rows[REWARD]), self._rows[REWARD]
+        self._fill = 0
+
+    def _seal(self) -> None:
+        """The rows gathered become a piece; older ones that no episode under way needs are dropped."""
+        self._pieces.append(Piece({key: torch.from_numpy(rows) for key, rows in self._rows.items()}))
+        self._begin_piece()
+        longest = min(int(self.length.max()), self.most)
+        while self._pieces and self._kept() - len(self._pieces[0]) >= longest:
+            self._pieces.popleft()
+
+    def _kept(self) -> int:
+        return sum(map(len, self._pieces)) + self._fill
+
+    def _needed(self, longest: int) -> list[Piece]:
+        """The pieces that hold the last `longest` rows, with those that are not sealed."""
+        kept, pieces = self._fill, list[Piece]()
+        for piece in reversed(self._pieces):
+            if kept >= longest:
+                break
+            pieces.insert(0, piece)
+            kept += len(piece)
+        return pieces
+
+
+class Replayed:
+    """What the adapters of single environments, here and in workers, tell of the episodes under way."""
+
+    _log: ActionLog
+    _step: Step
+    numbers: EpisodeNumbers
+
+    def episodes_under_way(self) -> dict[str, Any]:
+        """`state_dict` without what the environments remember besides: quick, for every update."""
+        return self.numbers.added_to(self._log.state_dict(self._step.obs))
+
+    @property
+    def lost(self) -> str | None:
+        """Why the episodes under way cannot be led back to; None if they can."""
+        return self._log.lost
+
+
+def _column(key: str) -> str:
+    return f"action/{key}" if key else "action"
+
+
+def steps_of(actions: Tree) -> int:
+    """How many steps (steps, *action) holds."""
+    return len(next(iter(parts(actions).values())))
+
+
+def recipe_from(saved: Mapping[str, Any]) -> Recipe:
+    """A `state_dict` as what the loops understand, in this process or in a worker."""
+    episode, obs = saved["episode"].numpy(force=True), _arrays(saved["obs"])
+    remembered = saved.get("$remembered")
+    if "pieces" not in saved:  # of version 0.1
+        actions = [_arrays(rows) for rows in saved["actions"]]
+        return Recipe(int(saved["run_seed"]), episode, actions, obs, None, remembered)
+    blocks = [*(piece.rows for piece in saved["pieces"]), saved["tail"]]
+    columns = {key: np.concatenate([rows[key].numpy(force=True) for rows in blocks]) for key in saved["tail"]}
+    reward = columns.pop(REWARD)
+    actions = []
+    for i, rows in _episodes(columns, saved["length"].tolist()):
+        flat = {key.removeprefix("action").removeprefix("/"): array[rows, i] for key, array in columns.items()}
+        actions.append(flat.get("", flat))
+    rewards = [reward[rows, i] for i, rows in _episodes(columns, saved["length"].tolist())]
+    return Recipe(int(saved["run_seed"]), episode, actions, obs, rewards, remembered)
+
+
+def _episodes(columns: Mapping[str, np.ndarray], lengths: list[int]) -> Iterator[tuple[int, slice]]:
+    """Each environment and the rows of its episode under way: the last ones."""
+    total = len(next(iter(columns.values())))
+    return ((i, slice(total - length, total)) for i, length in enumerate(lengths))
+
+
+def _arrays(tensors: Tensors) -> Tree:
+    return map_leaves(lambda tensor: tensor.numpy(force=True), tensors)

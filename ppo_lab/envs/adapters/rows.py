@@ -1,0 +1,220 @@
+"""NumPy rows that N environments answer into, and what a valid answer is.
+
+An observation is one array or a flat dictionary of arrays; `ObsRows` writes, compares and checks either.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import MultiBinary
+
+from ppo_lab.envs.spaces import MASK_KEY, bounds, flatten_space, follow, leaf_paths, leaf_spaces, map_leaves, parts
+from ppo_lab.errors import EnvError
+
+Tree = Any  # one array, or a flat dictionary of arrays
+Format = tuple[tuple[int, ...], np.dtype]  # shape and dtype of one array
+NO_NUMBERS = np.zeros((0, 0))
+KEPT = {"float64": np.float32, "uint16": np.int32, "uint32": np.int64}  # dtypes that networks or torch cannot take
+
+
+class Rows(NamedTuple):
+    """What N environments answered, one row each. A worker writes a slice of it."""
+
+    obs: Tree  # (N, *obs) what to act on next
+    final_obs: Tree  # (N, *obs) what the action led to
+    reward: np.ndarray  # (N,) float32
+    terminated: np.ndarray  # (N,) bool
+    truncated: np.ndarray  # (N,) bool
+    info: np.ndarray = NO_NUMBERS  # (N, K) float64 numbers from info, NaN where one was not given
+
+
+def obs_format(num_envs: int, space: gymnasium.Space) -> Any:
+    """Shape and dtype of N observations of a flat space: a Format, or a dictionary of them."""
+    formats = {
+        key: ((num_envs, *(leaf.shape or ())), obs_dtype(leaf, key.rpartition("/")[2] == MASK_KEY))
+        for key, leaf in leaf_spaces(space).items()
+    }
+    return formats.get("", formats)
+
+
+def row_formats(num_envs: int, space: gymnasium.Space, numbers: int = 0) -> list[Any]:
+    """Shape and dtype of each part of Rows, for a flat observation space and so many numbers from info."""
+    obs, info = obs_format(num_envs, space), ((num_envs, numbers), np.dtype(np.float64))
+    return [obs, obs, ((num_envs,), np.dtype(np.float32)), *[((num_envs,), np.dtype(np.bool_))] * 2, info]
+
+
+def empty_rows(num_envs: int, space: gymnasium.Space, numbers: int = 0) -> Rows:
+    """Rows of zeros, for a flat observation space and so many numbers from info."""
+    return Rows(*(map_leaves(lambda one: np.zeros(*one), formats) for formats in row_formats(num_envs, space, numbers)))
+
+
+def obs_dtype(space: gymnasium.Space, mask: bool = False) -> np.dtype:
+    """The dtype in which observations of a leaf space are kept: its own, with few exceptions.
+
+    int64 for Discrete and MultiDiscrete, bool for MultiBinary and action masks, float32 for float64; uint16 and uint32,
+    with which torch cannot calculate, become int32 and int64.
+    """
+    if mask or isinstance(space, MultiBinary):
+        return np.dtype(np.bool_)
+    if bounds(space) is not None:
+        return np.dtype(np.int64)
+    return np.dtype(KEPT.get(str(space.dtype), space.dtype))
+
+
+def cast_problem(array: np.ndarray, kept: np.dtype) -> str | None:
+    """What would be lost by keeping `array` in the dtype `kept`, as "of ..."; None: nothing, or digits of a float.
+
+    Floats in 0..1 declared as uint8 would all become 0, an int64 of 300 declared as int8 would become 44, and a mask of
+    logits (0 and -inf) would allow everything.
+    """
+    dtype = array.dtype
+    if dtype == kept:
+        return None
+    if not (dtype.kind in "biuf" if kept == np.bool_ else np.can_cast(dtype, kept, "same_kind")):
+        return f"of dtype {dtype}"
+    if kept.kind == "f":
+        return None
+    wraps_back = dtype.kind == "u" and kept.kind == "i" and dtype.itemsize == kept.itemsize  # 200 -> -56 -> 200
+    if not wraps_back and array.astype(kept).astype(dtype).tobytes() == array.tobytes():  # in a fifth of the time
+        return None
+    lost = array.astype(kept) != array
+    return f"of dtype {dtype} that holds {array[lost].flat[0]}" if lost.any() else None
+
+
+def harmless_kinds(space: gymnasium.Space, kept: np.dtype) -> frozenset[Any]:
+    """The dtypes in which an observation of a leaf space loses nothing as `kept`, whatever numbers it holds.
+
+    For a space of one number also Python's own types of numbers: Discrete environments often return an int.
+    """
+    casting: Any = "safe" if kept.kind in "iub" else "same_kind"  # a float may lose digits
+    kinds: set[Any] = {one for one in map(np.dtype, np.sctypeDict.values()) if np.can_cast(one, kept, casting)}
+    if not space.shape:
+        kinds |= {bool, int, float} if kept.kind == "f" else {bool, int} if kept.kind == "i" else {bool}
+    return frozenset(kinds | {space.dtype})
+
+
+def find_non_finite(reward: np.ndarray, obs: Tree) -> tuple[int, str]:
+    """The first row with NaN or infinity in reward (N,) or obs (N, *obs), and what is wrong there."""
+    if not np.isfinite(reward).all():
+        row = int(np.argmin(np.isfinite(reward)))
+        return row, f"reward {reward[row]}"
+    for key, values in parts(obs).items():
+        good = np.isfinite(values).reshape(len(values), -1)  # (N, entries)
+        if not good.all():
+            row = int(np.argmin(good.all(axis=1)))
+            entry = int(np.argmin(good[row]))
+            where = f"entry {entry} of {good.shape[1]}" + (f" of {key!r}" if key else "")
+            return row, f"an observation with {values[row].flat[entry]} in {where}"
+    raise ValueError("every number is finite")
+
+
+Limits = dict[str, tuple[np.ndarray, np.ndarray]]  # key of a leaf of choices -> its smallest and largest
+
+
+def limits_of(space: gymnasium.Space, obs: Tree) -> Limits:
+    """What the choices of a flat space may be, for observations kept in arrays like those of `obs`."""
+    kept = parts(obs)
+    limits = {key: bounds(leaf) for key, leaf in leaf_spaces(space).items() if kept[key].dtype.kind == "i"}
+    return {key: both for key, both in limits.items() if both is not None}
+
+
+def find_outside(obs: Tree, limits: Limits) -> tuple[int, str] | None:
+    """The first row of obs (N, *obs) whose choices lie outside their space, and what is wrong there; None: none."""
+    for key, (low, high) in limits.items():
+        values = parts(obs)[key]
+        bad = (values < low) | (values > high)
+        if bad.any():
+            i = int(np.argmax(bad.reshape(len(values), -1).any(axis=1)))
+            allowed = f"{low} .. {high}" if low.ndim == 0 else f"{low.tolist()} .. {high.tolist()}"
+            return i, f"observation {values[i]}{f' of {key!r}' if key else ''}, its space allows {allowed}"
+    return None
+
+
+class ObsRows:
+    """The observations of n environments in their rows, `space` as the environments declare it: nested or not."""
+
+    def __init__(self, space: gymnasium.Space, rows: Rows) -> None:
+        flat_space = flatten_space(space)
+        spaces = leaf_spaces(flat_space)
+        self._paths = leaf_paths(space)
+        self.plain = "" in self._paths  # one array: the loop writes it without asking here
+        self.shape = spaces[""].shape or () if self.plain else ()
+        # dtypes, and types of Python's numbers, that are written without a look at what they hold
+        self.harmless = harmless_kinds(spaces[""], rows.obs.dtype) if self.plain else frozenset()
+        self._kept = map_leaves(lambda array: (array.shape[1:], array.dtype), rows.obs)
+        self._floats: list[tuple[np.ndarray, np.ndarray]] = []  # all numbers of a leaf, and zeros like them
+        self.limits = limits_of(flat_space, rows.final_obs)
+        self._final_obs = rows.final_obs
+        for values in parts(rows.final_obs).values():
+            flat = values.reshape(-1)
+            # 0 * x is 0 for every finite x, else NaN: a dot product finds a bad value faster than isfinite().all()
+            zeros = np.zeros_like(flat) if values.dtype.kind == "f" else None
+            if zeros is not None:
+                self._floats.append((flat, zeros))
+
+    def as_declared(self, seen: Any) -> Tree:
+        """An answer as flat arrays of the declared shapes and kinds. Raises ValueError or EnvError where it is not."""
+        if self.plain:
+            return _as_declared(seen, self._kept, "")
+        flat = follow(self._paths, seen)
+        return {key: _as_declared(flat[key], kept, key) for key, kept in self._kept.items()}
+
+    def all_finite(self) -> bool:
+        """Is every number of `rows.final_obs` one?"""
+        for flat, zeros in self._floats:  # noqa: SIM110 - all() of a generator takes longer than the dot product
+            if flat.dot(zeros) != 0:
+                return False
+        return True
+
+    def out_of_range(self) -> tuple[int, str] | None:
+        """The first row of `rows.final_obs` whose choices lie outside their space, and what is wrong there."""
+        return find_outside(self._final_obs, self.limits)
+
+
+def _as_declared(seen: Any, kept: Format, key: str) -> np.ndarray:
+    """One leaf as an array of the declared shape and kind. Raises ValueError where it is not."""
+    shape, dtype = kept
+    array = np.asarray(seen)
+    of = f" of {key!r}" if key else ""
+    if array.shape != shape:
+        raise ValueError(f"an observation{of} of shape {array.shape}, declared is {shape}")
+    if (problem := cast_problem(array, dtype)) is not None:
+        problem = f"that is a {type(seen).__name__}" if array.dtype.kind == "O" else problem
+        raise ValueError(f"an observation{of} {problem}, declared is {dtype}")
+    return array
+
+
+def write_row(target: Tree, i: int | np.integer, value: Tree) -> None:
+    """target[i] = value, in every leaf. Copied: many environments reuse their buffers."""
+    if isinstance(target, dict):
+        for key, array in target.items():
+            array[i] = value[key]
+    else:
+        target[i] = value
+
+
+def row_of(tree: Tree, i: int) -> Tree:
+    """Row i of every leaf."""
+    return map_leaves(lambda array: array[i], tree)
+
+
+def equal(one: Tree, other: Tree) -> bool:
+    """Are two flat values the same, leaf by leaf?"""
+    return parts(one).keys() == parts(other).keys() == equal_keys(one, other)
+
+
+def equal_keys(one: Tree, other: Tree) -> set[str]:
+    """The keys of the leaves in which two flat values are the same; "" for a leaf alone."""
+    ours, theirs = parts(one), parts(other)
+    return {key for key in ours.keys() & theirs.keys() if np.array_equal(ours[key], theirs[key])}
+
+
+def check_structure(tree: Any, formats: Any, what: str) -> None:
+    """Raises EnvError unless `tree` has the keys that `formats` has."""
+    expected, got = (sorted(one) if isinstance(one, dict) else None for one in (formats, tree))
+    if expected != got:
+        wanted = "one array" if expected is None else f"the keys {', '.join(expected)}"
+        raise EnvError(f"expected {what} as {wanted}, got {'one' if got is None else 'the keys ' + ', '.join(got)}")

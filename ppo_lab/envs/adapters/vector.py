@@ -1,0 +1,259 @@
+"""Gymnasium's vector environments, of any autoreset mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from torch import Tensor
+
+from ppo_lab.envs.adapters.episode_numbers import EpisodeNumbers
+from ppo_lab.envs.adapters.info import InfoKeys, InfoReader
+from ppo_lab.envs.adapters.loop import describe_action, describe_error, episode_seed, one_line
+from ppo_lab.envs.adapters.rows import (
+    Format,
+    Rows,
+    Tree,
+    cast_problem,
+    equal_keys,
+    find_non_finite,
+    find_outside,
+    limits_of,
+    obs_format,
+    row_of,
+    write_row,
+)  # fmt: skip
+from ppo_lab.envs.adapters.running_statistics import find_statistics
+from ppo_lab.envs.adapters.steps import action_format, as_numpy, as_step, as_tensors, on_device, to
+from ppo_lab.envs.adapters.vector_checks import check_objects, lost_keys, lost_workers, tell_ignored_mask
+from ppo_lab.envs.checks import check_spaces
+from ppo_lab.envs.contract import Action, Obs, Step
+from ppo_lab.envs.spaces import flatten_space, flatten_value, map_leaves, parts, unflatten_value
+from ppo_lab.errors import EnvError, NonFiniteError
+
+
+class VectorEnvs:
+    """Any gymnasium.vector.VectorEnv, by the autoreset mode that it declares.
+
+    NEXT_STEP: the row after an ending is the reset; it has `valid` False, reward 0 and both flags False.
+    SAME_STEP: the final observations come from infos["final_obs"]. DISABLED: this class resets what has ended.
+
+    A vector environment has random numbers of its own: one run seed starts it, and its episodes follow from there.
+    In SAME_STEP Gymnasium 1.4 hands on final observations without a copy, so an environment that reuses its buffer has
+    overwritten them: that is noticed and refused in SyncVectorEnv and AsyncVectorEnv.
+    """
+
+    def __init__(
+        self, envs: gymnasium.vector.VectorEnv, device: torch.device | str = "cpu", info_keys: InfoKeys = ()
+    ) -> None:
+        """Takes the vector environment over, and closes it. Raises EnvError if it does not say how it resets.
+
+        info_keys: as `EnvConfig.info_keys`, for `metrics`.
+        """
+        self._name = one_line(envs.spec.id if envs.spec is not None else type(envs.unwrapped).__name__, 80)
+        declared = envs.metadata.get("autoreset_mode")
+        try:
+            self._mode = AutoresetMode(declared)
+        except ValueError:
+            got = "nothing" if declared is None else repr(declared)
+            raise EnvError(
+                f'{self._name}: its metadata["autoreset_mode"] must say how it resets, one of '
+                f"gymnasium.vector.AutoresetMode.NEXT_STEP, SAME_STEP, DISABLED; got {got}"
+            ) from None
+        check_objects(envs)
+        self.num_envs = envs.num_envs
+        check_spaces(envs.single_observation_space, envs.single_action_space, self._name)
+        self.observation_space = flatten_space(envs.single_observation_space)
+        self.action_space = flatten_space(envs.single_action_space)
+        self.max_episode_steps: int | None = envs.spec.max_episode_steps if envs.spec is not None else None
+        self.running_statistics = find_statistics(envs)
+        self.device = torch.device(device)
+        self.next_step_autoreset = self._mode is AutoresetMode.NEXT_STEP
+        self._envs = envs
+        self._infos, self.numbers = InfoReader([key for key, _ in info_keys]), EpisodeNumbers(info_keys, self.num_envs)
+        self.numbers.there, self.metrics = self._infos.there, self.numbers.metrics
+        self._action_format = action_format(self.num_envs, self.action_space)
+        self._obs_format = obs_format(self.num_envs, self.observation_space)
+        self._limits = limits_of(self.observation_space, map_leaves(lambda one: np.zeros(*one), self._obs_format))
+        self._ended = np.zeros(self.num_envs, np.bool_)  # in the step before
+        self._length = np.zeros(self.num_envs, np.int64)  # steps of the episode under way
+        self._keeps = [False] * self.num_envs  # final observations are known to be what they were
+        self._ready = False
+        self._failed = False  # in a reset or a step of theirs
+        self._closed = False
+
+    def reset(self, seed: int) -> Obs:
+        """Start all N episodes from one run seed; returns the first observations (N, *obs)."""
+        obs = self._reset(seed=episode_seed(seed, 0, 0))
+        self._ended[:], self._length[:] = False, 0
+        self.numbers.begin()
+        self._ready = True
+        return to(as_tensors(obs), self.device)
+
+    def step(self, action: Action) -> Step:
+        """Act once in each environment: action is (N,) for Discrete, (N, *shape) for others, a dictionary for Dict.
+
+        Raises EnvError or NonFiniteError that name the environment and its step; after that only `reset` is possible.
+        """
+        if not self._ready:
+            raise EnvError("call reset() first: there is no step after none, a failed or an interrupted one")
+        array = as_numpy(action, self._action_format)
+        nested = unflatten_value(self._envs.single_action_space, array)
+        self._ready = False
+        try:
+            obs, reward, terminated, truncated, infos = self._envs.step(nested)
+        except Exception as error:
+            self._failed = True
+            raise EnvError(
+                f"{self._name}: a step of its {self.num_envs} environments: {describe_error(error)}"
+            ) from error
+        flags = (self.num_envs,), np.dtype(np.bool_)
+        rows = Rows(
+            self._observation(obs),
+            self._observation(obs),
+            self._array("reward", reward, (self.num_envs,), np.dtype(np.float32)),
+            self._array("terminated", terminated, *flags),
+            self._array("truncated", truncated, *flags),
+        )
+        step = self._as_step(rows, infos, array)
+        self._read_infos(infos, step)
+        step = on_device(step, self.device)
+        self._ready = True
+        return step
+
+    def close(self) -> None:
+        """Close the vector environment. Twice is harmless."""
+        self._ready = False
+        if not self._closed:
+            self._closed = True
+            self._envs.close()
+
+    def _as_step(self, rows: Rows, infos: dict[str, Any], action: Tree) -> Step:
+        """The same step in our terms, with what the autoreset mode asks for done."""
+        ended = rows.terminated | rows.truncated
+        valid = np.ones(self.num_envs, np.bool_)
+        if self.next_step_autoreset:
+            valid = ~self._ended
+            rows = rows._replace(reward=np.where(valid, rows.reward, np.float32(0)))
+            if (ended & self._ended).any():
+                i = int(np.argmax(ended & self._ended))
+                raise EnvError(f"{self._name}: declares NEXT_STEP, but environment {i} ended in the row of its reset")
+        elif ended.any() and self._mode is AutoresetMode.SAME_STEP:
+            rows = rows._replace(final_obs=self._final_obs(rows.obs, infos, ended))
+        elif ended.any():
+            final_obs = map_leaves(np.copy, rows.obs)  # before the reset writes over it
+            obs = self._reset(options={"reset_mask": ended.copy()})
+            rows = rows._replace(obs=obs, final_obs=final_obs)
+        self._length += valid
+        self._check_values(rows, action)
+        if self._mode is AutoresetMode.SAME_STEP and ended.any():
+            self._check_begun(rows.obs)
+        self._ended = ended
+        self._length[ended] = 0
+        return as_step(rows, valid)
+
+    def _read_infos(self, infos: dict[str, Any], step: Step) -> None:
+        """Take in what the wanted keys of infos say of this step."""
+        if not self._infos.keys:
+            return
+        done = step.terminated | step.truncated
+        try:
+            numbers = self._infos.read_batch(infos, done.numpy())
+        except EnvError as error:
+            raise EnvError(f"{self._name}: {error}") from None
+        self.numbers.take(numbers, done, step.valid.numpy())
+
+    def _final_obs(self, obs: Tree, infos: dict[str, Any], ended: np.ndarray) -> Tree:
+        """SAME_STEP: obs (N, *obs) with the rows that ended replaced by what their action led to."""
+        given = infos.get("final_obs")
+        mask = infos.get("_final_obs")
+        sources = getattr(self._envs.unwrapped, "_env_obs", None)  # SyncVectorEnv: what its environments returned last
+        final_obs = map_leaves(np.copy, obs)
+        for i in map(int, np.flatnonzero(ended)):
+            if given is None or given[i] is None or (mask is not None and not mask[i]):
+                raise EnvError(f'{self._name}: environment {i} ended, but infos["final_obs"] has nothing for it')
+            write_row(final_obs, i, self._observation(given[i], "final_obs", batched=False))
+            if self._lost(i, given[i], sources, equal_keys(row_of(final_obs, i), row_of(obs, i))):
+                raise EnvError(
+                    f"{self._name}: environment {i} reuses its observation buffer, so its final observation is lost in "
+                    "autoreset mode SAME_STEP; use DISABLED, or let it return copies"
+                )
+        return final_obs
+
+    def _lost(self, i: int, final: Any, sources: Any, as_after_reset: set[str]) -> bool:
+        """Was a final observation written over by the reset? as_after_reset: the keys that are as those after it."""
+        if sources is not None:
+            return self._shared(final, sources[i])
+        if not as_after_reset:
+            self._keeps[i] = True
+        if self._keeps[i]:
+            return False
+        self._keeps[i] = not as_after_reset & lost_keys(self._envs, i)
+        return not self._keeps[i]
+
+    def _shared(self, one: Any, other: Any) -> bool:
+        """Do two observations of one environment lie in the same memory?"""
+        flat = [parts(flatten_value(self._envs.single_observation_space, obs)) for obs in (one, other)]
+        return any(
+            isinstance(leaf, np.ndarray) and np.shares_memory(leaf, flat[1][key]) for key, leaf in flat[0].items()
+        )
+
+    def _reset(self, **how: Any) -> Tree:
+        if self._failed and (lost := lost_workers(self._envs)):
+            raise EnvError(
+                f"{self._name}: the worker of environment {', '.join(map(str, lost))} died of an error before, and no "
+                "other takes its place: make a new vector environment, and go on with Trainer.resume(run, envs=...)"
+            )
+        try:
+            obs, infos = self._envs.reset(**how)
+        except Exception as error:
+            self._failed = True
+            raise EnvError(f"{self._name}: reset: {describe_error(error)}") from error
+        tell_ignored_mask(self._envs, infos, self._name)
+        tree = self._observation(obs)
+        self._check_begun(tree)
+        return tree
+
+    def _observation(self, obs: Any, what: str = "observation", batched: bool = True) -> Tree:
+        """Their observations (N, ...), or one of them, as flat arrays in our dtypes."""
+        flat = flatten_value(self._envs.single_observation_space, obs)
+
+        def convert(one: Format, value: Any) -> np.ndarray:
+            shape, dtype = one
+            return self._array(what, value, shape if batched else shape[1:], dtype)
+
+        return map_leaves(convert, self._obs_format, flat)
+
+    def _array(self, what: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """A third party's array (NumPy, torch, jax) as a writable one of this shape and dtype."""
+        array = value.numpy(force=True) if isinstance(value, Tensor) else np.asarray(value)
+        if array.shape != shape:
+            raise EnvError(f"{self._name}: expected {what} of shape {shape}, got {array.shape}")
+        if (problem := cast_problem(array, dtype)) is not None:
+            raise EnvError(f"{self._name}: expected {what} of dtype {dtype}, got one {problem}")
+        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite and is reported as that
+            return np.require(array, dtype, ["C", "W"])
+
+    def _check_begun(self, obs: Tree) -> None:
+        """Raise NonFiniteError or EnvError if the observations (N, *obs) after a reset are none of their space."""
+        if not all(np.isfinite(array).all() for array in parts(obs).values()):
+            i, problem = find_non_finite(np.zeros(self.num_envs, np.float32), obs)
+            raise NonFiniteError(f"environment {i} returned {problem} from its reset")
+        if (outside := find_outside(obs, self._limits)) is not None:
+            raise EnvError(f"environment {outside[0]} returned {outside[1]} from its reset")
+
+    def _check_values(self, rows: Rows, action: Tree) -> None:
+        """Raise NonFiniteError or EnvError if a reward or an observation of this step is no number of its space."""
+        floats = [array for array in parts(rows.final_obs).values() if array.dtype.kind == "f"]
+        if not (np.isfinite(rows.reward).all() and all(np.isfinite(array).all() for array in floats)):
+            i, problem = find_non_finite(rows.reward, rows.final_obs)
+            raise NonFiniteError(f"environment {i} returned {problem} {self._at(i, action)}")
+        if (outside := find_outside(rows.final_obs, self._limits)) is not None:
+            i, problem = outside
+            raise EnvError(f"environment {i} returned {problem} {self._at(i, action)}")
+
+    def _at(self, i: int, action: Tree) -> str:
+        return f"at its step {self._length[i]} (action {describe_action(row_of(action, i))})"

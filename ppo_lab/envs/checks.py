@@ -1,0 +1,64 @@
+"""Whether there is a network for what environments show, and a distribution for what they take."""
+
+from __future__ import annotations
+
+from gymnasium import Space
+from gymnasium.spaces import Box, Dict
+
+from ppo_lab.envs.adapters.retries import one_line
+from ppo_lab.envs.spaces import MASK_KEY, flatten_space, leaf_spaces, mask_size
+from ppo_lab.errors import EnvError
+
+OBS_DTYPES = ("uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "float16", "float32", "float64", "bool")
+ACTION_DTYPES = ("float32", "float64")
+
+
+def check_spaces(observation_space: Space, action_space: Space, name: str) -> None:
+    """Raises EnvError if the environment `name` has a space that there is no network or distribution for.
+
+    Also if it shows an action mask that does not fit its actions.
+    """
+    for what, space, dtypes in (
+        ("observation", observation_space, OBS_DTYPES),
+        ("action", action_space, ACTION_DTYPES),
+    ):
+        problem = _problem(space, dtypes)
+        if problem is not None:
+            kinds = "Discrete, MultiDiscrete, MultiBinary, Box"
+            advice = f"supported: {kinds} ({', '.join(dtypes)}), and Dict and Tuple of these"
+            fit = _fitting_keys(space, dtypes)
+            if what == "observation" and fit:  # such as a mission in words
+                advice = f"leave it out with env.wrappers: [FilterObservation: {{filter_keys: [{', '.join(fit)}]}}]"
+            text = one_line(space, 90)
+            raise EnvError(f"{name}: {what} space {text} is not supported: {problem}; {advice}")
+    mask = leaf_spaces(flatten_space(observation_space)).get(MASK_KEY)
+    if mask is not None and mask.shape != (mask_size(action_space),):
+        text = f"a mask of shape ({mask_size(action_space)},)" if mask_size(action_space) else "no mask"
+        raise EnvError(
+            f"{name}: {MASK_KEY!r} of the observation has shape {mask.shape}; {one_line(action_space, 90)} takes {text}"
+        )
+
+
+def _problem(space: Space, dtypes: tuple[str, ...]) -> str | None:
+    """What no network or distribution takes in a space; None if there is nothing."""
+    try:
+        leaves = leaf_spaces(flatten_space(space))
+    except EnvError as error:
+        return str(error)
+    for key, leaf in leaves.items():
+        of = f"key {key!r}: " if key else ""
+        if 0 in (leaf.shape or ()):
+            return f"{of}it holds no number"
+        if isinstance(leaf, Box) and str(leaf.dtype) not in dtypes:
+            return f"{of}dtype {leaf.dtype}"
+    return None
+
+
+def _fitting_keys(space: Space, dtypes: tuple[str, ...]) -> list[str]:
+    """The keys of a Dict space that have no problem."""
+    entries = space.spaces.items() if isinstance(space, Dict) else ()
+    return [
+        key
+        for key, inner in entries
+        if isinstance(key, str) and key and "/" not in key and _problem(inner, dtypes) is None
+    ]

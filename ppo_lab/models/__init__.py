@@ -1,0 +1,1 @@
+"""The networks: actor and critic, their bodies, and the distributions of actions."""

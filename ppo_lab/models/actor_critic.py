@@ -1,0 +1,202 @@
+"""Actor and critic: bodies that make features, cores that remember, heads for the action distribution and the value.
+
+One signature for all models. `memory` is the recurrent state and `starts` says which rows begin an episode;
+feed-forward models hand memory through untouched.
+"""
+
+from __future__ import annotations
+
+import torch
+from gymnasium import Space
+from torch import Tensor, nn
+
+from ppo_lab.config import ModelConfig
+from ppo_lab.envs.spaces import MASK_KEY, leaf_spaces, origin
+from ppo_lab.errors import ConfigError, EnvError
+from ppo_lab.models.distributions import Distribution, make_head
+from ppo_lab.models.networks import make_body, make_input, width
+from ppo_lab.models.networks.cores import Core, make_core, run
+from ppo_lab.models.networks.normalization import ObsNormalizer
+from ppo_lab.models.networks.value_head import ValueHead
+from ppo_lab.trees import Tree, apply
+
+Memory = dict[str, Tensor] | None  # every tensor (N, *memory)
+DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class ActorCritic(nn.Module):
+    """The policy pi(a | s) and the value V(s) of one agent, with the statistics that normalise its observations."""
+
+    def __init__(self, config: ModelConfig, observation_space: Space, action_space: Space) -> None:
+        super().__init__()
+        if config.shared and config.privileged:
+            raise ConfigError("model.privileged: a shared body would show it to the actor; set model.shared to false")
+        self.features = make_input(observation_space, config)
+        self.actor_body = make_body(self.features.space, config, config.privileged)
+        self.critic_body = self.actor_body if config.shared else make_body(self.features.space, config)
+        self.actor_core = make_core(config, width(self.actor_body))
+        self.critic_core = self.actor_core if config.shared else make_core(config, width(self.critic_body))
+        self.actor_head = make_head(action_space, width(self.actor_core or self.actor_body), config)
+        self.critic_head = ValueHead(width(self.critic_core or self.critic_body), config.normalize_value)
+        self.action_paths = origin(action_space)  # where a flat action's leaves belong: in tuples, in dictionaries
+        self.shared, self.critic_key = config.shared, "actor" if config.shared else "critic"
+        self.masked = self._takes_mask(leaf_spaces(observation_space))
+        self.normalizes = any(isinstance(module, ObsNormalizer) for module in self.features.modules())
+        self.privileged = tuple(name for key in config.privileged for name in (key, f"{key}_mask"))
+        self.sde_interval = config.sde_interval
+        self.autocast_dtype = DTYPES[config.precision]
+
+    def initial_memory(self, num_envs: int) -> Memory:
+        """The memory at the start of an episode, (N, *memory) each; None for a model without one.
+
+        `actor` and `critic` (`actor` alone where they share) are of the cores, `noise` and `noise_age` of gSDE.
+        """
+        memory = self.actor_head.initial_noise(num_envs)
+        for key, core in (("actor", self.actor_core), (self.critic_key, self.critic_core)):
+            if core is not None:
+                memory[key] = core.initial(num_envs)
+        return memory or None
+
+    @property
+    def recurrent(self) -> tuple[str, ...]:
+        """The keys of the memory that gradients go through; () for a model without a core."""
+        keys = ("actor",) if self.shared else ("actor", "critic")
+        return keys if self.actor_core is not None else ()
+
+    def step(self, obs: Tree, memory: Memory, starts: Tensor) -> tuple[Distribution, Memory]:
+        """What to do now: obs (N, *obs), starts (N,) bool -> distribution over (N,), the memory after the step.
+
+        Moves the actor's memory only. Memory that was handed in stays as it was.
+        """
+        features = self._body(self.actor_body, self.features(obs))  # (N, features)
+        if memory is None:
+            return self.actor_head(features, self._mask(obs)), None
+        memory = dict(memory)
+        if self.actor_core is not None:
+            features, memory["actor"] = self._remember(self.actor_core, features, memory["actor"], starts)
+        noise = None
+        if "noise" in memory:
+            memory["noise"] = memory["noise"].clone()  # drawing an action writes into it
+            age = torch.where(starts, 0, (memory["noise_age"] + 1) % self.sde_interval)  # (N,)
+            undrawn = (memory["noise"] == 0).flatten(1).all(1)  # (N,) every step so far took the mode
+            memory["noise_age"], noise = age, (memory["noise"], (age == 0) | undrawn)
+        return self.actor_head(features, self._mask(obs), noise), memory
+
+    def value(self, obs: Tree, memory: Memory = None, starts: Tensor | None = None) -> Tensor:
+        """V(s): obs (*batch, *obs) -> (*batch). With a core: (N, *obs) and the memory before it, which stays."""
+        features = self._body(self.critic_body, self.features(obs))
+        if self.critic_core is not None:
+            features, _ = self._remember(self.critic_core, features, self._memory(memory)[self.critic_key], starts)
+        return self.critic_head(features)
+
+    def value_step(self, obs: Tree, memory: Memory, starts: Tensor) -> tuple[Tensor, Memory]:
+        """V(s) now: obs (N, *obs), starts (N,) bool -> value (N,), the memory after it; what `step` is to the actor.
+
+        Moves a critic's own memory only; a shared core's is moved by `step`. Memory that was handed in stays as it was.
+        """
+        if self.critic_core is None or self.shared:
+            return self.value(obs, memory, starts), memory
+        known = self._memory(memory)
+        features = self._body(self.critic_body, self.features(obs))  # (N, features)
+        features, after = self._remember(self.critic_core, features, known["critic"], starts)
+        return self.critic_head(features), {**known, "critic": after}
+
+    def critique(self, obs: Tree, memory: Memory, starts: Tensor, ends: Tensor) -> tuple[Tensor, Memory, Memory]:
+        """V(s) along L steps: obs (L, N, *obs), starts and ends (L, N) bool -> value (L, N) and two memories.
+
+        The first is the one after the last step, the critic's moved on and the actor's as it was; the second is the
+        critic's after each row where `ends`, (E, *memory) in the order of `ends.nonzero()`.
+        """
+        features = self._body(self.critic_body, self.features(obs))  # (L, N, features)
+        if self.critic_core is None:
+            return self.critic_head(features), memory, None
+        known = self._memory(memory)
+        features, after, at_ends = run(self.critic_core, features, known[self.critic_key], starts, ends)
+        return self.critic_head(features), {**known, self.critic_key: after}, {self.critic_key: at_ends}
+
+    def evaluate(self, obs: Tree, action: Tensor, memory: Memory, starts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """log_prob of `action`, entropy and value, each (L, B), for chunks of L steps: obs (L, B, *obs).
+
+        memory: (B, *memory) before the first step of each chunk, starts: (L, B) bool.
+        """
+        inputs = self.features(obs)
+        actor = self._along(self.actor_body, self.actor_core, inputs, memory, "actor", starts)  # (L, B, features)
+        if self.shared:
+            critic = actor
+        else:
+            critic = self._along(self.critic_body, self.critic_core, inputs, memory, "critic", starts)
+        distribution = self.actor_head(actor, self._mask(obs))
+        return distribution.log_prob(action), distribution.entropy(), self.critic_head(critic)
+
+    def distribution(self, obs: Tree, memory: Memory, starts: Tensor) -> Distribution:
+        """The policy along L steps: obs (L, B, *obs), memory before the first of them -> distribution over (L, B)."""
+        actor = self._along(self.actor_body, self.actor_core, self.features(obs), memory, "actor", starts)
+        return self.actor_head(actor, self._mask(obs))
+
+    def to_env(self, action: Tensor) -> Tree:
+        """The policy's action as the environment takes it: mapped into the Box, counted from Discrete.start."""
+        return self.actor_head.to_env(action)
+
+    def refresh_statistics(self, obs: Tree, valid: Tensor | None = None) -> None:
+        """Take what the policy saw in a finished update into the normaliser, for the next rollout.
+
+        obs: (M, *obs); with valid (T, N) bool it is (T or more, N, *obs), and those rows count.
+        """
+        if self.normalizes:
+            seen = obs if valid is None else apply(lambda rows: rows[: len(valid)][valid], obs)
+            self.features.refresh(seen)
+
+    def describe(self) -> str:
+        """The pieces with the number of their parameters, in one line."""
+        actor, critic = (sum(parameter.numel() for parameter in group) for group in self.parameter_groups())
+        shared = ", body shared" if self.shared else ""
+        return f"{actor + critic:,} parameters (actor {actor:,}, critic {critic:,}{shared})"
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Parameters of the actor (with a shared body) and of the critic, each once, in a fixed order."""
+        known: set[int] = set()
+        groups: list[list[nn.Parameter]] = []
+        for parts in (
+            (self.actor_body, self.actor_core, self.actor_head),
+            (self.critic_body, self.critic_core, self.critic_head),
+        ):
+            group = [parameter for part in parts if part is not None for parameter in part.parameters()]
+            groups.append([parameter for parameter in group if id(parameter) not in known])
+            known |= {id(parameter) for parameter in group}
+        return groups[0], groups[1]
+
+    def _body(self, body: nn.Module, inputs: Tree) -> Tensor:
+        """The body's features, in lower precision if asked; heads and losses get float32 again."""
+        if self.autocast_dtype is None:
+            features: Tensor = body(inputs)
+            return features
+        with torch.autocast(next(body.parameters()).device.type, self.autocast_dtype):
+            return body(inputs).float()
+
+    def _along(
+        self, body: nn.Module, core: Core | None, inputs: Tree, memory: Memory, key: str, starts: Tensor
+    ) -> Tensor:
+        features = self._body(body, inputs)
+        return features if core is None else core.features(features, self._memory(memory)[key], starts)
+
+    def _remember(self, core: Core, features: Tensor, memory: Tensor, starts: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One step of a core: features (N, F) -> (N, H), and the memory after it."""
+        begins = torch.zeros(len(features), dtype=torch.bool, device=features.device) if starts is None else starts
+        return core.step(features, memory, begins)
+
+    def _memory(self, memory: Memory) -> dict[str, Tensor]:
+        if memory is None:
+            raise ConfigError("this model has a memory: hand over the one of initial_memory() or of the last step")
+        return memory
+
+    def _takes_mask(self, keys: dict[str, Space]) -> bool:
+        size = self.actor_head.mask_size
+        if MASK_KEY in keys and keys[MASK_KEY].shape != (size,):
+            raise EnvError(
+                f"{MASK_KEY!r} of the observation has shape {keys[MASK_KEY].shape}; the actions take ({size},)"
+            )
+        return MASK_KEY in keys
+
+    def _mask(self, obs: Tree) -> Tensor | None:
+        """The legal actions (*batch, K) bool that come with an observation."""
+        return obs[MASK_KEY] if self.masked and isinstance(obs, dict) else None

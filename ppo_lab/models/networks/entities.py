@@ -1,0 +1,89 @@
+"""Attention over a set: any number of entities whose order means nothing -> features."""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ppo_lab.config import ModelConfig
+from ppo_lab.models.networks.mlp import orthogonal
+
+WIDENING = 4  # of the linear layers between attentions (Vaswani et al. 2017)
+
+
+@final
+class SetEncoder(nn.Module):
+    """A Transformer without positions over n entities of f features each (Vaswani et al. 2017; normalisation first,
+    Xiong et al. 2020), then the mean and the maximum over the entities that are there.
+
+    (*batch, n, f) -> (*batch, 2 * attention_size); the same for every order of the entities, and whatever stands in
+    the place of absent ones. Without any entity: zeros.
+    """
+
+    def __init__(self, shape: tuple[int, ...], config: ModelConfig) -> None:
+        super().__init__()
+        size, layers = config.attention_size, config.attention_layers
+        self.embed = orthogonal(shape[-1], size, gain=1.0)
+        self.blocks = nn.ModuleList(AttentionBlock(size, config.attention_heads, 2 * layers) for _ in range(layers))
+        self.norm = nn.LayerNorm(size)
+        self.num_features = 2 * size
+
+    def forward(self, entities: Tensor, present: Tensor | None = None) -> Tensor:
+        """entities (*batch, n, f), present (*batch, n) bool, None: all -> (*batch, 2 * attention_size)."""
+        batch, (n, f) = entities.shape[:-2], entities.shape[-2:]
+        x = entities.reshape(math.prod(batch), n, f)  # (M, n, f)
+        if present is None:
+            x = self._attend(x, None)
+            return torch.cat([x.mean(-2), x.amax(-2)], -1).reshape(*batch, self.num_features)
+        present = present.reshape(math.prod(batch), n, 1)  # (M, n, 1)
+        # zeros before anything is computed: NaN times a weight of 0 is NaN, forwards and backwards
+        x = self._attend(x.where(present, 0.0), present)  # (M, n, size)
+        count = present.sum(-2)  # (M, 1)
+        mean = x.where(present, 0.0).sum(-2) / count.clamp(min=1)
+        highest = x.where(present, -math.inf).amax(-2).where(count > 0, 0.0)
+        return torch.cat([mean, highest], -1).reshape(*batch, self.num_features)
+
+    def _attend(self, x: Tensor, present: Tensor | None) -> Tensor:
+        """(M, n, f) -> (M, n, size)."""
+        seen = None
+        if present is not None:
+            # a softmax over nothing is NaN, or 0, as the kernel likes: where nobody is there all see all, and the
+            # pooling drops them
+            seen = (present | ~present.any(-2, keepdim=True)).transpose(-1, -2).unsqueeze(1)  # (M, 1, 1, n)
+        x = self.embed(x)
+        for block in self.blocks:
+            x = block(x, seen)
+        return self.norm(x)
+
+
+@final
+class AttentionBlock(nn.Module):
+    """x + attention(norm(x)), then x + linear(gelu(linear(norm(x)))).
+
+    branches: how many are added up in the whole network. Each starts with 1/sqrt(branches) of its scale, so that their
+    sum does not grow with the depth (Radford et al. 2019).
+    """
+
+    def __init__(self, size: int, heads: int, branches: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_1, self.norm_2 = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.query, self.key, self.value = (orthogonal(size, size, gain=1.0) for _ in range(3))
+        self.attended = orthogonal(size, size, gain=branches**-0.5)
+        self.widen = orthogonal(size, WIDENING * size, gain=2**0.5)
+        self.narrow = orthogonal(WIDENING * size, size, gain=branches**-0.5)
+
+    def forward(self, x: Tensor, seen: Tensor | None) -> Tensor:
+        """x (M, n, size), seen (M, 1, 1, n) bool: which entities are looked at -> (M, n, size)."""
+        normed = self.norm_1(x)
+        query, key, value = (
+            layer(normed).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (M, heads, n, size / heads)
+            for layer in (self.query, self.key, self.value)
+        )
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)  # (M, heads, n, size / heads)
+        x = x + self.attended(attended.transpose(1, 2).flatten(-2))
+        return x + self.narrow(F.gelu(self.widen(self.norm_2(x))))

@@ -1,0 +1,72 @@
+"""The critic's last layer, with or without normalised targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ppo_lab.models.networks.normalization import RunningMoments
+
+
+class ValueHead(nn.Linear):
+    """Features -> V(s). With `normalize` it learns (V - mean) / std and gives V (PopArt, van Hasselt et al. 2016).
+
+    When the mean and std of the returns move, weight and bias move against them, so that V stays what it was:
+
+        w' = w * std / std',        b' = (std * b + mean - mean') / std'
+    """
+
+    mean: Tensor  # () float32, in use
+    scale: Tensor  # () float32 std of the returns, in use
+
+    def __init__(self, num_features: int, normalize: bool) -> None:
+        super().__init__(num_features, 1)
+        nn.init.orthogonal_(self.weight, 1.0)
+        nn.init.zeros_(self.bias)
+        self.moments = RunningMoments() if normalize else None
+        if normalize:
+            self.register_buffer("mean", torch.zeros(()))
+            self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(*batch, features) -> V (*batch), in the units of the returns."""
+        value = F.linear(features, self.weight, self.bias).squeeze(-1)
+        return value if self.moments is None else torch.addcmul(self.mean, value, self.scale)
+
+    def normalized(self, value: Tensor) -> Tensor:
+        """A value or return in the units the loss is in: over the std. The mean falls out of every difference."""
+        return value if self.moments is None else value / self.scale
+
+    @torch.no_grad()
+    def refresh(self, returns: Tensor) -> None:
+        """Take in returns (M,), and use their statistics from now on; V stays what it was, to rounding."""
+        if self.moments is None or len(returns) == 0:
+            return
+        self.moments.update(returns)
+        mean, scale = self.moments.mean.float(), (self.moments.var.float() + 1e-8).sqrt().clamp(min=1e-4)
+        self.weight.mul_(self.scale / scale)
+        self.bias.copy_((self.scale * self.bias + self.mean - mean) / scale)
+        self.mean.copy_(mean)
+        self.scale.copy_(scale)
+
+
+def converted_head(saved: Mapping[str, Tensor], normalize: bool) -> dict[str, Tensor]:
+    """The `state_dict` of a head as one with or without `normalize`; V stays what it was.
+
+    Statistics begin with mean 0 and std 1, or are folded into the layer: w' = std * w, b' = std * b + mean.
+    """
+    if normalize:
+        return {**ValueHead(1, True).state_dict(), **saved}
+    weight, bias, mean, std = (saved[name] for name in ("weight", "bias", "mean", "scale"))
+    return {"weight": std * weight, "bias": std * bias + mean}
+
+
+def restarted_head(saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The `state_dict` of a head with `normalize` that has seen no returns yet; V stays what it was.
+
+    Mean and std stay in use until the next `refresh`, which moves weight and bias against the new ones.
+    """
+    return {name: torch.zeros_like(rows) if name.startswith("moments.") else rows for name, rows in saved.items()}

@@ -1,0 +1,1 @@
+"""Show the agent at work: drawings, films, a player with controls."""

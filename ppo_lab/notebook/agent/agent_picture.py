@@ -1,0 +1,94 @@
+"""What an agent sees and thinks, as one small picture: made from arrays, with Pillow alone, in a few milliseconds.
+
+The background is transparent and the text grey, so that it reads on a light and on a dark page.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ppo_lab.notebook.agent.action_picture import PANEL, actions_height, draw_actions
+from ppo_lab.notebook.agent.ink import empty, font, line, name_of, title
+from ppo_lab.notebook.data.intention import Intention
+from ppo_lab.notebook.plots.canvas import TEXT, number
+
+SCENE = (400, 300)  # pixels: what the frame of the environment is fitted into
+GAP, EDGE = 20, 4
+SPARK = (PANEL - 50, 48)  # the value over the episode
+MOST_COMPONENTS = 8  # of an observation that stands in for a frame
+NAMES = 66  # width of the names of its numbers
+
+
+class Thought(NamedTuple):
+    """What a policy made of one observation."""
+
+    value: float  # V(s)
+    parts: tuple[Intention, ...]  # what it would do; `taken` as the environment got it
+
+
+def scene_of(frame: Image.Image, size: tuple[int, int] = SCENE) -> Image.Image:
+    """A frame fitted into `size`: shrunk smoothly, or blown up by a whole factor."""
+    factor = min(size[0] / frame.width, size[1] / frame.height)
+    if factor >= 1.0:
+        return frame.resize((frame.width * int(factor), frame.height * int(factor)), Image.Resampling.NEAREST)
+    fitted = (max(1, round(frame.width * factor)), max(1, round(frame.height * factor)))
+    return frame.resize(fitted, Image.Resampling.BILINEAR)
+
+
+def scene_of_state(
+    observations: np.ndarray, components: int, size: tuple[int, int] = SCENE, names: Sequence[str] = ()
+) -> Image.Image:
+    """In place of a frame: how the observation went.
+
+    observations: (steps, shown) of `components` in all. names: of those shown; none: obs[0], obs[1], ...
+    """
+    image, draw = empty(size)
+    shown = observations[:, :MOST_COMPONENTS]
+    some = f", {shown.shape[1]} of {components} numbers" if components > shown.shape[1] else ""
+    title(draw, 0, "What it sees", f"each on its own scale{some}")
+    height = min(60, (size[1] - 22) // max(1, shown.shape[1]))
+    for i in range(shown.shape[1]):
+        top = 22 + i * height
+        name_of(draw, (0, top + height // 2), names[i] if names else f"obs[{i}]", NAMES - 4)
+        line(image, (NAMES, top + 3), (size[0] - NAMES - 62, height - 6), shown[:, i])
+        draw.text((size[0], top + height // 2), number(float(shown[-1, i]), 3), TEXT, font(12), anchor="rm")
+    return image
+
+
+def compose(
+    scene: Image.Image, thought: Thought, values: Sequence[float], step: int, total: float, note: str = ""
+) -> Image.Image:
+    """The scene, and beside it what the agent expects and what it would do; RGBA.
+
+    values: V(s) at every step of the episode so far. step: the number of the step about to be taken, from 0; total: the
+    raw rewards so far, summed. note: a line of text, such as which policy this is.
+    """
+    height = max(scene.height, 128 + actions_height(thought.parts))
+    image, draw = empty((scene.width + GAP + PANEL + EDGE, height))
+    image.paste(scene, (0, 0))
+    left = scene.width + GAP
+    draw.text((left, 0), f"step {step:,}, return so far {number(total, 4)}", TEXT, font(13))
+    draw.text((left, 18), note, TEXT, font(11))
+    title(draw, 40, "What it expects", f"V(s) = {number(thought.value, 3)}", left)
+    line(image, (left, 60), SPARK, np.asarray(values), ends=True)
+    draw_actions(image, draw, left, 120, thought.parts)
+    return image
+
+
+def to_png(image: Image.Image) -> bytes:
+    """For a frame that is gone in a moment: encoded fast."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def placeholder(text: str) -> bytes:
+    """A picture for as long as there is none."""
+    image, draw = empty((SCENE[0] + GAP + PANEL + EDGE, SCENE[1]))
+    draw.text((SCENE[0] // 2, SCENE[1] // 2), text, TEXT, font(13), anchor="mm")
+    return to_png(image)

@@ -1,0 +1,199 @@
+"""Sliders beside a picture that is drawn anew from them; where nobody watches, the picture at three values."""
+
+from __future__ import annotations
+
+import html
+import inspect
+import io
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from IPython.core.getipython import get_ipython
+from IPython.display import Image, display
+from matplotlib.figure import Figure
+from PIL import Image as Pixels
+
+from ppo_lab.errors import ConfigError
+from ppo_lab.notebook.live.start import ui_attached
+from ppo_lab.notebook.live.static import HIDE_TWIN, LIVE
+from ppo_lab.notebook.plots.canvas import TEXT, in_few_colours, to_png
+
+Draw = Callable[..., Figure]
+DPI = 100
+
+
+def play(draw: Draw, /, *, defaults: Mapping[str, Any] | None = None, **values: Sequence[Any]) -> None:
+    """Show the figure that `draw` makes of the values picked with sliders.
+
+        play(lambda gae_lambda, gamma: figure, gae_lambda=[0, 0.5, 1], gamma=[0.9, 0.99], defaults={"gamma": 0.99})
+
+    With a person there every move of a slider draws anew, and what `draw` raises is said in one line below. Headless
+    there is one picture: the first slider at its lowest, default and highest value, the others at their default.
+
+    draw: gets one keyword argument a slider. It may run in another thread than the cells: use no pyplot.
+    values: what each slider offers, in this order. defaults: where it begins, marked, and offered even if `values` lack
+    it; where there is none it begins in the middle. Raises ConfigError if sliders and `draw` do not fit each other.
+    """
+    dials = _dials(draw, values, defaults or {})
+    if ui_attached():
+        Playground(draw, dials).show()
+        return
+    picture, alt = three_pictures(draw, dials), _three(dials)
+    if get_ipython() is None:
+        print(alt)
+    else:
+        display(Image(picture, alt=alt))
+
+
+@dataclass(frozen=True)
+class Dial:
+    """What one slider offers."""
+
+    name: str
+    values: tuple[Any, ...]
+    begin: Any
+    marked: bool  # `begin` is a default and not only the middle
+
+    def label(self, value: Any) -> str:
+        """A value as the slider shows it."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return (f"{value:g}" if number else str(value)) + (" (default)" if self.marked and value == self.begin else "")
+
+
+class Playground:
+    """The sliders and the picture. Callbacks of widgets may come from several threads: one draws, the rest wait."""
+
+    def __init__(self, draw: Draw, dials: Sequence[Dial]) -> None:
+        import ipywidgets as widgets  # only where there is somebody to move them
+
+        self._draw = draw
+        self._drawing = threading.Lock()
+        self._newest = object()  # the last move; one that is no longer the last need not be drawn
+        # An explicit list of values, not a FloatSlider: that one rounds what it is given to its own grid when the
+        # browser draws it, and sends the rounded value back as if somebody had moved it.
+        self.sliders = {
+            dial.name: widgets.SelectionSlider(
+                options=[(dial.label(value), value) for value in dial.values],
+                value=dial.begin,
+                description=dial.name,
+                style={"description_width": "110px"},
+                layout={"width": "420px"},
+            )
+            for dial in dials
+        }
+        # not stretched to the width of the page: that would blur it
+        self.picture = widgets.Image(
+            format="png", layout={"max_width": "100%", "align_self": "flex-start", "display": "none"}
+        )
+        self.note = widgets.HTML()
+        hide = widgets.HTML(HIDE_TWIN, layout={"display": "none"})
+        self.widget = widgets.VBox([*self.sliders.values(), self.picture, self.note, hide])
+        self.widget.add_class(LIVE)
+        self._redraw()
+        for slider in self.sliders.values():
+            slider.observe(self._moved, names="value")
+
+    def show(self) -> None:
+        """Put it under the cell, and after it the first picture: a saved notebook without its kernel has no widgets."""
+        first = self.picture.value
+        display({**self.widget._repr_mimebundle_(), "text/plain": ""}, raw=True)
+        if first:
+            display(Image(first, alt="the picture as it was at first"))
+
+    def _moved(self, _change: Any) -> None:
+        mine = self._newest = object()
+        with self._drawing:
+            if mine is self._newest:
+                self._redraw()
+
+    def _redraw(self) -> None:
+        """The picture of where the sliders are now, not of where they were when this was asked for."""
+        try:
+            figure = self._draw(**{name: slider.value for name, slider in self.sliders.items()})
+            self.picture.value = _png(figure, compress_level=1)
+        except Exception as error:  # the reader's own function: whatever it is, the sliders stay alive
+            first = next(iter(str(error).strip().splitlines()), "")
+            self.note.value = f"<b>{html.escape(type(error).__name__)}</b>: {html.escape(first)}"
+        else:
+            self.note.value = ""
+            self.picture.layout.display = None
+
+
+def three_pictures(draw: Draw, dials: Sequence[Dial]) -> bytes:
+    """One PNG: the first slider at its lowest, default and highest value, one below the other, each with a caption."""
+    others = {dial.name: dial.begin for dial in dials[1:]}
+    parts = []
+    for value in _shown(dials[0]):
+        chosen = {dials[0].name: value, **others}
+        caption = ", ".join(f"{dial.name} = {dial.label(chosen[dial.name])}" for dial in dials)
+        png = _png(draw(**chosen))
+        picture = Pixels.open(io.BytesIO(png)).convert("RGBA")
+        parts += [_caption(caption, picture.width), picture]
+    whole = Pixels.new("RGBA", (max(part.width for part in parts), sum(part.height for part in parts)))
+    top = 0
+    for part in parts:
+        whole.paste(part, (0, top))
+        top += part.height
+    return in_few_colours(whole)
+
+
+def _caption(text: str, width: int) -> Pixels.Image:
+    figure = Figure(figsize=(width / DPI, 0.3), facecolor="none")
+    figure.text(0.005, 0.3, text, color=TEXT, fontsize=10, fontweight="bold", parse_math=False)
+    return Pixels.open(io.BytesIO(to_png(figure, DPI))).convert("RGBA")
+
+
+def _png(figure: Any, compress_level: int = 6) -> bytes:
+    if not isinstance(figure, Figure):
+        raise ConfigError(f"draw has to return a matplotlib Figure, got {type(figure).__name__}")
+    return to_png(figure, DPI, compress_level)
+
+
+def _shown(dial: Dial) -> list[Any]:
+    """Lowest, default and highest, each once."""
+    return _once([dial.values[0], dial.begin, dial.values[-1]])
+
+
+def _three(dials: Sequence[Dial]) -> str:
+    """What the headless picture shows, in words."""
+    first, *others = dials
+    text = f"The picture at {first.name} = {', '.join(map(first.label, _shown(first)))}"
+    return ", ".join([text, *(f"{dial.name} = {dial.label(dial.begin)}" for dial in others)])
+
+
+def _dials(draw: Draw, values: Mapping[str, Sequence[Any]], defaults: Mapping[str, Any]) -> list[Dial]:
+    if not values:
+        raise ConfigError("play: name at least one slider, such as gamma=[0.9, 0.99]")
+    unknown = sorted(defaults.keys() - values.keys())
+    if unknown:
+        raise ConfigError(f"play: there is a default for {unknown[0]!r} but no slider; sliders: {', '.join(values)}")
+    dials = [_dial(name, offered, defaults) for name, offered in values.items()]
+    try:
+        inspect.signature(draw).bind(**{dial.name: dial.begin for dial in dials})
+    except TypeError as error:
+        raise ConfigError(f"play: draw does not take the sliders {', '.join(values)}: {error}") from None
+    return dials
+
+
+def _dial(name: str, offered: Sequence[Any], defaults: Mapping[str, Any]) -> Dial:
+    plain = [_plain(value) for value in offered]
+    if name in defaults and _plain(defaults[name]) not in plain:
+        plain.append(_plain(defaults[name]))
+        if all(isinstance(value, int | float) for value in plain):
+            plain.sort()
+    if not plain:
+        raise ConfigError(f"play: the slider {name} has no values")
+    begin = _plain(defaults[name]) if name in defaults else plain[len(plain) // 2]
+    return Dial(name, tuple(_once(plain)), begin, name in defaults)
+
+
+def _once(values: Sequence[Any]) -> list[Any]:
+    return [value for i, value in enumerate(values) if value not in values[:i]]
+
+
+def _plain(value: Any) -> Any:
+    """Python's own number for NumPy's: traits of widgets refuse those."""
+    return value.item() if isinstance(value, np.generic) else value

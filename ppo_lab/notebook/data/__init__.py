@@ -1,0 +1,1 @@
+"""Gather what plots draw."""

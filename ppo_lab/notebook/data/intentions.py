@@ -1,0 +1,110 @@
+"""What a policy means to do, read from its distribution: probabilities of choices, mean and std of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppo_lab.models.distributions import (
+    Beta,
+    BetaHead,
+    Categorical,
+    CategoricalHead,
+    DiagonalGaussian,
+    Distribution,
+    GaussianHead,
+    Head,
+    Joint,
+    JointHead,
+    MultiCategorical,
+    MultiCategoricalHead,
+    SquashedGaussian,
+    SquashedHead,
+)
+from ppo_lab.models.distributions.box_heads import BoxRange
+from ppo_lab.models.distributions.heads import LeafHead
+from ppo_lab.models.distributions.joint import split
+from ppo_lab.notebook.data.intention import Intention
+
+NODES, NODES_REACH = 65, 6.0  # of the moments of a squashed action: points, and how many std they reach
+
+
+@torch.no_grad()
+def intentions(head: Head, distribution: Distribution, action: Tensor, drawn: bool = False) -> tuple[Intention, ...]:
+    """One Intention a key of the action space, in its order; one alone where the space is no Dict.
+
+    action: the policy's own, (*batch, *action), which the distribution is over. drawn: a Gaussian's numbers as they
+    were drawn, also where the environment got them clipped to its Box.
+    """
+    return tuple(_intention(*part, drawn) for part in _parts(head, distribution, action))
+
+
+def _parts(
+    head: Head, distribution: Distribution, action: Tensor
+) -> Iterator[tuple[str, LeafHead, Distribution, Tensor]]:
+    """(key, head, distribution, the policy's action) of each key."""
+    if not isinstance(head, JointHead):
+        yield "", head, distribution, action
+        return
+    assert isinstance(distribution, Joint)
+    yield from zip(head.keys, head.parts, distribution.parts, split(action, head.columns), strict=True)
+
+
+def _intention(key: str, head: LeafHead, distribution: Distribution, action: Tensor, drawn: bool) -> Intention:
+    batch = action.dim() - len(head.action_shape)
+    taken = head.to_env(action).reshape(*action.shape[:batch], -1)  # (*batch, k)
+    if isinstance(distribution, Categorical | MultiCategorical):
+        chances = distribution.probabilities
+        chances = chances.unsqueeze(-2) if isinstance(distribution, Categorical) else chances  # (*batch, k, n)
+        return Intention(_array(taken), _array(chances), _first(head), head.mask_layout, key=key)
+    mean, std = _moments(distribution)
+    box, offset, factor = _units(head)
+    if drawn and isinstance(head, GaussianHead):
+        taken = offset + factor * action
+    low, high = _array(box.low), _array(box.high)
+    return Intention(
+        _array(taken), mean=_array(offset + factor * mean), std=_array(factor * std), low=low, high=high, key=key
+    )
+
+
+def _first(head: LeafHead) -> list[int]:
+    """What each number's first choice is called in the environment."""
+    if isinstance(head, CategoricalHead):
+        return [head.start]
+    return head.start.tolist() if isinstance(head, MultiCategoricalHead) else [0] * len(head.mask_layout)
+
+
+def _moments(distribution: Distribution) -> tuple[Tensor, Tensor]:
+    """Mean and std of a continuous action, (*batch, A) each: of a squashed one after the tanh, in [-1, 1]."""
+    if isinstance(distribution, SquashedGaussian):
+        return _squashed(distribution.mean, distribution.std)
+    assert isinstance(distribution, DiagonalGaussian | Beta)
+    return distribution.mean, distribution.std.expand_as(distribution.mean)
+
+
+def _squashed(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and std of tanh(z), z normal, by the trapezoidal rule over its density; there is no closed form."""
+    t = torch.linspace(-NODES_REACH, NODES_REACH, NODES, dtype=torch.float64, device=mean.device)
+    weights = (-0.5 * t.square()).softmax(0)  # (nodes,)
+    squashed = (mean.double().unsqueeze(-1) + std.double().unsqueeze(-1) * t).tanh()  # (*batch, A, nodes)
+    center = (squashed * weights).sum(-1)
+    spread = ((squashed - center.unsqueeze(-1)).square() * weights).sum(-1).sqrt()
+    return center.to(mean.dtype), spread.to(mean.dtype)
+
+
+def _units(head: LeafHead) -> tuple[BoxRange, Tensor, Tensor]:
+    """The Box, and offset and factor (A,) that turn the numbers of the distribution's moments into its numbers."""
+    assert isinstance(head, GaussianHead | SquashedHead | BetaHead)
+    low, high = head.box.low, head.box.high
+    if isinstance(head, BetaHead):  # [0, 1] is the Box
+        return head.box, low, high - low
+    if isinstance(head, GaussianHead) and not head.rescale:
+        return head.box, torch.zeros_like(low), torch.ones_like(low)
+    return head.box, low + (high - low) / 2, (high - low) / 2  # [-1, 1] is
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.cpu().numpy().copy()

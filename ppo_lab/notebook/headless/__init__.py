@@ -1,0 +1,1 @@
+"""Execute notebooks without a browser."""

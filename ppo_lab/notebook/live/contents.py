@@ -1,0 +1,128 @@
+"""What each panel shows of a session: the same for the widget that is watched and for the picture that stays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from matplotlib.figure import Figure
+
+from ppo_lab.models.distributions import BetaHead, GaussianHead, JointHead, SquashedHead
+from ppo_lab.notebook.health import Finding, examine
+from ppo_lab.notebook.plots.canvas import Columns
+from ppo_lab.notebook.plots.dials import dials_figure
+from ppo_lab.notebook.plots.inside import inside_figure
+from ppo_lab.notebook.plots.learning import learning_figure
+from ppo_lab.notebook.plots.numbers import numbers_figure
+from ppo_lab.ppo.schedules import settings_at
+from ppo_lab.training.added_metrics import LAB_METRICS
+
+if TYPE_CHECKING:
+    from ppo_lab.notebook.live.session import Session
+    from ppo_lab.training.trainer import Trainer
+
+JOURNAL = ("env step", "update", "setting", "from", "to", "by")
+CELL = "padding: 2px 12px 2px 0; text-align: left"
+
+
+def learning(session: Session, figure: Figure | None = None, others: Mapping[str, Columns] | None = None) -> Figure:
+    """Return and length; `others` are runs to see beside it.
+
+    figure: an earlier one to draw anew, here and below.
+    """
+    trainer = session.trainer
+    return learning_figure(session.history, trainer.changes, others, trainer.state.total_timesteps, figure)
+
+
+def dials(session: Session, figure: Figure | None = None) -> Figure:
+    """The diagnostics of every update."""
+    trainer, ppo = session.trainer, session.trainer.config.ppo
+    norm = last_set(session, "max_grad_norm")
+    goal = ppo.desired_kl if ppo.learning_rate_schedule == "adaptive" else None
+    total, choices = trainer.state.total_timesteps, entropy_scale(trainer).num_actions
+    return dials_figure(session.history, total, choices, ppo.target_kl, norm, figure, goal)
+
+
+def other_names(session: Session) -> list[str]:
+    """Metrics that are not the lab's own: from info, from the environments, from `trainer.record`."""
+    return sorted(session.history.keys() - LAB_METRICS - {"update", "global_step"})
+
+
+def numbers(session: Session, figure: Figure | None = None) -> Figure:
+    """Those metrics, each over env steps."""
+    return numbers_figure(session.history, other_names(session), session.trainer.state.total_timesteps, figure)
+
+
+def inside(session: Session, figure: Figure | None = None) -> Figure | None:
+    """The last update; None before the first."""
+    last = session.last_update()
+    return None if last is None else inside_figure(last, figure)
+
+
+def health(session: Session) -> list[Finding]:
+    """What looks wrong."""
+    trainer, state, rollout = session.trainer, session.trainer.state, session.trainer.rollout
+    ppo = settings_at(trainer.config.ppo, state.live, state.global_step, state.total_timesteps)
+    chunks = sum(rollout.reward.shape[1] for _ in rollout.chunks()) if rollout.memory else None
+    return examine(session.history, ppo, *entropy_scale(trainer), chunks=chunks)
+
+
+def journal_rows(session: Session) -> list[tuple[str, ...]]:
+    """The live changes, the last one first, as words."""
+    return [
+        (f"{change.global_step:,}", f"{change.update:,}", change.key, str(change.old), str(change.new), change.source)
+        for change in reversed(session.trainer.changes)
+    ]
+
+
+def journal_html(session: Session) -> str:
+    """The journal as a table."""
+    rows = journal_rows(session)
+    if not rows:
+        return "No dial was turned yet."
+    lines = ["".join(f'<td style="{CELL}">{escape(cell)}</td>' for cell in row) for row in rows]
+    cells = "".join(f"<tr>{line}</tr>" for line in lines)
+    head = "".join(f'<th style="{CELL}">{name}</th>' for name in JOURNAL)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table>"
+
+
+def journal_markdown(session: Session) -> str:
+    """The journal as a table."""
+    rows = journal_rows(session)
+    if not rows:
+        return "**Journal.** No dial was turned."
+    lines = [f"| {' | '.join(row)} |" for row in (JOURNAL, ("---",) * len(JOURNAL), *rows)]
+    return "**Journal**\n\n" + "\n".join(lines)
+
+
+def last_set(session: Session, key: str) -> Any:
+    """A setting as the last live change left it, or as configured: where its slider stands."""
+    live = session.trainer.state.live
+    return live[key].value if key in live else getattr(session.trainer.config.ppo, key)
+
+
+class EntropyScale(NamedTuple):
+    """What the entropy of a policy is measured against; see `health.examine`."""
+
+    num_actions: int | None = None
+    action_dims: int | None = None
+    entropy_shift: float = 0.0
+
+
+def entropy_scale(trainer: Trainer) -> EntropyScale:
+    """Of choices: how many different actions there are. Of a Box: its dimensions, and how far it is from -1..1.
+
+    Masks leave now more and now less to choose from, and choices beside numbers have no common measure: no scale.
+    """
+    model, head = trainer.state.model, trainer.state.model.actor_head
+    if model.masked or isinstance(head, JointHead):
+        known = not model.masked and isinstance(head, JointHead) and head.action_dtype == torch.int64
+        return EntropyScale(math.prod(head.mask_layout)) if known else EntropyScale(action_dims=0)
+    if not isinstance(head, GaussianHead | SquashedHead | BetaHead):
+        return EntropyScale(math.prod(head.mask_layout))
+    box, own_units = head.box, not isinstance(head, GaussianHead) or not head.rescale
+    shift = float(((box.high - box.low) / 2).log().sum()) if own_units and box.bounded else 0.0
+    return EntropyScale(None, box.size, shift)

@@ -1,0 +1,264 @@
+"""A session: training under way in a notebook, and what one may ask of it meanwhile."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from IPython.core.getipython import get_ipython
+
+from ppo_lab.envs.contract import EnvFactory, Envs
+from ppo_lab.errors import ConfigError, RunError
+from ppo_lab.evaluation.policy import Policy
+from ppo_lab.interrupts import sigterm_held_back
+from ppo_lab.notebook.data.history import History
+from ppo_lab.notebook.data.last_update import LastUpdate
+from ppo_lab.notebook.live import training
+from ppo_lab.notebook.live.training import Others, Training
+from ppo_lab.training.trainer import Trainer
+
+T = TypeVar("T")
+OVER = "training is over; launch(session.trainer) goes on"
+
+
+class View(Protocol):
+    """What shows a session: the dashboard, or lines of text.
+
+    `refresh` and `finish` are called by the thread that trains.
+    """
+
+    def refresh(self, session: Session, force: bool = False) -> None:
+        """An update is done: show it, if it is time to; force: show it anyway."""
+        ...
+
+    def finish(self, session: Session) -> None:
+        """Training is over: leave pictures that stay."""
+        ...
+
+    def show(self, session: Session) -> None:
+        """Show it (again) under the cell that asks."""
+        ...
+
+
+class Session:
+    """Training under way, or over. Every method may be called from any thread and any cell."""
+
+    def __init__(self, trainer: Trainer, before: Session | None = None) -> None:
+        """before: the session that this one goes on from, in the same picture."""
+        self._training: Training = Training(trainer, before._training if before is not None else None)
+        self.view: View | None = None
+        self._complaint = ""  # the last one about the view
+
+    def __repr__(self) -> str:
+        state = "failed" if self.error else "paused" if self.paused else "training" if self.running else "done"
+        return f"<Session {state} at step {self.trainer.state.global_step:,}>"
+
+    # ---- for the person --------------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Training is under way; it may be paused."""
+        return not self._training.done.is_set()
+
+    @property
+    def paused(self) -> bool:
+        """`pause` was called and `resume` was not."""
+        return self._training.paused and self.running
+
+    @property
+    def trainer(self) -> Trainer:
+        """The trainer; after a fork or a rewind, that of the new run."""
+        return self._training.trainer
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended training, if not the end of it."""
+        return self._training.error
+
+    @property
+    def records(self) -> History:
+        """The numbers of every update so far."""
+        return self._training.records
+
+    @property
+    def others(self) -> Others:
+        """Runs that this one was forked from: name -> history."""
+        return self._training.others
+
+    @property
+    def history(self) -> dict[str, np.ndarray]:
+        """Every metric as an array over the updates so far, NaN where it did not exist."""
+        return self.records.columns()
+
+    def wait(self) -> None:
+        """Return when training is over; raise what it raised. The interrupt button ends training, not the notebook."""
+        try:
+            self._training.done.wait()
+        except KeyboardInterrupt:
+            self.stop()
+        if self.error is not None:
+            raise self.error
+
+    def stop(self, wait: bool = True) -> None:
+        """End training after this update, or at once in the middle of one that takes long, and save.
+
+        `launch(session.trainer)` goes on from there.
+        """
+        self._training.stop = True
+        self.trainer.pause()
+        self._training.boundary.wake()  # a paused session
+        if wait and not self._training.boundary.is_here():
+            self._training.done.wait()
+
+    def pause(self) -> None:
+        """Hold training at the next update boundary."""
+        self._training.paused = True
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._training.paused, self._training.left = False, 0
+        self._training.boundary.wake()
+
+    def step(self, updates: int = 1, wait: bool = True) -> None:
+        """Do this many updates, and hold; wait: return when they are done, and raise what training raised meanwhile.
+
+        Raises RunError if training is over.
+        """
+        if updates < 1:
+            raise ConfigError(f"step: at least one update, got {updates}")
+        if not self.running:
+            raise RunError(OVER)
+        self._training.left += updates
+        self._training.paused = True
+        self._training.boundary.wake()
+        while wait and self.running and self.at_boundary(lambda: self._training.left):
+            pass
+        if wait and self.error is not None:
+            raise self.error
+
+    def succeeds(self, trainer: Trainer) -> bool:
+        """`trainer` is the one that trains here, or one whose place a fork has taken."""
+        return trainer is self.trainer or trainer in self._training.replaced
+
+    def set(self, *, source: str = "code", **changes: Any) -> None:
+        """Change settings of ppo while it trains, e.g. set(learning_rate=1e-4). Raises ConfigError."""
+        self._training.wishes.ask(self.trainer, source, changes)
+
+    def undo(self, *, source: str = "code") -> dict[str, Any]:
+        """Take back the last change made with `set` or a slider; again: the one before. Returns what was asked for.
+
+        A setting with a schedule goes back to where the schedule would be now.
+        """
+        return self._training.wishes.undo(self.trainer, source)
+
+    @property
+    def can_undo(self) -> bool:
+        """There is a change to take back."""
+        return self._training.wishes.can_undo
+
+    @property
+    def pending(self) -> dict[str, Any]:
+        """Changes made by `set` that the trainer has not taken yet: it does so when the next update begins."""
+        return self._training.wishes.pending
+
+    def save(self) -> Path | None:
+        """A checkpoint, at the next update boundary. Raises RunError if there is no run folder."""
+        return self.at_boundary(lambda: self.trainer.save())  # a fork may come before it
+
+    def fork(self, at: int | str | None = None, envs: Envs | EnvFactory | None = None, **overrides: Any) -> str:
+        """Go on in a new run that begins at a checkpoint of this one.
+
+        at: the checkpoint's step, "latest" or "best"; None: save one now, and begin there.
+        envs: for a trainer that was given its environments: others like them; a factory is used again by itself.
+        overrides: settings of ppo for the new run, e.g. fork(clip_coef=0.1). Changes that are still pending go along,
+        without `at`. The old run is closed and stays as it is.
+        Returns the new run's name; `session.trainer` is its trainer. Raises RunError or ConfigError, and then goes on
+        with the old one.
+        """
+        settings = {key if "." in key else f"ppo.{key}": value for key, value in overrides.items()}
+
+        def fork() -> str:
+            name = self._training.fork(at, settings, envs)
+            self._refresh(True)  # also while paused
+            return name
+
+        return self.at_boundary(fork)
+
+    def policy(self) -> Policy:
+        """The policy at the last update boundary, as a copy. While training runs, this waits for the next boundary."""
+        return self.at_boundary(lambda: self.trainer.policy())
+
+    def last_update(self) -> LastUpdate | None:
+        """What the last update learned from and what it made of it; None before the first."""
+        return self.at_boundary(self._training.look_inside)
+
+    def dashboard(self) -> None:
+        """Show this session again, under this cell: after a reload of the page, or to have it nearer."""
+        if self.view is not None:
+            self.view.show(self)
+
+    def at_boundary(self, call: Callable[[], T]) -> T:
+        """Have `call()` done between two updates, where nothing of the trainer moves; returns what it returns."""
+        return self.soon(call).result()
+
+    def soon(self, call: Callable[[], T]) -> Future[T]:
+        """The same without waiting for it."""
+        return self._training.boundary.ask(call)
+
+    # ---- for `launch` ------------------------------------------------------------------------------------------------
+
+    def train_in_background(self, view: View) -> None:
+        """Start a thread that trains and shows it; called once, from the cell it belongs to."""
+        shell: Any = get_ipython()
+        cell = shell.get_parent() if shell is not None and hasattr(shell, "get_parent") else None
+        begun = threading.Event()
+
+        def train() -> None:
+            if cell is not None:
+                shell.set_parent(cell)  # else prints, pictures and errors appear under whichever cell ran last
+            self._train(view, begun)
+            if self.error is not None and shell is not None:
+                shell.showtraceback(_exception_info(self.error))
+
+        # daemon: a kernel restart does not wait for it
+        threading.Thread(target=train, name="ppo_lab training", daemon=True).start()
+        begun.wait()
+
+    def train_here(self, view: View) -> None:
+        """Train and show it until training is over; raises what it raised. SIGTERM ends it as `stop` does, first."""
+        with sigterm_held_back(lambda: self.stop(wait=False)):
+            self._train(view, threading.Event())
+        if self.error is not None:
+            raise self.error
+
+    def _train(self, view: View, begun: threading.Event) -> None:
+        self.view = view
+        self._training.run(self._refresh, lambda: self._show(lambda: view.finish(self)), begun)
+
+    def _refresh(self, force: bool) -> None:
+        view = self.view
+        if view is not None:
+            self._show(lambda: view.refresh(self, force))
+
+    def _show(self, show: Callable[[], None]) -> None:
+        try:
+            show()
+        except Exception as error:  # a picture that cannot be drawn is no reason to lose a run
+            complaint = f"the view of this session failed: {type(error).__name__}: {error}"
+            if complaint != self._complaint:  # once, not at every update
+                self._complaint = complaint
+                print(complaint, file=sys.stderr, flush=True)
+
+
+def _exception_info(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    """As sys.exc_info() gives it, without the frames of the training thread in front."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename == training.__file__:
+        trace = trace.tb_next
+    return type(error), error, trace

@@ -1,0 +1,224 @@
+"""The Agent panel: the policy as it is now, playing in an environment of its own while training goes on."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from concurrent.futures import Future
+from html import escape
+
+import ipywidgets as widgets
+import numpy as np
+from PIL import Image
+
+from ppo_lab.envs.adapters.loop import describe_error
+from ppo_lab.errors import ConfigError, LabError
+from ppo_lab.evaluation.policy import Policy
+from ppo_lab.notebook.agent.agent_picture import SCENE, Thought, compose, placeholder, to_png
+from ppo_lab.notebook.agent.player import Course, Player
+from ppo_lab.notebook.live.session import Session
+from ppo_lab.training.trainer import Trainer
+
+MOST_FPS = 15.0
+SHARE, IDLE_SHARE = 0.04, 0.5  # of one core: while training runs, and while it does not
+MOST_LENGTH = 10_000  # steps of an episode that does not end
+FRESH_SECONDS = 2.0  # a policy older than this is replaced, also in the middle of an episode
+END_SECONDS = 0.8  # an episode's last picture stands still
+NAP = 0.2  # seconds until somebody who waits looks again
+SPEEDS = {"quarter speed": 0.25, "real time": 1.0, "4 times as fast": 4.0}
+ABOUT = "An environment of its own and a copy of the policy; while training runs, in slow motion if need be."
+GIVEN = "The trainer was given its environments: this one is what config.env says."
+CHOICES = {"the most likely action": True, "actions drawn as in training": False}
+
+
+class AgentView:
+    """A panel of the dashboard. One thread plays and draws while it is in sight, and none otherwise.
+
+    Environment, random numbers and network are its own: it has a copy of the policy made between two updates.
+    """
+
+    title = "Agent"
+
+    def __init__(self) -> None:
+        self._hold = widgets.ToggleButton(description="Hold", icon="pause", layout={"width": "90px"})
+        self._choice = widgets.Dropdown(options=CHOICES, value=True, layout={"width": "220px"})
+        self._speed = widgets.Dropdown(options=SPEEDS, value=1.0, layout={"width": "140px"})
+        self._row = widgets.HBox([self._hold, self._choice, self._speed])
+        # flex-start: stretched to the width of the page it would be blurred
+        layout = {"object_fit": "contain", "align_self": "flex-start"}
+        self._image = widgets.Image(value=placeholder("on its way ..."), format="png", layout=layout)
+        self._image.layout.max_width = "100%"
+        self._line = widgets.HTML()
+        self.widget = widgets.VBox([self._row, self._image, self._line])
+        self._lock = threading.Lock()
+        self._session: Session | None = None
+        self._in_sight = False
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()  # of that thread: a new one has a new one
+
+    def refresh(self, session: Session) -> None:
+        """Play this session's policy. Costs nothing: the thread fetches what it needs, when it needs it."""
+        with self._lock:
+            self._session = session
+            self._start()
+
+    def show(self, in_sight: bool) -> None:
+        """Start playing once there is a session, or stop."""
+        with self._lock:
+            self._in_sight = in_sight
+            if in_sight:
+                self._start()
+                return
+            thread, self._thread = self._thread, None
+            self._stop.set()
+        if thread is not None:
+            thread.join(5.0)  # an environment that hangs holds nobody up: its thread is told to end and draws no more
+
+    def close(self) -> None:
+        """Stop, and take the widgets out of the notebook."""
+        self.show(False)
+        for part in (self._hold, self._choice, self._speed, self._row, self._image, self._line, self.widget):
+            part.close()
+
+    def _start(self) -> None:
+        if self._session is None or not self._in_sight or self._thread is not None:
+            return
+        self._stop = threading.Event()
+        arguments = (self._session, self._stop)
+        # daemon: a kernel restart does not wait for it
+        self._thread = threading.Thread(target=self._run, args=arguments, name="ppo_lab viewer", daemon=True)
+        self._thread.start()
+
+    # ---- the viewer's thread -----------------------------------------------------------------------------------------
+
+    def _run(self, session: Session, stop: threading.Event) -> None:
+        """Play until told to stop. What goes wrong is said in the panel, and ends nothing but this."""
+        try:
+            while not stop.is_set():  # anew when a fork, whose environment may be another one, takes over
+                trainer = session.trainer
+                player = Player(trainer.config, _seed(trainer), "cpu", trainer.env_factory)
+                try:
+                    _check(trainer, player)
+                    self._play(session, trainer, player, stop)
+                finally:
+                    player.close()
+        except Exception as error:
+            problem = str(error) if isinstance(error, LabError) else describe_error(error)
+            if not stop.is_set():
+                self._line.value = f"<b>{escape(f'nothing to see here: {problem}')}</b>"
+
+    def _play(self, session: Session, trainer: Trainer, player: Player, stop: threading.Event) -> None:
+        policies, episode = Policies(session), 1
+        thought: Thought | None = None  # about a step that was shown and not taken yet
+        scene = Image.new("RGB", SCENE)
+        while not stop.is_set() and session.trainer is trainer:
+            policy = policies.newest(begins=thought is None)
+            if policy is None or self._hold.value:
+                stop.wait(NAP)
+                continue
+            began, cpu = time.perf_counter(), time.thread_time()
+            steps, seconds = pace(player.fps * self._speed.value)
+            thought, over = _go_on(player, policy, self._choice.value, thought, steps)
+            course, note = over or player.course, f"policy of update {policies.update:,}, episode {episode}"
+            if over is None:
+                scene = player.scene(SCENE)
+            else:
+                note += ", ended" if over.terminated else ", cut off"
+                seconds, episode = END_SECONDS, episode + 1
+            picture = to_png(compose(scene, thought, course.values, len(course.rewards), course.total, note))
+            if not stop.is_set():
+                self._show_frame(picture, player, trainer)
+            thought = None if over is not None else thought
+            spent, cost = time.perf_counter() - began, time.thread_time() - cpu
+            stop.wait(affordable(seconds, spent, cost, session.running and not session.paused) - spent)
+
+    def _show_frame(self, picture: bytes, player: Player, trainer: Trainer) -> None:
+        self._image.value = picture
+        text = f"{ABOUT} {GIVEN}" if trainer.envs_given and trainer.env_factory is None else ABOUT
+        text = text if player.no_picture is None else f"{text} It cannot be drawn: {player.no_picture}."
+        if self._line.value != escape(text):
+            self._line.value = escape(text)
+
+
+class Policies:
+    """The policy of a session, copied now and then by the thread that trains, between two updates."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._policy: Policy | None = None
+        self.update = 0  # updates it had seen
+        self._asked: Future[tuple[Policy, Trainer, int]] | None = None
+        self._trainer: Trainer | None = None  # whose it is: a fork has another one
+        self._since = -math.inf
+
+    def newest(self, begins: bool) -> Policy | None:
+        """The last copy; None: the first is under way. begins: an episode does."""
+        if self._asked is None and self._old(begins):
+            self._asked = self._session.soon(self._copy)
+        if self._asked is not None and self._asked.done():
+            self._policy, self._trainer, self.update = self._asked.result()
+            self._asked, self._since = None, time.monotonic()
+        return self._policy
+
+    def _old(self, begins: bool) -> bool:
+        trainer = self._session.trainer
+        if trainer is self._trainer and trainer.state.update == self.update:
+            return False
+        return time.monotonic() - self._since > (FRESH_SECONDS if not begins else FRESH_SECONDS / 8)
+
+    def _copy(self) -> tuple[Policy, Trainer, int]:
+        trainer = self._session.trainer
+        policy = trainer.policy()
+        if policy.device.type != "cpu":
+            policy = Policy(policy.model.cpu())  # one observation at a time is no work for a GPU that trains
+        return policy, trainer, trainer.state.update
+
+
+def pace(rate: float) -> tuple[int, float]:
+    """Env steps from one frame to the next, and seconds, to play `rate` steps per second at MOST_FPS at most."""
+    steps = max(1, math.ceil(rate / MOST_FPS))
+    return steps, steps / rate
+
+
+def affordable(seconds: float, spent: float, cost: float, training: bool) -> float:
+    """Seconds from one frame to the next: at least so many that a frame takes a small share of a core.
+
+    spent, cost: seconds a frame took on the clock and on a core. On a busy machine a thread is interrupted while it
+    holds the interpreter, and training waits with it: so time on the clock counts too, half.
+    """
+    return max(seconds, max(cost, spent / 2) / (SHARE if training else IDLE_SHARE))
+
+
+def _go_on(
+    player: Player, policy: Policy, deterministic: bool, thought: Thought | None, steps: int
+) -> tuple[Thought, Course | None]:
+    """Take steps until there is something new to show: what the policy thinks then, and the episode if it is over."""
+    if thought is None:
+        return _aloud(player, policy, deterministic), None
+    for _ in range(steps):
+        over = player.act() or (player.begin() if len(player.course.rewards) >= MOST_LENGTH else None)
+        if over is not None:
+            return thought, over
+        thought = _aloud(player, policy, deterministic)
+    return thought, None
+
+
+def _aloud(player: Player, policy: Policy, deterministic: bool) -> Thought:
+    thought = player.choose(policy, deterministic, aloud=True)
+    assert thought is not None
+    return thought
+
+
+def _check(trainer: Trainer, player: Player) -> None:
+    """Raises ConfigError if the trainer's environments, given as objects, are not what config.env says."""
+    theirs = (trainer.envs.observation_space, trainer.envs.action_space)
+    if trainer.envs_given and theirs != (player.observation_space, player.action_space):
+        raise ConfigError(
+            f"the trainer was given its environments, and config.env ({trainer.config.env.id}) has other spaces"
+        )
+
+
+def _seed(trainer: Trainer) -> int:
+    """A seed of the viewer's own, from the run's."""
+    return int(np.random.SeedSequence(trainer.config.run.seed, spawn_key=(2,)).generate_state(1)[0] >> 1)

@@ -1,0 +1,1 @@
+"""The algorithm: one update, and each of its steps as a function."""

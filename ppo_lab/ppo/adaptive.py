@@ -1,0 +1,55 @@
+"""Settings that move by what an update did: the learning rate by its KL, the entropy weight by the entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from ppo_lab.config import PPOConfig
+from ppo_lab.models.actor_critic import ActorCritic
+from ppo_lab.ppo.batches import whole
+from ppo_lab.ppo.rollout import Rollout
+from ppo_lab.ppo.schedules import adapted_ent_coef, adapted_learning_rate, settings_at
+from ppo_lab.ppo.state import TrainState
+
+
+class Divergence:
+    """How far the policy moves from where it is now, on the rows of a rollout."""
+
+    @torch.no_grad()
+    def __init__(self, model: ActorCritic, rollout: Rollout) -> None:
+        self.batch = whole(rollout, rollout.value, rollout.value)
+        self.old = model.distribution(self.batch.obs, self.batch.memory, self.batch.starts)
+
+    @torch.no_grad()
+    def of(self, model: ActorCritic) -> float:
+        """KL(old || new) in nats, exact in every state and averaged over the rows that are experience."""
+        new = model.distribution(self.batch.obs, self.batch.memory, self.batch.starts)
+        return self.batch.experience(self.old.kl(new)).double().mean().item()
+
+
+def divergence_if_needed(ppo: PPOConfig, model: ActorCritic, rollout: Rollout) -> Divergence | None:
+    """What an adaptive learning rate has to know from before the first gradient step of an update."""
+    return Divergence(model, rollout) if ppo.learning_rate_schedule == "adaptive" else None
+
+
+def adapt(
+    state: TrainState, configured: PPOConfig, ppo: PPOConfig, metrics: Mapping[str, float], moved: Divergence | None
+) -> dict[str, float]:
+    """Move what adapts itself, for the next update; what was measured for it.
+
+    configured: as the run began. ppo: in force in this update. metrics: of this update.
+    """
+    if moved is None and ppo.target_entropy is None:
+        return {}
+    start = settings_at(configured, state.live, state.global_step, state.total_timesteps)
+    found = {}
+    if moved is not None:
+        found["update/kl"] = moved.of(state.model)
+        rate = adapted_learning_rate(ppo.learning_rate, found["update/kl"], ppo.desired_kl)
+        state.adapted["learning_rate"] = (start.learning_rate, rate)
+    if ppo.target_entropy is not None and "loss/entropy" in metrics:
+        coef = adapted_ent_coef(ppo.ent_coef, metrics["loss/entropy"], ppo.target_entropy)
+        state.adapted["ent_coef"] = (start.ent_coef, coef)
+    return found

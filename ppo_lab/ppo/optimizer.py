@@ -1,0 +1,169 @@
+"""The optimizer of actor and critic, their learning rates, and one guarded gradient step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+
+from ppo_lab.config import PPOConfig
+from ppo_lab.engine.flat_parameters import FlatParameters
+from ppo_lab.models.actor_critic import ActorCritic
+from ppo_lab.models.private_names import adam_kernel, holds
+from ppo_lab.ppo.schedules import warmup_factor
+
+
+def make_optimizer(model: ActorCritic, ppo: PPOConfig) -> torch.optim.Optimizer:
+    """Adam, AdamW or SGD with groups for actor and critic, whose learning rates are set before every update.
+
+    Weight decay is for weight matrices: biases, log std and other vectors are spared, in groups of their own.
+    """
+    groups = []
+    spared = _spared(model)
+    for role, parameters in zip(("actor", "critic"), model.parameter_groups(), strict=True):
+        if not ppo.weight_decay:
+            groups.append({"params": parameters, "lr": 0.0, "role": role, "weight_decay": 0.0})
+            continue
+        for spare, decay in ((False, ppo.weight_decay), (True, 0.0)):
+            some = [parameter for parameter in parameters if (id(parameter) in spared) == spare]
+            groups.append({"params": some, "lr": 0.0, "role": role, "weight_decay": decay})
+    # fused: one kernel for all parameters, and a step that `found_inf` can call off without a look from the host
+    if ppo.optimizer == "sgd":
+        return torch.optim.SGD(groups, fused=True)
+    kind = torch.optim.AdamW if ppo.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, eps=ppo.adam_eps, fused=True)
+
+
+def _spared(model: ActorCritic) -> set[int]:
+    """The ids of the parameters that weight decay leaves alone: vectors, and gSDE's log std, which is a matrix."""
+    return {id(p) for name, p in model.named_parameters() if p.dim() < 2 or "log_std" in name}
+
+
+def load_moments(optimizer: torch.optim.Optimizer, model: ActorCritic, saved: Mapping[str, Any]) -> None:
+    """Take over the moments of a `state_dict` of another optimizer of this model; its own settings stay.
+
+    A fork may have another one: Adam's and AdamW's moments are the same numbers, SGD has none. Groups are matched by
+    parameter, since with weight decay there are more of them.
+    """
+    roles, spared = model.parameter_groups(), _spared(model)
+    there = [parameter for role in roles for parameter in role]
+    if len(saved["param_groups"]) > 2:  # by weight decay as well
+        there = [p for role in roles for spare in (False, True) for p in role if (id(p) in spared) == spare]
+    if len(there) != sum(len(group["params"]) for group in saved["param_groups"]):
+        raise ValueError("the optimizer has other parameters")
+    here = {id(p): i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+    own = optimizer.state_dict()
+    if not isinstance(optimizer, torch.optim.SGD):
+        own["state"] = {here[id(there[int(i)])]: moments for i, moments in saved["state"].items()}
+    rates = {group["role"]: group["lr"] for group in saved["param_groups"]}
+    for group in own["param_groups"]:
+        group["lr"] = rates[group["role"]]
+    optimizer.load_state_dict(own)
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The rates in force of "actor" and "critic"."""
+    return {group["role"]: group["lr"] for group in optimizer.param_groups}
+
+
+def set_learning_rates(
+    optimizer: torch.optim.Optimizer, ppo: PPOConfig, learning_rate: float, global_step: int, rollout_steps: int
+) -> None:
+    """Set the rates of an update that begins at `global_step`.
+
+    learning_rate: of the actor, as the schedule says, before warm-up. The critic's moves in proportion to it.
+    Warm-up is a share of the configured total: a run that is made longer does not warm up again.
+    """
+    warmup = warmup_factor(ppo.learning_rate_warmup * ppo.total_timesteps, global_step, rollout_steps)
+    critic = learning_rate
+    if ppo.critic_learning_rate is not None:
+        share = learning_rate / ppo.learning_rate if ppo.learning_rate else 1.0
+        critic = ppo.critic_learning_rate * share
+    for group in optimizer.param_groups:
+        group["lr"] = warmup * (learning_rate if group["role"] == "actor" else critic)
+
+
+def gradient_step(
+    optimizer: torch.optim.Optimizer,
+    max_grad_norm: float,
+    scaler: GradScaler | None = None,
+    flat: FlatParameters | None = None,
+) -> Tensor:
+    """One step down the gradients that the parameters hold, their global norm clipped; the norm before clipping, ().
+
+    flat: what all parameters and gradients are views of; None: each is a tensor of its own.
+
+    A norm that is not finite calls the step off: clipping would spread one NaN to every parameter. Who wants to know
+    looks at the norm. On a device nobody waits for that: the optimizer reads `found_inf` there. scaler: float16 only,
+    where gradients are scaled up so that small ones do not become 0; it undoes that here, and halves its factor after a
+    step that was called off.
+    """
+    if flat is not None:
+        norm = torch.from_numpy(_clip(flat, max_grad_norm))
+        if math.isfinite(norm.item()) and not adam_step(optimizer, flat):
+            optimizer.step()
+        return norm
+    scaled = scaler is not None and scaler.is_enabled()
+    if scaler is not None and scaled:
+        scaler.unscale_(optimizer)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    if norm.device.type != "cpu" or scaled:
+        setattr(optimizer, "found_inf", (~norm.isfinite()).float())  # noqa: B010  # fused ones read it; not in stubs
+    elif not norm.isfinite():
+        return norm
+    if scaler is not None and scaled:
+        scaler.step(optimizer)
+        scaler.update()
+    else:
+        optimizer.step()
+    return norm
+
+
+@torch.inference_mode()
+def _clip(flat: FlatParameters, max_grad_norm: float) -> np.ndarray:
+    """The norm (); the gradients clipped. Looking at a single number in memory costs less than an operation on it."""
+    norm: np.ndarray = torch.linalg.vector_norm(flat.grad).numpy()
+    factor = 1 / (norm + np.float32(1e-6)) * np.float32(max_grad_norm)  # in the order of clip_grad_norm_
+    if factor < 1.0:
+        flat.grad.mul_(float(factor))
+    return norm
+
+
+@torch.inference_mode()
+def adam_step(optimizer: torch.optim.Optimizer, flat: FlatParameters) -> bool:
+    """What `optimizer.step()` does, in one call of its kernel where all groups have the same settings.
+
+    False where that has to do it: no Adam, hooks, other parameters, a torch without that kernel. Torch looks at every
+    parameter of a small network again and again before it calls it: many times the time.
+    """
+    hooks = holds(optimizer, "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+    kernel = None if hooks else adam_kernel(type(optimizer))
+    moments = None if kernel is None else flat.moments(optimizer)
+    if kernel is None or moments is None:
+        return False
+    groups = optimizer.param_groups
+    columns = [[flat.value], [flat.grad], [moments.mean], [moments.square], [moments.steps[0]]]
+    settings = [(group["lr"], group["betas"], group["weight_decay"], group["eps"]) for group in groups]
+    parts = [(settings[0], columns)]
+    if not moments.alike or settings.count(settings[0]) < len(groups):
+        parts = [(each, moments.columns(group["params"])) for each, group in zip(settings, groups, strict=True)]
+    moments.steps.add_(1)
+    for (rate, (beta1, beta2), decay, eps), (values, gradients, means, squares, steps) in parts:
+        kernel(
+            values, gradients, means, squares, [], steps, lr=rate, beta1=beta1, beta2=beta2,
+            weight_decay=decay, eps=eps, amsgrad=False, maximize=False,
+        )  # fmt: skip
+    return True
+
+
+def clear_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """What `optimizer.zero_grad()` does, without its record for the profiler (10 microseconds)."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None

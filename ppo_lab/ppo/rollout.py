@@ -1,0 +1,242 @@
+"""Collect T steps of N environments under the policy as it is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor
+
+from ppo_lab.engine.numpy_rollout import collect_in_numpy, numpy_policy
+from ppo_lab.envs.contract import Envs, Obs
+from ppo_lab.envs.spaces import MASK_KEY
+from ppo_lab.errors import NonFiniteError
+from ppo_lab.models.actor_critic import ActorCritic, Memory
+from ppo_lab.models.distributions import check_mask
+from ppo_lab.trees import apply, at, copy, leaves, rows_of
+
+BLOCK, ROWS = 2**22, 2048  # bytes of observations in `rows_at_once`, and rows
+
+
+@dataclass
+class Rollout:
+    """T steps of N environments. Preallocated once; the next `collect` writes over it."""
+
+    obs: Obs  # (T + 1, N, *obs) what the policy saw; row T is what it sees next
+    final_obs: Obs  # (T, N, *obs) what each action led to, before any reset
+    action: Tensor  # (T, N, *action) as the policy drew it, before it was mapped for the environment
+    log_prob: Tensor  # (T, N)
+    value: Tensor  # (T, N) V(obs)
+    next_value: Tensor  # (T, N) V(what the action led to), also where the environment then started anew
+    reward: Tensor  # (T, N) as the environment gave it
+    terminated: Tensor  # (T, N) bool
+    done: Tensor  # (T, N) bool: terminated or truncated
+    valid: Tensor  # (T, N) bool: False where the row is no experience
+    starts: Tensor  # (T, N) bool: obs is the first of an episode
+    episode_done: Tensor  # (T, N) bool: the game is over; `done` but where learning ends earlier (a life lost in Atari)
+    memory: dict[str, Tensor] = field(default_factory=dict)  # (ceil(T / L), N, *memory): before each chunk's first step
+    chunk_length: int = 1  # L; 1 without memory
+
+    @classmethod
+    def empty(cls, num_steps: int, num_envs: int, obs: Obs, model: ActorCritic, chunk_length: int = 32) -> Rollout:
+        """Room for T steps of N environments whose observations look like `obs` (N, *obs)."""
+        T, N, head = num_steps, num_envs, model.actor_head
+        device = leaves(obs)[0].device
+
+        def room(rows: int, like: Tensor) -> Tensor:
+            return torch.zeros(rows, *like.shape, dtype=like.dtype, device=device)  # images stay uint8
+
+        def number() -> Tensor:
+            return torch.zeros(T, N, device=device)
+
+        def flag() -> Tensor:
+            return torch.zeros(T, N, dtype=torch.bool, device=device)
+
+        memory = {key: like for key, like in (model.initial_memory(N) or {}).items() if key in model.recurrent}
+        L = min(chunk_length, T) if memory else 1
+        return cls(
+            obs=apply(lambda like: room(T + 1, like), obs),
+            final_obs=apply(lambda like: room(T, like), obs),
+            action=torch.zeros(T, N, *head.action_shape, dtype=head.action_dtype, device=device),
+            log_prob=number(), value=number(), next_value=number(), reward=number(),
+            terminated=flag(), done=flag(), valid=flag(), starts=flag(), episode_done=flag(),
+            memory={key: room(-(-T // L), like) for key, like in memory.items()},
+            chunk_length=L,
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.reward)
+
+    def first_memory(self) -> Memory:
+        """The memory before row 0; None without."""
+        return at(self.memory, 0) or None
+
+    def chunks(self) -> Iterator[tuple[int, slice]]:
+        """Number and rows of each chunk of L steps; the last may be shorter."""
+        L = self.chunk_length
+        return ((c, slice(c * L, min((c + 1) * L, len(self)))) for c in range(-(-len(self) // L)))
+
+
+class Collecting(Protocol):
+    """What `collect` reads and moves on: the part of the training state that belongs to the environments."""
+
+    obs: Obs  # (N, *obs) what the policy sees now
+    memory: Memory
+    starts: Tensor  # (N,) bool
+    action_rng: Generator
+
+
+CapturedSteps = Callable[[Collecting], None]  # fills the rollout that it was made for
+Asked = Callable[[], bool]  # somebody wants to leave here
+
+
+def never() -> bool:
+    """Nobody wants to leave."""
+    return False
+
+
+def collect(
+    envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout, captured: CapturedSteps | None = None
+) -> None:
+    """Fill `rollout` with the next T steps, and move `state` with them. Values come in one batch at the end.
+
+    captured: what takes the steps in place of the functions here (`scale.graphs.RolloutStep`).
+    Raises NonFiniteError if an observation or a reward is NaN or infinite, EnvError if a mask leaves no legal action.
+    """
+    for _ in collect_stepwise(envs, model, state, rollout, captured):
+        pass
+
+
+@torch.no_grad()
+def collect_stepwise(
+    envs: Envs,
+    model: ActorCritic,
+    state: Collecting,
+    rollout: Rollout,
+    captured: CapturedSteps | None = None,
+    asked: Asked = never,
+) -> Iterator[None]:
+    """The same as a generator, which yields between two steps where `asked()`, and goes on from there."""
+    before = state.memory
+    copy(at(rollout.obs, 0), state.obs)
+    policy = numpy_policy(model, state.obs) if captured is None else None
+    if captured is not None:
+        captured(state)
+    elif policy is None:
+        yield from collect_in_torch(envs, model, state, rollout, asked)
+    else:
+        yield from collect_in_numpy(envs, model, policy, state, rollout, asked)
+    if not hasattr(envs, "episode_done"):
+        rollout.episode_done.copy_(rollout.done)
+    check_finite(rollout)
+    after = estimate_values(model, rollout, before)
+    if "critic" in rollout.memory:  # a critic with a memory of its own catches up with the actor's
+        state.memory = {**state.memory, "critic": after["critic"]}  # type: ignore[dict-item, index]  # neither is None, then
+
+
+def collect_in_torch(
+    envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout, asked: Asked = never
+) -> Iterator[None]:
+    """Step T times and record what happened: everything but the values. Yields as `collect`."""
+    seen, led_to = rows_of(rollout.obs), rows_of(rollout.final_obs)
+    columns = (
+        rollout.action, rollout.log_prob, rollout.reward, rollout.terminated, rollout.done, rollout.valid,
+        rollout.starts, rollout.episode_done,
+    )  # fmt: skip
+    may_end_early = hasattr(envs, "episode_done")  # for learning, see `Envs`
+    # views of all rows at once: writing to one is half as dear as indexing first
+    for t, row in enumerate(zip(*(column.unbind() for column in columns), strict=True)):
+        row_action, log_prob, reward, terminated, done, valid, starts, episode_done = row
+        if asked():
+            yield
+        for key, kept in rollout.memory.items():
+            if t % rollout.chunk_length == 0:
+                kept[t // rollout.chunk_length] = state.memory[key]  # type: ignore[index]  # it has one, then
+        obs = seen[t]  # (N, *obs)
+        if model.masked and not envs.next_step_autoreset:
+            check_mask(obs[MASK_KEY], model.actor_head.mask_layout)  # type: ignore[index]  # a dictionary, then
+        distribution, state.memory = model.step(obs, state.memory, state.starts)
+        action = distribution.sample(state.action_rng)  # (N, *action)
+        step = envs.step(model.to_env(action))
+        if model.masked and envs.next_step_autoreset:  # only now it is known which rows merely reset: they are not live
+            check_mask(obs[MASK_KEY], model.actor_head.mask_layout, step.valid)  # type: ignore[index]  # likewise
+        row_action.copy_(action)
+        starts.copy_(state.starts)  # before `done`: with T = 1 it is a view of that very row
+        log_prob.copy_(distribution.log_prob(action))
+        reward.copy_(step.reward)
+        terminated.copy_(step.terminated)
+        torch.logical_or(step.terminated, step.truncated, out=done)
+        valid.copy_(step.valid)
+        if may_end_early:
+            over: Tensor | None = envs.episode_done  # type: ignore[attr-defined]  # asked above
+            episode_done.copy_(done if over is None else over)
+        copy(led_to[t], step.final_obs)
+        copy(seen[t + 1], step.obs)
+        state.obs = seen[t + 1]
+        # with next-step autoreset the row after an ending is no experience, and the one after that starts the episode
+        state.starts = ~valid if envs.next_step_autoreset else done
+
+
+@torch.no_grad()
+def estimate_values(model: ActorCritic, rollout: Rollout, memory: Memory) -> Memory:
+    """Write V(s_t) and V(what the action led to) of every row; the critic's memory after the last one.
+
+    memory: from before row 0. At a truncation V(final_obs) takes the memory after its row, from before the reset, and
+    leaves the live memory alone.
+    """
+    cut_off = rollout.done & ~rollout.terminated  # there row t + 1 is another episode: ask for what would have come
+    value, next_value = rollout.value, rollout.next_value
+    if not rollout.memory:
+        both = _in_blocks(model.value, rollout.obs)  # (T + 1, N)
+        value.copy_(both[:-1])
+        next_value.copy_(both[1:])
+        if cut_off.any():
+            next_value[cut_off] = model.value(at(rollout.final_obs, cut_off))
+        return memory
+    led_to = torch.zeros_like(next_value)  # (T, N), where cut off
+    for c, rows in rollout.chunks():
+        if "critic" in rollout.memory:
+            rollout.memory["critic"][c] = memory["critic"]  # type: ignore[index]  # it has one, then
+        cut = cut_off[rows]  # (L, N)
+        value[rows], memory, at_cut = model.critique(at(rollout.obs, rows), memory, rollout.starts[rows], cut)
+        if cut.any():
+            led_to[rows][cut] = model.value(at(at(rollout.final_obs, rows), cut), at_cut)
+    following = torch.cat([value[1:], model.value(at(rollout.obs, -1), memory).unsqueeze(0)])  # (T, N)
+    torch.where(cut_off, led_to, following, out=next_value)
+    return memory
+
+
+def _in_blocks(function: Callable[[Obs], Tensor], obs: Obs) -> Tensor:
+    """function(obs) of (T, N, *obs); on a CPU a few rows at a time: what lies between layers stays in its cache."""
+    T, N = leaves(obs)[0].shape[:2]
+    most = rows_at_once(at(obs, 0))
+    parts = -(-(T * N - most // 8) // most)  # a few rows over are not worth a block of their own
+    if parts <= 1:
+        return function(obs)
+    rows = apply(lambda leaf: leaf.flatten(0, 1), obs)
+    size = -(-T * N // parts)
+    found = [function(at(rows, slice(first, first + size))) for first in range(0, T * N, size)]
+    return torch.cat(found).unflatten(0, (T, N))
+
+
+def rows_at_once(obs: Obs) -> int:
+    """How many rows like those of obs (N, *obs) pass through a network at once, or an eighth more, without gradient."""
+    if leaves(obs)[0].device.type != "cpu":
+        return sys.maxsize
+    row = sum(leaf.nbytes for leaf in leaves(obs)) // len(leaves(obs)[0])
+    return min(ROWS, max(1, BLOCK // max(1, row)))
+
+
+def check_finite(rollout: Rollout) -> None:
+    """Raises NonFiniteError with environment and step of the rollout if a reward or an observation is not finite."""
+    seen = [("observation", rows) for rows in (*leaves(rollout.obs), *leaves(rollout.final_obs))]
+    for name, rows in (("reward", rollout.reward), *seen):
+        if not rows.is_floating_point() or torch.isfinite(rows.sum()):
+            continue  # a sum that overflows only costs the exact look below
+        bad = ~torch.isfinite(rows.flatten(2)).all(-1) if rows.dim() > 2 else ~torch.isfinite(rows)
+        if bad.any():
+            t, n = bad.nonzero()[0].tolist()
+            raise NonFiniteError(f"environment {n} gave a {name} that is not finite at step {t} of the rollout")

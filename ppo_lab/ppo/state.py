@@ -1,0 +1,209 @@
+"""All that training changes, in one object, and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from torch.amp import GradScaler
+
+from ppo_lab.config import Config
+from ppo_lab.envs.contract import Envs, Obs
+from ppo_lab.errors import ConfigError, RunError
+from ppo_lab.models.actor_critic import ActorCritic, Memory
+from ppo_lab.ppo.episodes import EpisodeStatistics
+from ppo_lab.ppo.optimizer import load_moments, make_optimizer
+from ppo_lab.ppo.rewards import RewardScaler
+from ppo_lab.ppo.schedules import LiveChange
+from ppo_lab.runs.piece import Piece
+from ppo_lab.trees import apply
+
+REMEMBERED = "$remembered"  # what environment objects remember may hold the time of day: it is saved, not compared
+
+
+@dataclass
+class TrainState:
+    """Everything training changes; the trainer remembers nothing else from one update to the next."""
+
+    model: ActorCritic
+    optimizer: torch.optim.Optimizer
+    scaler: GradScaler  # of gradients, in float16
+    obs: Obs  # (N, *obs) what the policy sees now
+    memory: Memory
+    starts: Tensor  # (N,) bool: obs is the first of an episode
+    action_rng: Generator
+    shuffle_rng: Generator
+    episodes: EpisodeStatistics
+    reward_scaler: RewardScaler
+    configured_timesteps: int  # env steps in all, before anybody extended the run
+    global_step: int = 0  # env steps so far, over all environments; rows that are no experience do not count
+    update: int = 0  # updates so far
+    live: dict[str, LiveChange] = field(default_factory=dict)  # settings a person changed, and when
+    adapted: dict[str, tuple[float, float]] = field(default_factory=dict)  # those that adapt: set out from, now
+
+    @property
+    def total_timesteps(self) -> int:
+        """Env steps in all: as configured, or as the run was extended to."""
+        live = self.live.get("total_timesteps")
+        return int(live.value) if live is not None else self.configured_timesteps
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it as nested dictionaries of tensors and plain values."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "obs": self.obs,
+            "memory": self.memory,
+            "starts": self.starts,
+            "action_rng": self.action_rng.get_state(),
+            "shuffle_rng": self.shuffle_rng.get_state(),
+            "episodes": self.episodes.state_dict(),
+            "reward_scaler": self.reward_scaler.state_dict(),
+            "global_step": self.global_step,
+            "update": self.update,
+            "live": {name: list(change) for name, change in self.live.items()},
+            "adapted": {name: list(pair) for name, pair in self.adapted.items()},
+        }
+
+    def load_learner(self, saved: Mapping[str, Any]) -> None:
+        """Take over what was learned and counted, from a `state_dict`: all but what belongs to the task.
+
+        Raises RunError if the weights belong to another model.
+        """
+        try:
+            self.model.load_state_dict(saved["model"])
+            load_moments(self.optimizer, self.model, saved["optimizer"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise RunError(f"the weights of the checkpoint do not fit this model: {reason}") from None
+        self.reward_scaler.load_moments(saved["reward_scaler"])
+        self.global_step, self.update = saved["global_step"], saved["update"]
+        self.live = {name: LiveChange(*change) for name, change in saved["live"].items()}
+        self.adapted = {name: (start, value) for name, (start, value) in saved["adapted"].items()}
+        if saved["scaler"]:
+            self.scaler.load_state_dict(saved["scaler"])
+
+    def load_experience(self, saved: Mapping[str, Any]) -> None:
+        """Take over what belongs to the environments as they were: observations, memory, episodes under way."""
+        device = self.starts.device  # checkpoints are read to the CPU
+        self.obs, self.starts = apply(lambda rows: rows.to(device), saved["obs"]), saved["starts"].to(device)
+        self.memory = None if saved["memory"] is None else apply(lambda rows: rows.to(device), saved["memory"])
+        self.episodes.load_under_way(saved["episodes"], device)
+        self.reward_scaler.discounted_return = saved["reward_scaler"]["discounted_return"].to(device)
+
+    def begin_episodes(self, envs: Envs, run_seed: int) -> None:
+        """New episodes in all environments, others than those a run of this seed began with."""
+        self.obs = apply(torch.clone, envs.reset((seeds(run_seed).environments + self.global_step) % 2**31))
+        self.starts = torch.ones_like(self.starts)
+        self.memory = self.model.initial_memory(envs.num_envs)
+
+    def reseed(self, run_seed: int) -> None:
+        """Begin new streams of random numbers."""
+        fresh = seeds(run_seed)
+        self.action_rng.manual_seed(fresh.actions)
+        self.shuffle_rng.manual_seed(fresh.order)
+
+    def load_random_numbers(self, saved: Mapping[str, Any]) -> None:
+        """Go on in every stream of random numbers. Last, so that nothing draws from them in between."""
+        self.action_rng.set_state(saved["action_rng"].cpu())
+        self.shuffle_rng.set_state(saved["shuffle_rng"].cpu())
+
+
+class Seeds(NamedTuple):
+    """A seed for each use of random numbers, so that no use of one shifts another."""
+
+    weights: int
+    actions: int
+    order: int  # of rows in minibatches
+    environments: int
+
+
+def seeds(run_seed: int) -> Seeds:
+    """All seeds of a run."""
+    drawn = np.random.SeedSequence(run_seed).generate_state(4, np.uint64) >> np.uint64(1)  # 63 bits each
+    weights, actions, order, environments = map(int, drawn)
+    return Seeds(weights, actions, order, environments % 2**31)
+
+
+def initial_state(config: Config, envs: Envs) -> TrainState:
+    """The state before the first update. Everything random in it follows from config.run.seed and nothing else.
+
+    Weights, actions and minibatch order have a stream of random numbers each, so that no use of one shifts another.
+    """
+    seed = seeds(config.run.seed)
+    with torch.random.fork_rng(devices=[]), one_thread():  # the caller's global random numbers stay as they were
+        torch.manual_seed(seed.weights)
+        model = ActorCritic(config.model, envs.observation_space, envs.action_space)  # on the CPU: equal on any device
+    model.to(envs.device)
+    obs = envs.reset(seed.environments)
+    return TrainState(
+        model=model,
+        optimizer=make_optimizer(model, config.ppo),
+        scaler=GradScaler(envs.device.type, enabled=config.model.precision == "float16"),
+        obs=apply(torch.clone, obs),
+        memory=model.initial_memory(envs.num_envs),
+        starts=torch.ones(envs.num_envs, dtype=torch.bool, device=envs.device),
+        action_rng=Generator(envs.device).manual_seed(seed.actions),
+        shuffle_rng=Generator(envs.device).manual_seed(seed.order),
+        episodes=EpisodeStatistics(envs.num_envs, envs.device),
+        reward_scaler=RewardScaler(envs.num_envs, envs.device),
+        configured_timesteps=config.ppo.total_timesteps,
+    )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """In here torch computes with one: the last digits of an orthogonal matrix depend on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device a name asks for; auto is cuda if there is one. Raises ConfigError where it is missing."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("run.device: cuda was asked for, but torch finds no CUDA device; use auto or cpu")
+    return torch.device(name)
+
+
+def fingerprint(state: Any) -> str:
+    """SHA-256 over nested dictionaries, lists, tensors and plain values: equal content, equal fingerprint."""
+    digest = hashlib.sha256()
+    _feed(digest, state)
+    return digest.hexdigest()
+
+
+def _feed(digest: Any, value: Any) -> None:
+    if isinstance(value, Piece):
+        digest.update(value.sha256.encode())
+    elif isinstance(value, Mapping):
+        digest.update(b"{")
+        for key in sorted(value, key=str):
+            if key == REMEMBERED:
+                continue
+            digest.update(json.dumps(str(key)).encode())
+            _feed(digest, value[key])
+        digest.update(b"}")
+    elif isinstance(value, (list, tuple)):
+        digest.update(b"[")
+        for item in value:
+            _feed(digest, item)
+        digest.update(b"]")
+    elif isinstance(value, Tensor):
+        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    else:
+        digest.update(json.dumps(value).encode())

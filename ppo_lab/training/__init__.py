@@ -1,0 +1,1 @@
+"""The trainer around the algorithm: recording, checkpoints, resume, fork, replay, live changes."""
