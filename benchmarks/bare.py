@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from environment import BATCHED
 from ppo_lab import Trainer, make_envs
+from ppo_lab.engine.flat_adam import adam_step
 from ppo_lab.engine.mlp_gradient import MLPGradient
-from ppo_lab.engine.plain_mlp import plain_mlp
+from ppo_lab.engine.plain_mlp import PlainMLP, plain_mlp
 from ppo_lab.envs.making import make_maker
 from ppo_lab.models.actor_critic import ActorCritic
 from ppo_lab.ppo.batches import minibatches
-from ppo_lab.ppo.optimizer import adam_step
 from ppo_lab.ppo.rollout import estimate_values
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
@@ -95,7 +95,7 @@ def network_ways(trainer: Trainer) -> dict[str, list[Way]]:
 
 def is_plain(trainer: Trainer) -> bool:
     """Two networks of linear layers on a vector: what `Bare` can be."""
-    return not trainer.config.model.shared and plain_mlp(trainer.state.model, trainer.state.obs) is not None
+    return not trainer.config.model.shared and isinstance(plain_mlp(trainer.state.model, trainer.state.obs), PlainMLP)
 
 
 class Bare(nn.Module):
@@ -146,7 +146,7 @@ def _gradient_step(model: nn.Module, total: Callable[[], Tensor]) -> Callable[[]
 def _by_hand(model: ActorCritic, x: Tensor) -> Callable[[], None]:
     """The same with the chain rule written out, and Adam's kernel called directly."""
     plain = plain_mlp(model, x)
-    assert plain is not None
+    assert isinstance(plain, PlainMLP)
     gradient = MLPGradient(model, plain, len(x))  # for its memory
     optimizer = torch.optim.Adam(model.parameters(), lr=0.0, fused=True)
     body, heads = gradient.body, (gradient.actor_head, gradient.critic_head)

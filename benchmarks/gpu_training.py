@@ -8,6 +8,8 @@ import torch
 from measurement import Clock, answer
 
 from ppo_lab import Config, Trainer, override
+from ppo_lab.engine.acting import GraphActing
+from ppo_lab.engine.learning import GraphWay
 
 
 def training(config: dict[str, Any], seed: int, num_envs: int, warm_up: int, updates: int, dry: bool) -> dict[str, Any]:
@@ -29,7 +31,11 @@ def training(config: dict[str, Any], seed: int, num_envs: int, warm_up: int, upd
         "steps": rows * updates,
         "first_update_seconds": first,
         "peak_bytes": None if dry else torch.cuda.max_memory_allocated(),
-        "captured": [part for part in ("rollout", "minibatch") if getattr(trainer.graphs, part) is not None],
+        "captured": [
+            part
+            for part, way in (("rollout", trainer.engine.acting), ("minibatch", trainer.engine.learning))
+            if isinstance(way, GraphActing | GraphWay)
+        ],
         **numbers,
     }
 

@@ -16,7 +16,7 @@ from typing import Any
 from unittest.mock import patch
 
 from ppo_lab import Trainer, load_config
-from ppo_lab.training import recorder
+from ppo_lab.training.recorder import Recorder
 
 CONFIG = Path(__file__).resolve().parent.parent / "config.yaml"
 LIMIT = 0.02
@@ -25,7 +25,7 @@ LIMIT = 0.02
 def measure(preset: str, seed: int) -> dict[str, Any]:
     """Train one run to its end and take the time of all of it and of `write_checkpoint`, in seconds."""
     spent: list[float] = []
-    write = recorder.write_checkpoint
+    write = Recorder.save
 
     def timed(*args: Any) -> Path:
         began = time.perf_counter()
@@ -35,7 +35,7 @@ def measure(preset: str, seed: int) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as root:  # /tmp may be memory, where syncing costs nothing
         trainer = Trainer(load_config(CONFIG, preset, {"run.root": root, "run.seed": seed}))
-        with patch.object(recorder, "write_checkpoint", timed):
+        with patch.object(Recorder, "save", timed):
             began = time.perf_counter()
             for _ in trainer:
                 pass

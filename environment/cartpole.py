@@ -32,7 +32,7 @@ from gymnasium import spaces
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ppo_lab.envs.contract import Step
+from ppo_lab.envs import Envs, Step
 from ppo_lab.envs.snapshots import check_fit
 from ppo_lab.errors import EnvError
 
@@ -47,7 +47,7 @@ G_STAR = GRAVITY * (CART_MASS + POLE_MASS) / MOMENT
 K = 4 / 3 * (CART_MASS + POLE_MASS) / POLE_MASS
 
 
-class CartPole:
+class CartPole(Envs):
     """N carts as one tensor program: `ppo_lab.envs.Envs`, with same-step reset.
 
     All memory is written in place and lives as long as the object: `step` returns the same `Step` every time, and who
@@ -66,7 +66,6 @@ class CartPole:
         EnvError: An argument outside its range, or `use_numpy` elsewhere than on a CPU.
     """
 
-    next_step_autoreset = False
     capturable = True
     frames_per_second = round(1 / TAU)
 

@@ -31,15 +31,14 @@ from gymnasium import spaces
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ppo_lab.envs import snapshots
-from ppo_lab.envs.contract import Obs, Step
+from ppo_lab.envs import Envs, Obs, Step, snapshots
 from ppo_lab.errors import EnvError
 
 BALL, PADDLE, DECOY = 255, 170, 85  # brightness
 OBSERVATIONS = ("pixels", "entities", "vector")
 
 
-class Catch:
+class Catch(Envs):
     """N games as one tensor program: `ppo_lab.envs.Envs`, with same-step reset.
 
     Args:
@@ -54,7 +53,6 @@ class Catch:
         EnvError: An argument outside its range.
     """
 
-    next_step_autoreset = False
     capturable = True
     frames_per_second = 10
 

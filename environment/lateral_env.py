@@ -37,8 +37,7 @@ from environment.lateral.making import load_routes, make_plant
 from environment.lateral.plants import Drive
 from environment.lateral.rules import CONTEXT, CONTROL_START, COST_END, EPISODE_STEPS, PREVIEW, STEP_SECONDS, Cost, cost
 from environment.lateral.simulate import Noise, advance, noise_draws
-from ppo_lab.envs import snapshots
-from ppo_lab.envs.contract import Step
+from ppo_lab.envs import Envs, Step, snapshots
 from ppo_lab.envs.gymnasium_view import SingleView
 from ppo_lab.errors import EnvError
 
@@ -52,7 +51,7 @@ CHOICES = {
 }
 
 
-class VectorizedLateralControlEnv:
+class VectorizedLateralControlEnv(Envs):
     """N cars as one program over (T, N): `ppo_lab.envs.Envs`, with same-step reset.
 
     Args:
@@ -72,7 +71,6 @@ class VectorizedLateralControlEnv:
         EnvError: An argument outside its range, routes or a model that cannot be read, a package that is missing.
     """
 
-    next_step_autoreset = False
     frames_per_second = round(1 / STEP_SECONDS)
     max_episode_steps = EPISODE_STEPS
 

@@ -24,14 +24,13 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from ppo_lab.envs import snapshots
-from ppo_lab.envs.contract import Step
+from ppo_lab.envs import Envs, Step, snapshots
 from ppo_lab.errors import EnvError
 
 ENDINGS = {"terminated": 0.0, "truncated": 1.0, "both": 0.5}  # -> probability that an episode is truncated
 
 
-class Leak:
+class Leak(Envs):
     """N copies as one tensor program: `ppo_lab.envs.Envs`, with same-step reset.
 
     Args:
@@ -44,7 +43,6 @@ class Leak:
         EnvError: An argument outside its range.
     """
 
-    next_step_autoreset = False
     capturable = True
 
     def __init__(

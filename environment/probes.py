@@ -25,7 +25,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from ppo_lab.envs.contract import Step
+from ppo_lab.envs import Envs, Step
 from ppo_lab.errors import EnvError
 
 
@@ -42,7 +42,7 @@ class Table:
     max_episode_steps: int | None = None
 
 
-class Probe:
+class Probe(Envs):
     """N copies of a table as `ppo_lab.envs.Envs`, with same-step reset. The probes below are its tables.
 
     Args:
@@ -55,7 +55,6 @@ class Probe:
     """
 
     table: Table
-    next_step_autoreset = False
     capturable = True
 
     def __init__(self, num_envs: int, device: str | torch.device = "cpu", max_episode_steps: int | None = None) -> None:

@@ -19,12 +19,11 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from ppo_lab.envs import snapshots
-from ppo_lab.envs.contract import Step
+from ppo_lab.envs import Envs, Step, snapshots
 from ppo_lab.errors import EnvError
 
 
-class Recall:
+class Recall(Envs):
     """N copies as one tensor program: `ppo_lab.envs.Envs`, with same-step reset.
 
     Args:
@@ -37,7 +36,6 @@ class Recall:
         EnvError: An argument outside its range.
     """
 
-    next_step_autoreset = False
     capturable = True
 
     def __init__(

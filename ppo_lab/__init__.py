@@ -29,6 +29,8 @@ if TYPE_CHECKING:  # for type checkers and editors; the same names as below
     from ppo_lab.ppo.advantages import explained_variance as explained_variance
     from ppo_lab.ppo.advantages import gae as gae
     from ppo_lab.ppo.batches import minibatches as minibatches
+    from ppo_lab.ppo.learner import minibatch_loss as minibatch_loss
+    from ppo_lab.ppo.losses import Loss as Loss
     from ppo_lab.ppo.losses import ppo_loss as ppo_loss
     from ppo_lab.ppo.rollout import collect as collect
     from ppo_lab.runs import list_runs as list_runs
@@ -47,7 +49,8 @@ _HOMES = {  # public name -> its module, grouped like a table of contents
     "Trainer": "training.trainer", "Update": "training.trainer",
     # the algorithm, piece by piece
     "ActorCritic": "models.actor_critic", "register_body": "models.networks", "collect": "ppo.rollout",
-    "gae": "ppo.advantages", "ppo_loss": "ppo.losses", "minibatches": "ppo.batches",
+    "gae": "ppo.advantages", "ppo_loss": "ppo.losses", "minibatch_loss": "ppo.learner", "Loss": "ppo.losses",
+    "minibatches": "ppo.batches",
     "explained_variance": "ppo.advantages",
     # use and judge what was learned
     "Policy": "evaluation.policy", "load_policy": "evaluation.policy",

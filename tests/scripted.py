@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from ppo_lab.envs.contract import Step
+from ppo_lab.envs.contract import Envs, Step
 
 
-class Script:
+class Script(Envs):
     """N environments whose observation is (environment, episode, step in it), with endings as they are written down.
 
     ends[k][n] is what the k-th real step of environment n does, over and over: '.' goes on, 'T' terminates, 'C' is cut

@@ -11,7 +11,7 @@ import torch
 from gymnasium import Space, spaces
 from torch import Tensor
 
-from ppo_lab.envs.contract import Action
+from ppo_lab.envs import Action
 
 Right = tuple[tuple[float, ...], ...]  # (4, parts): choices counted from 0; for a Box, places from 0 (low) to 1 (high)
 

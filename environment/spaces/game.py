@@ -8,12 +8,11 @@ from torch import Tensor
 
 from environment.spaces.actions import ACTIONS, Scorer
 from environment.spaces.observations import NUM_NOISE, OBSERVATIONS
-from ppo_lab.envs import snapshots
-from ppo_lab.envs.contract import Action, Obs, Step
+from ppo_lab.envs import Action, Envs, Obs, Step, snapshots
 from ppo_lab.errors import EnvError
 
 
-class Spaces:
+class Spaces(Envs):
     """N games as one tensor program: `ppo_lab.envs.Envs`, with same-step reset.
 
     Args:
@@ -32,7 +31,6 @@ class Spaces:
         EnvError: An argument outside its range; `masked` where the action has nothing to mask.
     """
 
-    next_step_autoreset = False
     capturable = True
 
     def __init__(

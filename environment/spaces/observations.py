@@ -14,7 +14,7 @@ import torch
 from gymnasium import Space, spaces
 from torch import Tensor
 
-from ppo_lab.envs.contract import Obs
+from ppo_lab.envs import Obs
 
 NUM_NOISE = 24  # numbers in [0, 1) that an observation may use
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ppo_lab.config import Config
-from ppo_lab.config.loading import setting_text
+from ppo_lab.config.loading import differences, setting_text
 from ppo_lab.config.yaml_text import render_scalar
 from ppo_lab.errors import LabError
 from ppo_lab.runs import Change, list_runs, read_journal
@@ -15,7 +15,6 @@ from ppo_lab.runs.metrics import read_rows
 from ppo_lab.runs.run import find_checkpoint, read_best, read_config, read_lineage
 from ppo_lab.runs.table import RunSummary, summarize
 from ppo_lab.training.continuity import check_folder
-from ppo_lab.training.resume import differences
 
 HEADER = ("name", "env", "steps", "best", "state", "parent")
 

@@ -16,7 +16,6 @@ from typing import Any
 from tqdm import tqdm
 
 from ppo_lab.interrupts import GUARD
-from ppo_lab.training.recorder import save_where_it_is
 from ppo_lab.training.trainer import Trainer
 
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
@@ -65,7 +64,7 @@ def train(make: Callable[[], Trainer]) -> int:
             metrics = _follow(trainer, stop)
             stopped = stop.number is not None and not trainer.finished
             if stopped and trainer.run is not None:
-                save_where_it_is(trainer, metrics)
+                trainer.save(metrics)
         print(_last_lines(trainer, stop.number if stopped else None, trained=bool(metrics)), flush=True)
     return 128 + stop.number if stopped and stop.number is not None else 0
 
@@ -76,6 +75,7 @@ def _follow(trainer: Trainer, stop: StopAsked) -> Mapping[str, float]:
     state, metrics = trainer.state, {}
     name = trainer.run.name if trainer.run is not None else "training"
     print(f"{name}: {state.model.describe()}; {trainer.memory_plan}", file=sys.stderr)
+    print(trainer.engine_line, file=sys.stderr)
     if trainer.thread_choice is not None:
         print(trainer.thread_choice, file=sys.stderr)
     with tqdm(
@@ -98,9 +98,8 @@ def _last_lines(trainer: Trainer, signal_number: int | None, trained: bool) -> s
     state, run = trainer.state, trainer.run
     stopped = signal_number is not None
     how = f"stopped by {NAMES[signal.Signals(signal_number)]}" if signal_number is not None else "done"
-    begun = trainer.beginning.global_step if trainer.beginning is not None else state.global_step
     how = how if trained or stopped else "nothing left to do"
-    parts = [f"{how}: {begun:,} of {state.total_timesteps:,} steps"]
+    parts = [f"{how}: {trainer.resume_step:,} of {state.total_timesteps:,} steps"]
     mean = state.episodes.metrics().get("episode/return_mean")
     if mean is not None:
         parts.append(f"return {mean:.1f}")

@@ -14,20 +14,29 @@ from ppo_lab.config import FREE, LIVE, SECTIONS, Config, free_setting
 from ppo_lab.config.yaml_text import parse_yaml, render_scalar
 from ppo_lab.errors import ConfigError
 
+# What settings of earlier versions are called now, by value; a run that was made then still loads.
+RENAMED: dict[str, tuple[str, dict[Any, Any]]] = {
+    "run.gradient": ("run.engine", {"auto": "auto", "autograd": "reference"}),
+}
+
 
 def load_config(
     path: str | os.PathLike[str] | None = None,
     preset: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    *,
+    renamed: bool = False,
 ) -> Config:
     """Read the settings: defaults < YAML at `path` < `preset` of that file < `overrides`.
 
     path: None takes the nearest config.yaml in this folder or above (so notebooks find it), or the defaults.
     overrides: {"ppo.learning_rate": 1e-3} or {"ppo": {"learning_rate": 1e-3}}; strings are read as YAML scalars.
+    renamed: Accept the names that settings had in earlier versions.
     Raises ConfigError with one line: which key, what was given, what is allowed.
     """
     file = Path(path) if path is not None else _nearest_config(Path.cwd())
     content = _read_file(file) if file is not None else {}
+    content = _renamed(content) if renamed else content
     presets = content.pop("presets", None) or {}
     where = str(file) if file is not None else "defaults"
     settings: dict[str, Any] = {}
@@ -65,6 +74,26 @@ def flat(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {
         f"{section}.{name}": value for section, values in _nested(overrides).items() for name, value in values.items()
     }
+
+
+def differences(old: Config, new: Config) -> dict[str, list[Any]]:
+    """Return {"ppo.gamma": [0.99, 0.9]}: the settings in which two configs differ, without the run's name and root."""
+    result = {}
+    for section, model in SECTIONS.items():
+        for name in model.model_fields:
+            before, after = getattr(getattr(old, section), name), getattr(getattr(new, section), name)
+            if before != after and f"{section}.{name}" not in ("run.name", "run.root"):
+                result[f"{section}.{name}"] = [before, after]
+    return result
+
+
+def check_config(config: Any) -> Config:
+    """Return the settings as they are. Raise ConfigError for anything else."""
+    if isinstance(config, Config):
+        return config
+    how = "load_config(overrides={'env.id': 'CartPole-v1'}) or load_config('config.yaml')"
+    what = f"the class {config.__name__}" if isinstance(config, type) else f"a {type(config).__name__}"
+    raise ConfigError(f"config: expected a Config, such as {how}, got {'None' if config is None else what}")
 
 
 def check_live(key: str, value: Any) -> Any:
@@ -136,6 +165,17 @@ def _read_file(path: Path) -> dict[str, Any]:
     return content or {}
 
 
+def _renamed(content: Any) -> Any:
+    """Replace settings of earlier versions by what they are called now."""
+    for key, (new, values) in RENAMED.items():
+        (section, name), (new_section, new_name) = key.split("."), new.split(".")
+        old = content.get(section)
+        if isinstance(old, dict) and name in old:
+            value = old.pop(name)
+            content.setdefault(new_section, {}).setdefault(new_name, values.get(value, value))
+    return content
+
+
 def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """{"ppo.gamma": 0.9} and {"ppo": {"gamma": 0.9}} as the latter."""
     nested: dict[str, Any] = {}
@@ -173,9 +213,9 @@ def _merge(settings: dict[str, Any], layer: Mapping[str, Any], where: str) -> No
         fields = SECTIONS[section_name].model_fields
         for name, value in values.items():
             if name not in fields:
-                raise ConfigError(
-                    f"{where}: unknown setting '{section_name}.{name}'{_nearest(name, fields, section_name)}"
-                )
+                new = RENAMED.get(f"{section_name}.{name}")
+                hint = f"; it is {new[0]} now" if new else _nearest(name, fields, section_name)
+                raise ConfigError(f"{where}: unknown setting '{section_name}.{name}'{hint}")
             settings.setdefault(section_name, {})[name] = _from_text(value, fields[name].annotation)
 
 

@@ -25,11 +25,12 @@ class RunConfig(Section):
         1,
         description="torch CPU threads (small networks are fastest with 1); auto: measured at start; null: torch's",
     )
+    engine: Literal["auto", "reference"] = Field(
+        "auto",
+        description="auto: fast implementations where the model allows them; reference: plain torch and autograd",
+    )
     compile: bool = Field(
         False, description="torch.compile for the minibatch's loss and gradient; takes 10 s to minutes at the start"
-    )
-    gradient: Literal["auto", "autograd"] = Field(
-        "auto", description="auto: by hand for an MLP on a CPU, which is quicker, else autograd; autograd: always"
     )
     cuda_graphs: bool | Literal["auto"] = Field(
         False,

@@ -17,36 +17,17 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from ppo_lab.config import Config, PPOConfig
-from ppo_lab.envs.contract import Envs
+from ppo_lab.config import PPOConfig
 from ppo_lab.errors import ConfigError
 from ppo_lab.models.actor_critic import ActorCritic
 from ppo_lab.ppo.batches import Batch
-from ppo_lab.ppo.learner import LossFunction, LossSettings, minibatch_loss
+from ppo_lab.ppo.learner import LossSettings, minibatch_loss
 from ppo_lab.ppo.losses import Loss
 
 LOG = logging.getLogger("ppo_lab")
 ENOUGH = 4  # minibatches that tell what one takes when nothing is compiled
 COMPILERS = {"darwin": "clang++", "win32": "cl"}  # elsewhere g++; CXX in the environment names another
 _numbers = itertools.count(1)
-
-
-def loss_function(config: Config, envs: Envs) -> LossFunction:
-    """What computes a minibatch's loss: `gradient.minibatch_loss`, compiled where run.compile asks for it.
-
-    Raises ConfigError for a model with a core, or if there is nothing to compile with.
-    """
-    if not config.run.compile:
-        return minibatch_loss
-    if config.model.core != "none":
-        raise ConfigError(
-            f"run.compile: not with model.core: {config.model.core}, whose sequences are cut where episodes start: the "
-            "program would fall into dozens of pieces; set run.compile to false"
-        )
-    check_compiler()
-    parts = config.ppo.num_minibatches * config.ppo.accumulate
-    even = config.ppo.num_steps * envs.num_envs % parts == 0 and not envs.next_step_autoreset
-    return CompiledLoss(any_size=not even)
 
 
 class CompiledLoss:

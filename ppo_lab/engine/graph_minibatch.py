@@ -20,8 +20,8 @@ from ppo_lab.ppo.optimizer import clear_gradients, gradient_step
 from ppo_lab.trees import apply, leaves
 
 
-class MinibatchStep:
-    """`gradient.Autograd` and `optimizer.gradient_step` as one graph, for each size of a minibatch (two at most).
+class GraphMinibatch:
+    """`learner.Autograd` and `optimizer.gradient_step` as one graph, for each size of a minibatch (two at most).
 
     Learning rates, clip range and entropy weight are tensors, so that schedules need no other graph. After a change of
     another live setting it is captured anew.

@@ -11,22 +11,26 @@ import torch
 from ppo_lab.engine.cuda_graph import Captured, Restore, addresses, snapshot
 from ppo_lab.envs.contract import Envs
 from ppo_lab.envs.spaces import MASK_KEY
+from ppo_lab.models.actor_critic import ActorCritic
 from ppo_lab.models.distributions import check_mask
 from ppo_lab.ppo.rollout import Collecting, Rollout
-from ppo_lab.ppo.state import TrainState
 from ppo_lab.trees import apply, at, copy, leaves
 
 
-class RolloutStep:
-    """`rollout.collect_in_torch` with the same result, T replays of one graph."""
+class GraphRollout:
+    """`rollout.take_steps` with the same result, T replays of one graph."""
 
-    def __init__(self, envs: Envs, state: TrainState, rollout: Rollout) -> None:
-        self.envs, self.model, self.rollout, self.action_rng = envs, state.model, rollout, state.action_rng
+    def __init__(self, envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout) -> None:
+        self.envs, self.model, self.rollout, self.action_rng = envs, model, rollout, state.action_rng
         self.obs, self.starts = apply(torch.clone, state.obs), state.starts.clone()
         self.memory = None if state.memory is None else apply(torch.clone, state.memory)
         self.row = torch.zeros(1, dtype=torch.int64, device=envs.device)  # of the rollout, t
         self._step: Captured | None = None
         self._addresses: tuple[int, ...] = ()
+
+    def is_of(self, envs: Envs, model: ActorCritic, rollout: Rollout) -> bool:
+        """Whether the graph reads and writes these."""
+        return self.envs is envs and self.model is model and self.rollout is rollout
 
     def __call__(self, state: Collecting) -> None:
         """Fill the rollout with the next T steps, but for the values, and move `state` with them.
@@ -55,7 +59,7 @@ class RolloutStep:
         """The graph, captured anew where a parameter or a buffer of the model lies elsewhere than before."""
         now = addresses([*self.model.parameters(), *self.model.buffers()])
         if self._step is None or now != self._addresses:
-            generators = [self.action_rng, self.envs.generator]  # type: ignore[attr-defined]  # capturable ones have it
+            generators = [self.action_rng, self.envs.generator]
             self._step = Captured(self._act, self.envs.device, self._restored(), generators)
             self._addresses = now
         return self._step
@@ -63,11 +67,11 @@ class RolloutStep:
     def _restored(self) -> Restore:
         """Rows of the rollout need not be put back: they are written again."""
         own = [*leaves(self.obs), self.starts, *leaves(self.memory), self.row]
-        own_restore, saved = snapshot(own, [self.action_rng]), self.envs.state_dict()  # type: ignore[attr-defined]  # likewise
+        own_restore, saved = snapshot(own, [self.action_rng]), self.envs.state_dict()
 
         def restore() -> None:
             own_restore()
-            self.envs.load_state_dict(saved)  # type: ignore[attr-defined]  # likewise
+            self.envs.load_state_dict(saved)
 
         return restore
 

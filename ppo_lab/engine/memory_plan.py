@@ -14,14 +14,12 @@ import torch
 from torch import Tensor
 
 from ppo_lab.config import Config, PPOConfig
-from ppo_lab.engine.mlp_gradient import block_rows
-from ppo_lab.engine.numpy_rollout import numpy_policy
+from ppo_lab.engine.choose import ChosenEngine
 from ppo_lab.engine.process import give_back_memory
 from ppo_lab.envs.contract import Obs
 from ppo_lab.errors import ConfigError
 from ppo_lab.models.actor_critic import ActorCritic
 from ppo_lab.ppo.batches import Batch, whole
-from ppo_lab.ppo.learner import by_hand, probe
 from ppo_lab.ppo.rollout import Rollout, estimate_values, rows_at_once
 from ppo_lab.trees import apply, at, leaves
 
@@ -45,15 +43,15 @@ class MemoryPlan(NamedTuple):
     gradient: int  # what one minibatch (or one of its `accumulate` parts) keeps for its gradient
     device: str
     free: int | None  # bytes that the device has left; None: it does not say
-    beginning: int = 0  # weights and moments again, as they were when an update began that takes long
+    rollback: int = 0  # weights and moments again, as at the start of a slow update (`training.rollback`)
 
     @property
     def total(self) -> int:
         """The most that is held at one time."""
-        return self.rollout + self.minibatches + self.learner + self.beginning + max(self.values, self.gradient)
+        return self.rollout + self.minibatches + self.learner + self.rollback + max(self.values, self.gradient)
 
     def __str__(self) -> str:
-        parts = ("rollout", "minibatches", "learner", "beginning", "values", "gradient")
+        parts = ("rollout", "minibatches", "learner", "rollback", "values", "gradient")
         told = ", ".join(f"{part} {as_text(getattr(self, part))}" for part in parts)
         return f"{as_text(self.total)} of memory on {self.device}: {told}"
 
@@ -64,7 +62,7 @@ class MemoryPlan(NamedTuple):
         advice = "lower env.num_envs or ppo.num_steps"
         if self.gradient > max(self.values, self.rollout):
             advice += ", or raise ppo.num_minibatches or ppo.accumulate"
-        if self.learner + self.beginning > self.total / 2:
+        if self.learner + self.rollback > self.total / 2:
             advice = "lower model.hidden_sizes, or what else makes the network large"
         raise ConfigError(f"training needs {self}; {as_text(self.free)} are free: {advice}")
 
@@ -78,7 +76,7 @@ def as_text(size: float) -> str:
     return f"{size:,.1f} GB"
 
 
-def plan_memory(config: Config, model: ActorCritic, obs: Obs) -> MemoryPlan:
+def plan_memory(config: Config, engine: ChosenEngine, model: ActorCritic, obs: Obs) -> MemoryPlan:
     """What training on environments that show `obs` (N, *obs) takes, told to the log.
 
     The rollout is computed from shapes. What passes through the network keeps is measured with a copy of it on a few
@@ -89,12 +87,12 @@ def plan_memory(config: Config, model: ActorCritic, obs: Obs) -> MemoryPlan:
     one = Rollout.empty(ppo.num_steps, 1, first, model, ppo.chunk_length)  # its tensors have no memory
     weights, buffers = (sum(p.nbytes for p in held) for held in (model.parameters(), model.buffers()))
     device = leaves(obs)[0].device
-    sizes = _passes(config, model, obs, N)
+    sizes = _passes(config.ppo, engine, model, obs, N)
     plan = MemoryPlan(
         rollout=N * nbytes(one),
         minibatches=sizes["minibatches"],
         learner=weights * (2 + MOMENTS[ppo.optimizer]) + buffers,
-        beginning=weights * (1 + MOMENTS[ppo.optimizer]) + buffers + 2 * torch.Generator(device).get_state().nbytes,
+        rollback=weights * (1 + MOMENTS[ppo.optimizer]) + buffers + 2 * torch.Generator(device).get_state().nbytes,
         values=max(sizes["acting"], sizes["values"], sizes["statistics"]),
         gradient=sizes["gradient"],
         device=str(device),
@@ -112,10 +110,9 @@ def nbytes(holder: object) -> int:
     return sum(tensor.nbytes for tree in trees for tensor in leaves(tree))
 
 
-def _passes(config: Config, model: ActorCritic, obs: Obs, N: int) -> dict[str, int]:
+def _passes(ppo: PPOConfig, engine: ChosenEngine, model: ActorCritic, obs: Obs, N: int) -> dict[str, int]:
     """Bytes of everything that grows with the rows of a rollout, but the rollout itself."""
-    small, large = (_probe(config, model, obs, rows) for rows in PROBE)
-    ppo, plain = config.ppo, by_hand(model, obs, config.ppo, config.run)
+    small, large = (_probe(ppo, engine, model, obs, rows) for rows in PROBE)
     weights = sum(p.nbytes for p in model.parameters())  # their gradients are the learner's
     each = {name: max(0.0, (large[name] - small[name]) / (PROBE[1] - PROBE[0])) for name in small}
     T, L = ppo.num_steps, min(ppo.chunk_length, ppo.num_steps) if model.recurrent else 1
@@ -126,23 +123,22 @@ def _passes(config: Config, model: ActorCritic, obs: Obs, N: int) -> dict[str, i
     kept = 4 * 4 * rows + 2 * 8 * chunks  # rewards, advantages (twice) and returns; two orders of the rows
     if not model.recurrent:
         kept += 3 * 8 * rows  # advantages of all minibatches of a pass are normalised at once, in float64
-    if plain is not None and plain.normalizer is not None:
-        kept += (1 + copies) * 4 * rows * plain.normalizer.center.numel()  # observations, normalised
+    kept += (1 + copies) * 4 * rows * engine.learning.normalized_inputs(model, obs)
     counts = {
-        "acting": N if numpy_policy(model, obs) is None else rows,  # in NumPy log_prob comes in one batch, afterwards
+        "acting": rows if engine.acting.in_numpy(model, obs) else N,  # in NumPy log_prob comes in one batch, afterwards
         # a chunk at a time; or a block of all rows, of which the probe has 2 for each environment
         "values": N if model.recurrent else min(N * (T + 1), rows_at_once(obs) * 9 / 8) / 2,
         "statistics": rows / L,
-        "gradient": -(-batch // ppo.accumulate) if plain is None else block_rows(plain, batch),
+        "gradient": engine.learning.rows_at_once(model, obs, -(-batch // ppo.accumulate)),
         "minibatches": copies * copied,
     }
     sizes = {name: int(small[name] + each[name] * (count - PROBE[0])) for name, count in counts.items()}
     return sizes | {"minibatches": sizes["minibatches"] + kept, "gradient": sizes["gradient"] - weights}
 
 
-def _probe(config: Config, model: ActorCritic, obs: Obs, rows: int) -> dict[str, int]:
+def _probe(ppo: PPOConfig, engine: ChosenEngine, model: ActorCritic, obs: Obs, rows: int) -> dict[str, int]:
     """Peak bytes of each pass for a rollout of `rows` environments and one chunk. Nothing of the run moves."""
-    device, ppo = leaves(obs)[0].device, config.ppo
+    device = leaves(obs)[0].device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         model = copy.deepcopy(model)
         rollout, batch = pretend(ppo, model, obs, rows)
@@ -155,7 +151,7 @@ def _probe(config: Config, model: ActorCritic, obs: Obs, rows: int) -> dict[str,
         return {
             "acting": peak_bytes(act),
             "values": peak_bytes(lambda: estimate_values(model, rollout, memory)),
-            "gradient": peak_bytes(lambda: probe(config, model, batch)()),
+            "gradient": peak_bytes(lambda: engine.probe(model, batch, ppo)()),
             "statistics": peak_bytes(lambda: model.refresh_statistics(rollout.obs, rollout.valid)),
             "minibatches": nbytes(batch),
         }

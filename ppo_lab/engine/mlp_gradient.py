@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from ppo_lab.config import PPOConfig
 from ppo_lab.engine.flat_parameters import FlatParameters
 from ppo_lab.engine.mlp_layers import Array, Body, Head
-from ppo_lab.engine.plain_mlp import PlainMLP
+from ppo_lab.engine.plain_mlp import PlainMLP, plain_mlp
+from ppo_lab.envs.contract import Obs
 from ppo_lab.models.actor_critic import ActorCritic
 from ppo_lab.ppo.batches import Batch
 from ppo_lab.ppo.losses import Loss
@@ -147,14 +148,22 @@ def _share(larger: Array, smaller: Array) -> Array:
     return np.where(larger == smaller, HALF, ~(larger < smaller))
 
 
-def can_be_stacked(model: ActorCritic, plain: PlainMLP) -> bool:
-    """Actor and critic are one body, or two of the same shapes and activation; no parameter is used twice."""
+def stackable_mlp(model: ActorCritic, obs: Obs) -> PlainMLP | str:
+    """Return the layers of a model whose gradient is written by hand; or, in a few words, why it is not.
+
+    Actor and critic are one body, or two of the same shapes and activation, and no parameter is used twice.
+    """
+    plain = plain_mlp(model, obs)
+    if isinstance(plain, str):
+        return plain
     bodies = [plain.actor] if model.shared else [plain.actor, plain.critic]
     shapes = [[layer.weight.shape for layer in body] for body in bodies]
     used = [layer for body in bodies for layer in body] + [plain.actor_head, model.critic_head]
     parameters = [id(parameter) for layer in used for parameter in layer.parameters()]
     alike = model.shared or model.actor_body.activation is model.critic_body.activation
-    return alike and shapes[0] == shapes[-1] and len(set(parameters)) == 2 * len(used)
+    if not alike or shapes[0] != shapes[-1]:
+        return "actor and critic of different shapes"
+    return plain if len(set(parameters)) == 2 * len(used) else "parameters that are used twice"
 
 
 def _identity(model: ActorCritic, plain: PlainMLP, rows: int) -> tuple[Any, ...]:

@@ -7,8 +7,7 @@ probabilities are computed afterwards, in one batch, as values are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -17,23 +16,20 @@ from torch import Generator, Tensor
 from ppo_lab.engine.plain_mlp import PlainMLP, plain_mlp
 from ppo_lab.envs.contract import Envs, Obs
 from ppo_lab.models.actor_critic import ActorCritic
-
-if TYPE_CHECKING:
-    from ppo_lab.ppo.rollout import Collecting, Rollout
+from ppo_lab.ppo.rollout import Asked, Collecting, Rollout
 
 # Rows * inputs * outputs of a layer. With more it is the arithmetic that takes time, and OpenBLAS, which run.threads
 # does not reach, would use threads of its own: products of up to 2^18 it computes with one.
 LARGEST = 2**18
 
 
-def numpy_policy(model: ActorCritic, obs: Obs) -> NumpyPolicy | None:
-    """The actor of `model` in NumPy, for observations like `obs` (N, F); None where torch has to do it.
-
-    It does a few rows of what `plain_mlp` takes.
-    """
+def numpy_policy(model: ActorCritic, obs: Obs) -> NumpyPolicy | str:
+    """Return the actor of `model` in NumPy, for observations like `obs` (N, F); or why torch has to compute it."""
     plain = plain_mlp(model, obs)
-    if plain is None or max(layer.weight.numel() for layer in (*plain.actor, plain.actor_head)) * len(obs) > LARGEST:
-        return None
+    if isinstance(plain, str):
+        return plain
+    if max(layer.weight.numel() for layer in (*plain.actor, plain.actor_head)) * len(obs) > LARGEST:
+        return f"a layer too large for NumPy with {len(obs)} environments"
     return NumpyPolicy(plain, len(obs))
 
 
@@ -81,18 +77,17 @@ class NumpyPolicy:
             np.add(parameters, self.noise, out=action)
 
 
-def collect_in_numpy(
-    envs: Envs, model: ActorCritic, policy: NumpyPolicy, state: Collecting, rollout: Rollout, asked: Callable[[], bool]
+def take_numpy_steps(
+    envs: Envs, model: ActorCritic, policy: NumpyPolicy, state: Collecting, rollout: Rollout, asked: Asked
 ) -> Iterator[None]:
-    """What `rollout.collect_in_torch` does, with `policy` in the place of `model.step`."""
+    """Do as `rollout.take_steps`, with `policy` in the place of `model.step`."""
     assert isinstance(rollout.obs, Tensor)
     assert isinstance(rollout.final_obs, Tensor)
     obs_rows, action_rows, done_rows = rollout.obs.unbind(), rollout.action.unbind(), rollout.done.unbind()
     obs, final_obs, action = rollout.obs.numpy(), rollout.final_obs.numpy(), rollout.action.numpy()
     reward, terminated, done = rollout.reward.numpy(), rollout.terminated.numpy(), rollout.done.numpy()
     valid, starts, episode_done = rollout.valid.numpy(), rollout.starts.numpy(), rollout.episode_done.numpy()
-    may_end_early = hasattr(envs, "episode_done")  # for learning, see `Envs`
-    begins, step = state.starts.numpy(), None
+    begins, step, over = state.starts.numpy(), None, envs.episode_done
     to_env = model.actor_head.to_env  # submodules are slow to look up
     for t in range(len(rollout)):
         if asked():
@@ -106,9 +101,8 @@ def collect_in_numpy(
         terminated[t] = ends
         np.logical_or(ends, cut, out=done[t])
         valid[t] = counts
-        if may_end_early:
-            over: Tensor | None = envs.episode_done  # type: ignore[attr-defined]  # asked above
-            episode_done[t] = done[t] if over is None else over.numpy()
+        if over is not None:  # written by each step
+            episode_done[t] = envs.episode_done.numpy()  # type: ignore[union-attr]  # as before the first step
         final_obs[t] = led_to
         obs[t + 1] = led_to_next
         begins = ~valid[t] if envs.next_step_autoreset else done[t]

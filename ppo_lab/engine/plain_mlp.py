@@ -30,34 +30,43 @@ class PlainMLP(NamedTuple):
     normalizer: ObsNormalizer | None
 
 
-def plain_mlp(model: ActorCritic, obs: Obs) -> PlainMLP | None:
-    """The layers of `model`, for observations like `obs` (N, F) and all in float32 on a CPU.
+def plain_mlp(model: ActorCritic, obs: Obs) -> PlainMLP | str:
+    """Return the layers of `model`, for observations like `obs` (N, F), all in float32 on a CPU.
 
-    None where it has anything else: a memory, masks, several keys, another precision, noise that depends on the state,
-    a frozen parameter, somebody's own layer or hook.
+    Or, in a few words, why it is not such a model: it has a memory, masks, several keys, another precision, noise that
+    depends on the state, a frozen parameter, a custom layer or a hook.
     """
-    if type(model) is not ActorCritic or not isinstance(obs, Tensor) or not isinstance(model.features, LeafInput):
-        return None
+    if type(model) is not ActorCritic:
+        return f"{type(model).__name__} is a custom model"
+    if not isinstance(obs, Tensor) or not isinstance(model.features, LeafInput):
+        return "observations with several keys"
+    if model.recurrent:
+        return f"a memory ({type(model.actor_core).__name__})"
     actor, critic, head = model.actor_body, model.critic_body, model.actor_head
-    if type(actor) is not MLP or type(critic) is not MLP or actor.activation not in (torch.tanh, F.relu):
-        return None
-    layers = [layer for body in (actor, critic) for layer in body.layers]
-    if any(type(layer) is not nn.Linear for layer in layers) or type(model.critic_head) is not ValueHead:
-        return None
-    if not model.features.unchanged or model.masked or model.recurrent or model.autocast_dtype is not None:
-        return None
+    if type(actor) is not MLP or type(critic) is not MLP or type(model.critic_head) is not ValueHead:
+        return f"a body that is not an MLP ({type(actor).__name__})"
+    if actor.activation not in (torch.tanh, F.relu):
+        return "an activation other than tanh and relu"
+    if any(type(layer) is not nn.Linear for body in (actor, critic) for layer in body.layers):
+        return "layers between the linear ones"
+    if not model.features.unchanged or model.masked:
+        return "observations that are encoded first" if not model.masked else "action masks"
+    if model.autocast_dtype is not None:
+        return "a precision other than float32"
     log_std, bounds = None, (0.0, 0.0)
     if isinstance(head, CategoricalHead):
         last = head.logits
     elif isinstance(head, GaussianHead) and isinstance(head.log_std, nn.Parameter) and not head.noise_size:
         last, log_std, bounds = head.mean, head.log_std, head.log_std_bounds
     else:
-        return None
+        return f"actions from a {type(head).__name__}"
     if type(last) is not nn.Linear or any(map(has_hooks, model.modules())):
-        return None
+        return "hooks on the model"
     for each in (obs, *model.parameters()):
-        if each.device.type != "cpu" or each.dtype != torch.float32 or (each is not obs and _is_watched(each)):
-            return None
+        if each.device.type != "cpu" or each.dtype != torch.float32:
+            return f"{each.dtype} on {each.device.type}".removeprefix("torch.")
+        if each is not obs and _is_watched(each):
+            return "frozen parameters or hooks on them"
     hidden, values = ([layer for layer in body.layers if isinstance(layer, nn.Linear)] for body in (actor, critic))
     return PlainMLP(hidden, values, last, actor.activation is torch.tanh, log_std, bounds, model.features.normalizer)
 

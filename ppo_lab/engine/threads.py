@@ -16,13 +16,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ppo_lab.config import Config
+from ppo_lab.config import Config, PPOConfig
 from ppo_lab.config.loading import override
+from ppo_lab.engine.choose import ChosenEngine
 from ppo_lab.engine.memory_plan import pretend
-from ppo_lab.engine.numpy_rollout import numpy_policy
 from ppo_lab.envs.contract import Obs
 from ppo_lab.models.actor_critic import ActorCritic
-from ppo_lab.ppo.learner import probe
 from ppo_lab.trees import at, leaves
 
 LOG = logging.getLogger("ppo_lab")
@@ -46,7 +45,7 @@ class ThreadChoice(NamedTuple):
         return f"run.threads: auto took {self.threads}: an update's passes through the network take {times}"
 
 
-def measured(config: Config, model: ActorCritic, obs: Obs) -> tuple[Config, ThreadChoice | None]:
+def measured(config: Config, engine: ChosenEngine, model: ActorCritic, obs: Obs) -> tuple[Config, ThreadChoice | None]:
     """The settings with a number in the place of run.threads: auto, and how it came about; others as they are.
 
     Times what training a copy of `model` on environments that show `obs` (N, *obs) will do, for about a third of a
@@ -58,7 +57,7 @@ def measured(config: Config, model: ActorCritic, obs: Obs) -> tuple[Config, Thre
     choice = ThreadChoice(1, {})
     if limit > 1:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            choice = choose(_update_time(config, copy.deepcopy(model), obs), limit)
+            choice = choose(_update_time(config.ppo, engine, copy.deepcopy(model), obs), limit)
     torch.set_num_threads(choice.threads)
     LOG.info("%s", choice)
     return override(config, {"run.threads": choice.threads}), choice
@@ -93,16 +92,16 @@ def _counts(limit: int) -> Iterator[int]:
     yield limit
 
 
-def _update_time(config: Config, model: ActorCritic, obs: Obs) -> Callable[[int], float]:
+def _update_time(ppo: PPOConfig, engine: ChosenEngine, model: ActorCritic, obs: Obs) -> Callable[[int], float]:
     """A function of the thread count: seconds of an update's minibatches and, where torch steps, of its rollout."""
-    ppo, N = config.ppo, len(leaves(obs)[0])
+    N = len(leaves(obs)[0])
     L = min(ppo.chunk_length, ppo.num_steps) if model.recurrent else 1
     chunks = N * -(-ppo.num_steps // L)
     batch = -(-chunks // (ppo.num_minibatches * ppo.accumulate))
 
     def gradient(rows: int) -> Callable[[], Any]:
         _, some = pretend(ppo, model, obs, rows)
-        return probe(config, model, some)
+        return engine.probe(model, some, ppo)
 
     def act(rows: int) -> Callable[[], Any]:
         rollout, _ = pretend(ppo, model, obs, rows)
@@ -110,7 +109,7 @@ def _update_time(config: Config, model: ActorCritic, obs: Obs) -> Callable[[int]
         return torch.no_grad()(lambda: model.step(seen, memory, rollout.starts[0]))
 
     passes = [(*_affordable(gradient, batch), ppo.update_epochs * chunks)]
-    if numpy_policy(model, obs) is None:  # NumPy's products are too small for threads, see there
+    if not engine.acting.in_numpy(model, obs):  # NumPy's products are too small for threads, see there
         passes.append((*_affordable(act, N), ppo.num_steps * N))
 
     def seconds(count: int) -> float:

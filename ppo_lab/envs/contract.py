@@ -1,18 +1,21 @@
-"""What a set of environments is to the trainer: the `Envs` protocol and its `Step`.
+"""The contract between environments and everything else: `Envs`, the `Step` it returns, and `EnvsWrapper`.
 
-Everything is batched over N environments and lies on one device. What differs between our own batched programs,
-Gymnasium's single environments (here or in subprocesses) and third-party vector environments stays behind this
-protocol.
+Everything is batched over N environments and lies on one device. Our own batched programs, Gymnasium's single
+environments (in this process or in workers) and third-party vector environments all stand behind this contract.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from gymnasium import Env, Space
-from torch import Tensor
+from torch import Generator, Tensor, nn
+
+from ppo_lab.errors import EnvError
 
 Obs = Tensor | dict[str, Tensor]  # flat: nested Dict and Tuple spaces have keys "a/b"
 Action = Tensor | dict[str, Tensor]  # a dictionary for Dict and Tuple action spaces, likewise flat
@@ -20,7 +23,7 @@ EnvFactory = Callable[[int], Env]  # the number of an environment -> the environ
 
 
 class Step(NamedTuple):
-    """What one action of each environment led to. All tensors on one device, first dimension N."""
+    """The result of one action in each environment. All tensors on one device, first dimension N."""
 
     obs: Obs  # (N, *obs) what to act on next: already the new episode where one has ended
     reward: Tensor  # (N,) float32
@@ -30,38 +33,207 @@ class Step(NamedTuple):
     valid: Tensor  # (N,) bool  False: no experience in this row (the reset row of a next-step-autoreset environment)
 
 
-class Envs(Protocol):
-    """N environments stepped together.
+class Envs(ABC):
+    """N environments stepped together. Subclasses set the first four attributes and define `reset` and `step`.
 
-    `step` takes actions as the environment knows them (already mapped into the Box, or starting at `Discrete.start`).
+    `step` takes actions in the environment's own range (already mapped into the Box, or counted from `Discrete.start`).
     Tensors in a Step may be reused by the next `step`: a caller that keeps them copies them.
 
-    Some have more, to be asked for with getattr: `state_dict()` and `load_state_dict()`; `metrics()`, numbers by name
-    for the line of each update ("terrain/level": 3.0), asked for once an update; `max_episode_steps`, None where there
-    is no limit; and `episode_done`, (N,) bool after a step: the episode really ended. Where it is None or
-    missing, terminated | truncated says so. They differ in Atari games where a lost life terminates the task.
-    `episodes_under_way()`, a `state_dict()` quick enough for every update; `lost` and `why_inexact_now()`, why the run
-    cannot be resumed or repeated exactly from here (None: it can).
-    `capturable`, True where a CUDA graph can hold `step`: it asks the device for nothing, writes what it remembers in
-    place (`state_dict()` has all of it), draws from `generator` alone, and starts episodes in the same step.
+    Everything else is optional and written out here with its default; `EnvsWrapper` forwards all of it.
     """
 
-    num_envs: int
-    observation_space: Space  # of one environment; flat: a leaf, or a Dict of leaves (see flat_spaces)
+    num_envs: int  # N
+    observation_space: Space  # of one environment; flat: a leaf, or a Dict of leaves (see `envs.spaces`)
     action_space: Space  # of one environment; flat
     device: torch.device
-    next_step_autoreset: (
-        bool  # True: the row after an ending is the reset, `valid` is False there and obs is still final
-    )
+
+    # Episodes
+    next_step_autoreset: bool = False  # True: the row after an ending is the reset; `valid` is False there
+    max_episode_steps: int | None = None  # steps after which an episode is truncated; None: no limit
+    longest_episode: int | None = None  # a bound on its length where the limit is counted in something else than steps
+    episode_done: Tensor | None = None  # (N,) bool after a step, where it differs from terminated | truncated:
+    # False where a lost life terminated the task and the game continues (Atari)
+
+    # CUDA graphs. True: `step` never waits for the device, writes its memory in place (all of it is in `state_dict`),
+    # draws random numbers from `generator` alone, and starts new episodes within the same step.
+    capturable: bool = False
+    generator: Generator
+
+    running_statistics: str | None = None  # name of a wrapper inside that keeps running statistics
+    frames_per_second: float | None = None  # speed of `frame` as a film
+
+    @abstractmethod
+    def reset(self, seed: int) -> Obs:
+        """Start all N episodes from one run seed; return the first observations (N, *obs)."""
+
+    @abstractmethod
+    def step(self, action: Any) -> Step:
+        """Act once in each environment: (N,) int64 for Discrete, (N, *shape) for others, a dictionary for Dict."""
+
+    def close(self) -> None:  # noqa: B027  # nothing to release is the default
+        """Release windows and processes. Calling it twice is harmless."""
+
+    # Resume
+    def state_dict(self) -> dict[str, Any] | None:
+        """Return everything that `load_state_dict` needs to continue exactly; None: not possible (now)."""
+        return None
+
+    def load_state_dict(self, state: Any) -> None:
+        """Continue from a `state_dict`. Raise EnvError where that is not possible."""
+        raise EnvError("these environments cannot tell their state")
+
+    def episodes_under_way(self) -> dict[str, Any] | None:
+        """Return a cheaper `state_dict` that can be taken before every update; None: `state_dict` is cheap."""
+        return None
+
+    @property
+    def lost(self) -> str | None:
+        """Why `state_dict` cannot lead back to the unfinished episodes; None: it can."""
+        return None
+
+    def why_inexact_now(self) -> str | None:
+        """Return why a replay from the first step would differ by now (`env.retry`); None: it would not."""
+        return None
+
+    def retries(self) -> int:
+        """Return how many times an environment was recreated after an error (`env.retry`)."""
+        return 0
+
+    # Record
+    def metrics(self) -> Mapping[str, float]:
+        """Return numbers for the line of each update in the run's record, such as {"terrain/level": 3.0}.
+
+        Called once after each update. They reach metrics.jsonl, TensorBoard and the dashboard. NaN is left out.
+        """
+        return {}
+
+    def metrics_state(self) -> dict[str, Any] | None:
+        """Return what `metrics` remembers of finished episodes, where `state_dict` is not loaded (a fork); or None."""
+        return None
+
+    def load_metrics_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `metrics_state`."""
+        raise EnvError("these environments have no metrics state")
+
+    def learned(self, model: nn.Module) -> None:
+        """Called at the end of each update with the actor-critic, e.g. to add it to a pool of opponents.
+
+        Copy what you keep: the next update changes it in place. Do not change the model. What this changes belongs
+        into `state_dict`.
+        """
+        return
+
+    def ending_info(self) -> dict[str, Tensor]:
+        """Return numbers (N,) about the episodes that ended in the last step, such as their cost."""
+        return {}
+
+    # Pictures
+    def frame(self, index: int = 0) -> np.ndarray:
+        """Draw environment `index`, (H, W, 3) uint8. Raise EnvError where `draws` is False."""
+        raise EnvError(f"{type(self).__name__} cannot draw itself")
+
+    @property
+    def draws(self) -> bool:
+        """Whether `frame` is defined."""
+        return type(self).frame is not Envs.frame
+
+
+class EnvsWrapper(Envs):
+    """Another `Envs` inside: forwards every capability. A subclass replaces what it changes.
+
+    A wrapper with a memory of its own defines `own_state` and `load_own_state`; states are then saved with it.
+    """
+
+    def __init__(self, envs: Envs) -> None:
+        """Takes ownership: `close` closes `envs`."""
+        self.envs = envs
+        self.num_envs, self.device = envs.num_envs, envs.device
+        self.observation_space, self.action_space = envs.observation_space, envs.action_space
+        self.next_step_autoreset = envs.next_step_autoreset
+        self.max_episode_steps, self.longest_episode = envs.max_episode_steps, envs.longest_episode
+        self.running_statistics = envs.running_statistics
+        self.frames_per_second = envs.frames_per_second
+
+    # A wrapper makes new tensors in each step, so it is not capturable; `generator` is of no use without.
+
+    @property
+    def episode_done(self) -> Tensor | None:  # type: ignore[override]  # read only here
+        """As the environments say after a step."""
+        return self.envs.episode_done
+
+    def own_state(self) -> dict[str, Any]:
+        """Return what this wrapper remembers of the unfinished episodes."""
+        return {}
+
+    def load_own_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from an `own_state`."""
 
     def reset(self, seed: int) -> Obs:
-        """Start all N episodes from one run seed; returns the first observations (N, *obs)."""
-        ...
+        """Start all N episodes from one run seed."""
+        return self.envs.reset(seed)
 
     def step(self, action: Action) -> Step:
-        """Act once in each environment: (N,) int64 for Discrete, (N, *shape) for the others, a dictionary for Dict."""
-        ...
+        """Act once in each environment."""
+        return self.envs.step(action)
 
     def close(self) -> None:
-        """Give back what the environments hold (windows, processes). Twice is harmless."""
-        ...
+        """Close the environments."""
+        self.envs.close()
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Return the state of the environments with that of this wrapper; None where they cannot tell theirs."""
+        return self._with_own_state(self.envs.state_dict())
+
+    def load_state_dict(self, state: Any) -> None:
+        """Continue from a `state_dict`. Raise EnvError as the environments do."""
+        self.envs.load_state_dict(state["envs"])
+        self.load_own_state(state)
+
+    def episodes_under_way(self) -> dict[str, Any] | None:
+        """Return the cheaper state of the environments with that of this wrapper."""
+        return self._with_own_state(self.envs.episodes_under_way())
+
+    def _with_own_state(self, inner: dict[str, Any] | None) -> dict[str, Any] | None:
+        return {"envs": inner, **self.own_state()} if inner else inner
+
+    @property
+    def lost(self) -> str | None:
+        """As the environments say."""
+        return self.envs.lost
+
+    def why_inexact_now(self) -> str | None:
+        """Return what the environments say."""
+        return self.envs.why_inexact_now()
+
+    def retries(self) -> int:
+        """Return how many times an environment was recreated."""
+        return self.envs.retries()
+
+    def metrics(self) -> Mapping[str, float]:
+        """Return the environments' metrics."""
+        return self.envs.metrics()
+
+    def metrics_state(self) -> dict[str, Any] | None:
+        """Return that of the environments."""
+        return self.envs.metrics_state()
+
+    def load_metrics_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `metrics_state`."""
+        self.envs.load_metrics_state(state)
+
+    def learned(self, model: nn.Module) -> None:
+        """Pass the model on."""
+        self.envs.learned(model)
+
+    def ending_info(self) -> dict[str, Tensor]:
+        """Return that of the environments."""
+        return self.envs.ending_info()
+
+    def frame(self, index: int = 0) -> np.ndarray:
+        """Draw environment `index`."""
+        return self.envs.frame(index)
+
+    @property
+    def draws(self) -> bool:
+        """Whether the environments can draw themselves."""
+        return self.envs.draws

@@ -126,8 +126,7 @@ def _build(env_id: str, num_envs: int, render_mode: str | None, kwargs: dict[str
 
 
 def _metadata(envs: Any) -> dict[str, Any]:
-    draws = hasattr(envs, "frame")
-    return {"render_modes": ["rgb_array"] if draws else [], "render_fps": getattr(envs, "frames_per_second", 30)}
+    return {"render_modes": ["rgb_array"] if envs.draws else [], "render_fps": envs.frames_per_second or 30}
 
 
 def _run_seed(seed: int | None, options: dict[str, Any] | None, np_random: np.random.Generator) -> int:
@@ -156,8 +155,7 @@ def _observation(obs: Tensor | dict[str, Tensor], space: Space[Any], index: int 
 
 def _ending_info(envs: Any, index: int) -> dict[str, float]:
     """What an environment has to say of the episode that has just ended, such as its cost."""
-    told = envs.ending_info() if hasattr(envs, "ending_info") else {}
-    return {name: float(values[index]) for name, values in told.items()}
+    return {name: float(values[index]) for name, values in envs.ending_info().items()}
 
 
 def _numpy(data: Tensor) -> np.ndarray:

@@ -9,15 +9,13 @@ from typing import Any
 import torch
 
 from ppo_lab.config import Config, EnvConfig
+from ppo_lab.config.env import auto_num_envs
 from ppo_lab.envs.adapters.ids import call_creator, find_spec, make_vector
 from ppo_lab.envs.adapters.info_masks import tell_mask
 from ppo_lab.envs.adapters.maker import Maker
 from ppo_lab.envs.adapters.retries import describe_error
 from ppo_lab.envs.contract import EnvFactory, Envs
 from ppo_lab.errors import ConfigError
-
-AUTO_NUM_ENVS = 8  # what most published settings use; one by one, more of them only make the rollout longer
-AUTO_NUM_ENVS_BATCHED = 64  # of our own: a step of 64 costs about what a step of 8 does
 
 
 def make_envs(
@@ -45,22 +43,6 @@ def make_envs(
         return given  # type: ignore[return-value]  # not a factory, so they are environments
     envs = _make_unwrapped(config.env, place, make, aloud, before_each)
     return stacked_and_timed(envs, config, config.env.id if make is None else "env_factory")
-
-
-def auto_num_envs(settings: EnvConfig) -> int:
-    """env.num_envs, where "auto" is 64 for our own batched programs and 8 for others.
-
-    With `workers` it is the next multiple of them, so that each has equally much to do. It depends on the settings and
-    not on the machine: another number of environments would be another run.
-    """
-    from environment import BATCHED
-
-    if settings.num_envs != "auto":
-        return settings.num_envs
-    if settings.id in BATCHED:
-        return AUTO_NUM_ENVS_BATCHED
-    each = max(1, settings.workers)
-    return -(-AUTO_NUM_ENVS // each) * each
 
 
 def _make_unwrapped(

@@ -6,7 +6,6 @@ nothing of the one before, and the final observation still belongs to the episod
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ from gymnasium import Space, spaces
 from torch import Tensor
 
 from ppo_lab.config import Config
-from ppo_lab.envs.contract import Action, Envs, Obs, Step
+from ppo_lab.envs.contract import Action, Envs, EnvsWrapper, Obs, Step
 from ppo_lab.envs.spaces import MASK_KEY, leaf_spaces
 from ppo_lab.errors import ConfigError, EnvError
 
@@ -35,7 +34,7 @@ def stacked_and_timed(envs: Envs, config: Config, name: str) -> Envs:
         if settings.frame_stack > 1:
             envs = FrameStack(envs, settings.frame_stack, config.model.channels)
         if settings.time_aware:
-            limit = getattr(envs, "max_episode_steps", None)
+            limit = envs.max_episode_steps
             if limit is None:
                 raise ConfigError(f"env.time_aware: {name} has no time limit; add TimeLimit to env.wrappers")
             envs = TimeAware(envs, limit)
@@ -45,79 +44,7 @@ def stacked_and_timed(envs: Envs, config: Config, name: str) -> Envs:
     return envs
 
 
-class _Around(ABC):
-    """What both have of the environments inside them. They can tell their state where those can."""
-
-    def __init__(self, envs: Envs) -> None:
-        self.envs = envs
-        self.num_envs, self.device = envs.num_envs, envs.device
-        self.observation_space: Space = envs.observation_space
-        self.action_space: Space = envs.action_space
-        self.next_step_autoreset = envs.next_step_autoreset
-        self.max_episode_steps: int | None = getattr(envs, "max_episode_steps", None)
-        self.running_statistics: str | None = getattr(envs, "running_statistics", None)
-        if hasattr(envs, "state_dict"):
-            self.state_dict, self.load_state_dict = self._state_dict, self._load_state_dict
-        if hasattr(envs, "episodes_under_way"):
-            self.episodes_under_way = self._episodes_under_way
-
-    @property
-    def episode_done(self) -> Tensor | None:
-        """As the environments say: (N,) bool where an episode really ended; None: terminated or truncated."""
-        done: Tensor | None = getattr(self.envs, "episode_done", None)
-        return done
-
-    def retries(self) -> int:
-        """How many times an environment was made anew because it raised (env.retry)."""
-        return int(getattr(self.envs, "retries", int)())
-
-    def why_inexact_now(self) -> str | None:
-        """Why the run cannot be repeated from its beginning any more; None: it can, or the environments do not say."""
-        reason: str | None = getattr(self.envs, "why_inexact_now", lambda: None)()
-        return reason
-
-    @property
-    def lost(self) -> str | None:
-        """Why the episodes under way cannot be led back to; None if they can."""
-        reason: str | None = getattr(self.envs, "lost", None)
-        return reason
-
-    @property
-    def numbers(self) -> Any:
-        """What the environments gathered from infos; None where they gather nothing."""
-        return getattr(self.envs, "numbers", None)
-
-    def metrics(self) -> dict[str, float]:
-        """As the environments say."""
-        found: dict[str, float] = getattr(self.envs, "metrics", dict)()
-        return found
-
-    def close(self) -> None:
-        """Close the environments."""
-        self.envs.close()
-
-    @abstractmethod
-    def _own_state(self) -> dict[str, Any]:
-        """What a wrapper remembers of the episodes under way."""
-
-    @abstractmethod
-    def _load_own_state(self, saved: Mapping[str, Any]) -> None:
-        """Remember that."""
-
-    def _state_dict(self) -> dict[str, Any]:
-        inner = self.envs.state_dict()  # type: ignore[attr-defined]  # asked for where there is one
-        return {"envs": inner, **self._own_state()} if inner else {}  # nothing: too far to come back to
-
-    def _episodes_under_way(self) -> dict[str, Any]:
-        inner = self.envs.episodes_under_way()  # type: ignore[attr-defined]  # likewise
-        return {"envs": inner, **self._own_state()} if inner else {}
-
-    def _load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        self.envs.load_state_dict(saved["envs"])  # type: ignore[attr-defined]  # likewise
-        self._load_own_state(saved)
-
-
-class FrameStack(_Around):
+class FrameStack(EnvsWrapper):
     """The last `size` observations as one, the oldest first; before an episode's start its first one is repeated.
 
     Images (H, W, C) or (C, H, W) are stacked along their channels, (H, W) along a new first axis, vectors end to end.
@@ -158,11 +85,13 @@ class FrameStack(_Around):
         # with next-step autoreset final_obs is obs, also in the row of the reset, which is no experience
         return step._replace(obs=shown, final_obs=shown if self.next_step_autoreset else final_obs)
 
-    def _own_state(self) -> dict[str, Any]:
+    def own_state(self) -> dict[str, Any]:
+        """Return the frames."""
         return {"frames": {key or PLAIN_KEY: one.clone() for key, one in self._frames.items()}}
 
-    def _load_own_state(self, saved: Mapping[str, Any]) -> None:
-        self._frames = {key: saved["frames"][key or PLAIN_KEY].to(self.device, copy=True) for key in self._axes}
+    def load_own_state(self, state: Mapping[str, Any]) -> None:
+        """Continue with those frames."""
+        self._frames = {key: state["frames"][key or PLAIN_KEY].to(self.device, copy=True) for key in self._axes}
 
     def _stack(self, newest: Obs) -> Obs:
         """The frames as one observation (N, *stacked); what is not stacked is taken from `newest`."""
@@ -176,7 +105,7 @@ class FrameStack(_Around):
         return parts.get("", parts)
 
 
-class TimeAware(_Around):
+class TimeAware(EnvsWrapper):
     """Adds the share of the time limit that is left, in [0, 1]: 1 at an episode's start, 0 at its cut-off.
 
     Without it an agent cannot know that the end is near, and values of equal observations differ (Pardo et al. 2018,
@@ -221,11 +150,13 @@ class TimeAware(_Around):
         obs = self._with_time(step.obs)
         return step._replace(obs=obs, final_obs=obs if self.next_step_autoreset else final_obs)
 
-    def _own_state(self) -> dict[str, Any]:
+    def own_state(self) -> dict[str, Any]:
+        """Return the steps since each episode's start."""
         return {"elapsed": self._elapsed.clone()}
 
-    def _load_own_state(self, saved: Mapping[str, Any]) -> None:
-        self._elapsed = saved["elapsed"].to(self.device, copy=True)
+    def load_own_state(self, state: Mapping[str, Any]) -> None:
+        """Continue with those counts."""
+        self._elapsed = state["elapsed"].to(self.device, copy=True)
 
     def _with_time(self, obs: Obs) -> Obs:
         left = (1 - self._elapsed / self._limit).clamp_min(0).unsqueeze(-1)  # (N, 1)
@@ -239,7 +170,7 @@ def _begins(envs: Envs, step: Step) -> Tensor:
     """(N,) bool: `obs` of this step is the first of an episode."""
     if envs.next_step_autoreset:
         return ~step.valid
-    done = getattr(envs, "episode_done", None)  # where only a life was lost the game goes on
+    done = envs.episode_done  # where only a life was lost the game continues
     return (step.terminated | step.truncated) if done is None else done
 
 

@@ -93,7 +93,7 @@ def evaluate(
     envs = make_envs(config, torch.device(getattr(policy, "device", "cpu")), env_factory, before_each=_asking(stop))
     try:
         if not quiet:
-            warn_of_statistics(envs)
+            warn_of_statistics(envs.running_statistics)
         return run_episodes(policy, envs, episodes, seed, deterministic, max_steps=max_steps, stop=stop)
     finally:
         envs.close()
@@ -205,7 +205,7 @@ def _limit(envs: Envs, max_steps: int | None) -> int:
     """
     if max_steps is not None:
         return max_steps
-    own = getattr(envs, "max_episode_steps", None) or getattr(envs, "longest_episode", None)
+    own = envs.max_episode_steps or envs.longest_episode
     return MAX_STEPS if own is None else max(MAX_STEPS, 2 * own)
 
 

@@ -18,7 +18,7 @@ from ppo_lab.models.actor_critic import ActorCritic, Memory
 from ppo_lab.models.distributions import check_mask
 from ppo_lab.runs.checkpoint import load_checkpoint
 from ppo_lab.runs.run import find_checkpoint, find_run, read_config
-from ppo_lab.training.continuity import edited_text, edits
+from ppo_lab.runs.settings import edited_text, edits
 from ppo_lab.trees import Tree, apply, at, flattened, leaves
 
 

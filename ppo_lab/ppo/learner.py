@@ -1,32 +1,18 @@
-"""The gradient of one minibatch: the loss under the policy as it is now, in one part or in several."""
+"""The gradient steps of an update by torch's autograd: the reference, for any model and any loss."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
-from torch.amp import GradScaler
 
-from ppo_lab.config import Config, PPOConfig, RunConfig
-from ppo_lab.engine.flat_parameters import FlatParameters
-from ppo_lab.engine.mlp_gradient import MLPGradient, can_be_stacked
-from ppo_lab.engine.plain_mlp import PlainMLP, plain_mlp
-from ppo_lab.envs.contract import Obs
+from ppo_lab.config import PPOConfig
 from ppo_lab.models.actor_critic import ActorCritic
 from ppo_lab.ppo.batches import Batch
+from ppo_lab.ppo.contract import Learner, Learning
 from ppo_lab.ppo.losses import Loss, ppo_loss, weighted_mean
-from ppo_lab.ppo.optimizer import clear_gradients
-from ppo_lab.ppo.rollout import Rollout
-
-
-class Learning(Protocol):
-    """What finding a gradient needs of the training state."""
-
-    model: ActorCritic
-    optimizer: torch.optim.Optimizer
-    scaler: GradScaler
+from ppo_lab.ppo.optimizer import clear_gradients, gradient_step
 
 
 class LossSettings(NamedTuple):
@@ -53,21 +39,17 @@ def minibatch_loss(model: ActorCritic, batch: Batch, ppo: PPOConfig | LossSettin
 LossFunction = Callable[[ActorCritic, Batch, PPOConfig], Loss]
 
 
-class Autograd:
-    """Loss and gradient of a batch by torch's autograd, for any model; the gradient is left in the parameters.
+class Autograd(Learner):
+    """Loss and gradient by autograd; the gradient is left in the parameters.
 
     In `accumulate` parts, each weighted by its share of the rows, so that the sum is the gradient of the whole.
     """
 
-    flat: FlatParameters | None = None  # gradients are tensors of their own
-    inputs: Tensor | None = None  # a model normalises by itself
-
-    def __init__(self, state: Learning, ppo: PPOConfig, loss_of: LossFunction) -> None:
-        """loss_of: `minibatch_loss`, or that compiled."""
+    def __init__(self, state: Learning, ppo: PPOConfig, loss_of: LossFunction = minibatch_loss) -> None:
         self.state, self.ppo, self.loss_of = state, ppo, loss_of
 
-    def __call__(self, batch: Batch) -> Loss:
-        """The loss of a batch, recurrent or not."""
+    def gradient(self, batch: Batch) -> Loss:
+        """Compute the loss of a minibatch, recurrent or not, and its gradient."""
         clear_gradients(self.state.optimizer)
         parts = []
         for part, share in batch.split(self.ppo.accumulate):
@@ -76,44 +58,6 @@ class Autograd:
             parts.append((loss, share))
         return weighted_mean(parts)
 
-
-Route = Autograd | MLPGradient
-
-
-def gradient_route(
-    state: Learning,
-    rollout: Rollout,
-    ppo: PPOConfig,
-    run: RunConfig,
-    loss_of: LossFunction = minibatch_loss,
-    last: Route | None = None,
-) -> Route:
-    """How an update finds its gradients: by hand where `by_hand` says so, else by autograd.
-
-    last: that of the update before, whose memory will do where nobody changed the model.
-    """
-    plain = by_hand(state.model, rollout.obs, ppo, run)
-    if plain is None:
-        return Autograd(state, ppo, loss_of)
-    assert isinstance(rollout.obs, Tensor)
-    rows = -(-rollout.reward.numel() // ppo.num_minibatches)
-    if not isinstance(last, MLPGradient) or not last.fits(state.model, plain, rows):
-        last = MLPGradient(state.model, plain, rows)
-    return last.begin(plain, ppo, rollout.obs[:-1])
-
-
-def by_hand(model: ActorCritic, obs: Obs, ppo: PPOConfig, run: RunConfig) -> PlainMLP | None:
-    """The layers of a model whose gradient is found by hand; None for all others, or where `run` wants autograd."""
-    # graphs on a CPU are a dry run of what a GPU does; parts (accumulate) are of autograd alone
-    otherwise = run.gradient == "autograd" or run.compile or run.cuda_graphs is True or ppo.accumulate > 1
-    plain = None if otherwise else plain_mlp(model, obs)
-    return plain if plain is not None and can_be_stacked(model, plain) else None
-
-
-def probe(config: Config, model: ActorCritic, batch: Batch) -> Callable[[], object]:
-    """What one minibatch takes, for who measures it: the gradient by hand or by autograd, not compiled."""
-    plain = by_hand(model, batch.obs, config.ppo, config.run)
-    if plain is None:
-        return lambda: minibatch_loss(model, batch, config.ppo).total.backward()
-    gradient = MLPGradient(model, plain, batch.starts.numel()).begin(plain, config.ppo)
-    return lambda: gradient(batch)
+    def step(self) -> Tensor:
+        """Take the step down that gradient; return its norm () before clipping."""
+        return gradient_step(self.state.optimizer, self.ppo.max_grad_norm, self.state.scaler)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from ppo_lab.config import PPOConfig
-from ppo_lab.engine.flat_parameters import FlatParameters
 from ppo_lab.models.actor_critic import ActorCritic
-from ppo_lab.models.private_names import adam_kernel, holds
 from ppo_lab.ppo.schedules import warmup_factor
 
 
@@ -92,22 +88,14 @@ def gradient_step(
     optimizer: torch.optim.Optimizer,
     max_grad_norm: float,
     scaler: GradScaler | None = None,
-    flat: FlatParameters | None = None,
 ) -> Tensor:
     """One step down the gradients that the parameters hold, their global norm clipped; the norm before clipping, ().
-
-    flat: what all parameters and gradients are views of; None: each is a tensor of its own.
 
     A norm that is not finite calls the step off: clipping would spread one NaN to every parameter. Who wants to know
     looks at the norm. On a device nobody waits for that: the optimizer reads `found_inf` there. scaler: float16 only,
     where gradients are scaled up so that small ones do not become 0; it undoes that here, and halves its factor after a
     step that was called off.
     """
-    if flat is not None:
-        norm = torch.from_numpy(_clip(flat, max_grad_norm))
-        if math.isfinite(norm.item()) and not adam_step(optimizer, flat):
-            optimizer.step()
-        return norm
     scaled = scaler is not None and scaler.is_enabled()
     if scaler is not None and scaled:
         scaler.unscale_(optimizer)
@@ -123,43 +111,6 @@ def gradient_step(
     else:
         optimizer.step()
     return norm
-
-
-@torch.inference_mode()
-def _clip(flat: FlatParameters, max_grad_norm: float) -> np.ndarray:
-    """The norm (); the gradients clipped. Looking at a single number in memory costs less than an operation on it."""
-    norm: np.ndarray = torch.linalg.vector_norm(flat.grad).numpy()
-    factor = 1 / (norm + np.float32(1e-6)) * np.float32(max_grad_norm)  # in the order of clip_grad_norm_
-    if factor < 1.0:
-        flat.grad.mul_(float(factor))
-    return norm
-
-
-@torch.inference_mode()
-def adam_step(optimizer: torch.optim.Optimizer, flat: FlatParameters) -> bool:
-    """What `optimizer.step()` does, in one call of its kernel where all groups have the same settings.
-
-    False where that has to do it: no Adam, hooks, other parameters, a torch without that kernel. Torch looks at every
-    parameter of a small network again and again before it calls it: many times the time.
-    """
-    hooks = holds(optimizer, "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
-    kernel = None if hooks else adam_kernel(type(optimizer))
-    moments = None if kernel is None else flat.moments(optimizer)
-    if kernel is None or moments is None:
-        return False
-    groups = optimizer.param_groups
-    columns = [[flat.value], [flat.grad], [moments.mean], [moments.square], [moments.steps[0]]]
-    settings = [(group["lr"], group["betas"], group["weight_decay"], group["eps"]) for group in groups]
-    parts = [(settings[0], columns)]
-    if not moments.alike or settings.count(settings[0]) < len(groups):
-        parts = [(each, moments.columns(group["params"])) for each, group in zip(settings, groups, strict=True)]
-    moments.steps.add_(1)
-    for (rate, (beta1, beta2), decay, eps), (values, gradients, means, squares, steps) in parts:
-        kernel(
-            values, gradients, means, squares, [], steps, lr=rate, beta1=beta1, beta2=beta2,
-            weight_decay=decay, eps=eps, amsgrad=False, maximize=False,
-        )  # fmt: skip
-    return True
 
 
 def clear_gradients(optimizer: torch.optim.Optimizer) -> None:

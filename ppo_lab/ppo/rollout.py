@@ -10,7 +10,6 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
-from ppo_lab.engine.numpy_rollout import collect_in_numpy, numpy_policy
 from ppo_lab.envs.contract import Envs, Obs
 from ppo_lab.envs.spaces import MASK_KEY
 from ppo_lab.errors import NonFiniteError
@@ -89,24 +88,21 @@ class Collecting(Protocol):
     action_rng: Generator
 
 
-CapturedSteps = Callable[[Collecting], None]  # fills the rollout that it was made for
-Asked = Callable[[], bool]  # somebody wants to leave here
+Asked = Callable[[], bool]  # whether to leave here
+TakeSteps = Callable[[Envs, ActorCritic, Collecting, Rollout, Asked], Iterator[None]]
 
 
 def never() -> bool:
-    """Nobody wants to leave."""
+    """Return False: do not leave."""
     return False
 
 
-def collect(
-    envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout, captured: CapturedSteps | None = None
-) -> None:
-    """Fill `rollout` with the next T steps, and move `state` with them. Values come in one batch at the end.
+def collect(envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout) -> None:
+    """Fill `rollout` with the next T steps and advance `state`, in plain torch. Values come in one batch at the end.
 
-    captured: what takes the steps in place of the functions here (`scale.graphs.RolloutStep`).
     Raises NonFiniteError if an observation or a reward is NaN or infinite, EnvError if a mask leaves no legal action.
     """
-    for _ in collect_stepwise(envs, model, state, rollout, captured):
+    for _ in collect_stepwise(envs, model, state, rollout):
         pass
 
 
@@ -116,20 +112,17 @@ def collect_stepwise(
     model: ActorCritic,
     state: Collecting,
     rollout: Rollout,
-    captured: CapturedSteps | None = None,
+    steps: TakeSteps | None = None,
     asked: Asked = never,
 ) -> Iterator[None]:
-    """The same as a generator, which yields between two steps where `asked()`, and goes on from there."""
+    """Collect as a generator that yields between two steps where `asked()`, and continues from there.
+
+    steps: takes the steps in place of `take_steps` (`Engine.take_steps`).
+    """
     before = state.memory
     copy(at(rollout.obs, 0), state.obs)
-    policy = numpy_policy(model, state.obs) if captured is None else None
-    if captured is not None:
-        captured(state)
-    elif policy is None:
-        yield from collect_in_torch(envs, model, state, rollout, asked)
-    else:
-        yield from collect_in_numpy(envs, model, policy, state, rollout, asked)
-    if not hasattr(envs, "episode_done"):
+    yield from (steps or take_steps)(envs, model, state, rollout, asked)
+    if envs.episode_done is None:
         rollout.episode_done.copy_(rollout.done)
     check_finite(rollout)
     after = estimate_values(model, rollout, before)
@@ -137,16 +130,15 @@ def collect_stepwise(
         state.memory = {**state.memory, "critic": after["critic"]}  # type: ignore[dict-item, index]  # neither is None, then
 
 
-def collect_in_torch(
+def take_steps(
     envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout, asked: Asked = never
 ) -> Iterator[None]:
-    """Step T times and record what happened: everything but the values. Yields as `collect`."""
+    """Step T times and record everything but the values: the reference, in torch. Yield where `asked()`."""
     seen, led_to = rows_of(rollout.obs), rows_of(rollout.final_obs)
     columns = (
         rollout.action, rollout.log_prob, rollout.reward, rollout.terminated, rollout.done, rollout.valid,
         rollout.starts, rollout.episode_done,
     )  # fmt: skip
-    may_end_early = hasattr(envs, "episode_done")  # for learning, see `Envs`
     # views of all rows at once: writing to one is half as dear as indexing first
     for t, row in enumerate(zip(*(column.unbind() for column in columns), strict=True)):
         row_action, log_prob, reward, terminated, done, valid, starts, episode_done = row
@@ -170,9 +162,8 @@ def collect_in_torch(
         terminated.copy_(step.terminated)
         torch.logical_or(step.terminated, step.truncated, out=done)
         valid.copy_(step.valid)
-        if may_end_early:
-            over: Tensor | None = envs.episode_done  # type: ignore[attr-defined]  # asked above
-            episode_done.copy_(done if over is None else over)
+        if envs.episode_done is not None:
+            episode_done.copy_(envs.episode_done)
         copy(led_to[t], step.final_obs)
         copy(seen[t + 1], step.obs)
         state.obs = seen[t + 1]

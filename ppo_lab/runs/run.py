@@ -172,7 +172,7 @@ def run_root() -> Path:
 
 def read_config(folder: Path) -> Config:
     """The settings a run was made with, its root being where it lies now."""
-    config = load_config(folder / "config.yaml")
+    config = load_config(folder / "config.yaml", renamed=True)
     if not RUN_NAME.fullmatch(folder.name):
         raise RunError(f"{folder.name!r} is no name of a run")
     return config.model_copy(

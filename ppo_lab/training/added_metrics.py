@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from ppo_lab.envs.adapters.info import as_float
+from ppo_lab.envs.contract import Envs
 from ppo_lab.errors import ConfigError, EnvError
 
 LAB_METRICS = frozenset({
@@ -64,10 +65,9 @@ def checked(numbers: Mapping[str, Any], taken: Collection[str]) -> dict[str, flo
     return found
 
 
-def env_metrics(envs: Any) -> dict[str, float]:
+def env_metrics(envs: Envs) -> dict[str, float]:
     """What `Envs.metrics()` says, for those that have it; NaN is nothing. Raises EnvError for what is no number."""
-    ask = getattr(envs, "metrics", None)
-    return dict(_of(type(envs).__name__, ask())) if callable(ask) else {}
+    return dict(_of(type(envs).__name__, envs.metrics()))
 
 
 def _of(name: str, given: Any) -> Iterator[tuple[str, float]]:

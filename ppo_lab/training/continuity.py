@@ -6,40 +6,22 @@ that took it as it is would silently become another one, and its replay would di
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import shlex
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from ppo_lab.config import SECTIONS, Config, EnvConfig
-from ppo_lab.config.loading import check_live, flat, override, setting_text
-from ppo_lab.config.yaml_text import parse_yaml, render_scalar
+from ppo_lab.config import Config, EnvConfig
+from ppo_lab.config.env import auto_num_envs
+from ppo_lab.config.loading import check_live, flat, override
+from ppo_lab.config.yaml_text import parse_yaml
 from ppo_lab.envs.contract import Envs
-from ppo_lab.envs.making import auto_num_envs
 from ppo_lab.envs.space_text import describe_space, unlike
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.runs.journal import Change, digest, read_journal
 from ppo_lab.runs.run import forked_at, read_config
+from ppo_lab.runs.settings import SHOWN, edited_text, edits
 
-LOG = logging.getLogger("ppo_lab")
-
-# Settings that change nothing that training changes: they may be edited in the config.yaml of a run, and a resumed run
-# takes them from there. Whatever does not stand here counts.
-BESIDE = {
-    "run.name": "a folder can be renamed",
-    "run.root": "and moved",
-    "run.tensorboard": "what is written beside metrics.jsonl",
-    "run.checkpoint_every": "saving does not disturb",
-    "run.keep_*": "which checkpoints stay on disk",
-    "run.best_by": "which checkpoint is called the best",
-    "run.eval_*": "evaluating does not disturb",
-    "env.workers": "which process steps an environment: the same results",
-    "env.allow_import": "a permission, not a setting of the task",
-}
 # Settings of the environments that do not matter to the episodes under way: a fork that changes no other goes on with
 # them. env.num_envs counts as the number that `auto` comes to.
 NOT_THE_EPISODES = {
@@ -48,36 +30,6 @@ NOT_THE_EPISODES = {
     "info_metrics",  # what is recorded of them
     "retry",  # what happens when one fails, next time
 }
-SHOWN = 4  # settings that a message names
-
-
-def recorded(config: Config) -> dict[str, Any]:
-    """What a checkpoint holds of the settings: the text of each that counts, and the hash of them all."""
-    texts = _texts(config)
-    canonical = json.dumps({key: _canonical(text) for key, text in texts.items()}, sort_keys=True)
-    return {"settings": texts, "settings_sha256": hashlib.sha256(canonical.encode()).hexdigest()}
-
-
-def edits(about: Mapping[str, Any], config: Config) -> dict[str, tuple[str, str]]:
-    """{"ppo.gamma": ("0.99", "0.9")}: the settings in which a checkpoint and the config.yaml of its run differ.
-
-    One that the checkpoint does not know (it is of an older version) had its default; checkpoints without settings, of
-    versions before there were any in them, agree with everything.
-    """
-    then, now = about.get("settings"), _texts(config)
-    if then is None or about.get("settings_sha256") == recorded(config)["settings_sha256"]:
-        return {}
-    defaults = _texts(Config())
-    pairs = {key: (then.get(key, defaults[key]), text) for key, text in now.items()}
-    return {key: pair for key, pair in pairs.items() if _canonical(pair[0]) != _canonical(pair[1])}
-
-
-def edited_text(found: Mapping[str, tuple[str, str]]) -> str:
-    """The settings that were edited, in words; "" if none was."""
-    words = [
-        f"{key}: {_short(then)} in the checkpoint, {_short(now)} in config.yaml" for key, (then, now) in found.items()
-    ]
-    return "; ".join(words[:SHOWN] + ([f"and {len(words) - SHOWN} more"] if len(words) > SHOWN else []))
 
 
 def check_folder(folder: Path, config: Config, saved: Mapping[str, Any], journal: bool = True) -> None:
@@ -163,28 +115,5 @@ def _of_episodes(env: EnvConfig) -> dict[str, Any]:
     return {**env.model_dump(exclude=NOT_THE_EPISODES), "num_envs": auto_num_envs(env)}
 
 
-def _texts(config: Config) -> dict[str, str]:
-    """{"ppo.gamma": "0.99"}: each setting that counts as config.yaml has it, env.num_envs as a number."""
-    keys = [(section, name) for section, model in SECTIONS.items() for name in model.model_fields]
-    texts = {f"{section}.{name}": setting_text(config, section, name) for section, name in keys}
-    texts["env.num_envs"] = str(auto_num_envs(config.env))
-    return {key: text for key, text in texts.items() if not any(fnmatchcase(key, beside) for beside in BESIDE)}
-
-
-def _canonical(text: str) -> str:
-    """The same text for equal values: whoever wrote it, and in whatever order the keys of dictionaries are."""
-    return render_scalar(_ordered(parse_yaml(text)), tuples=True)
-
-
-def _ordered(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _ordered(value[key]) for key in sorted(value, key=str)}
-    return type(value)(map(_ordered, value)) if isinstance(value, (list, tuple)) else value
-
-
 def _flag(key: str) -> str:
     return f"--{key.replace('_', '-')}"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -3,152 +3,219 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+import platform
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ppo_lab.engine.compiled_loss import CompiledLoss
+import gymnasium
+import numpy as np
+import torch
+
+from ppo_lab.config import Config
+from ppo_lab.engine.choose import ChosenEngine
+from ppo_lab.envs.space_text import describe_space
 from ppo_lab.errors import LabError, RunError
 from ppo_lab.evaluation import EvaluationStopped, evaluate
-from ppo_lab.interrupts import GUARD
+from ppo_lab.evaluation.policy import Policy
 from ppo_lab.ppo.events import MinibatchStepped, RolloutCollected, Update
 from ppo_lab.ppo.rollout import Rollout
-from ppo_lab.training.added_metrics import checked, env_metrics
-from ppo_lab.training.resume import checkpoint_tree
-
-if TYPE_CHECKING:
-    from ppo_lab.runs.run import Run
-    from ppo_lab.training.beginning import Beginning
-    from ppo_lab.training.trainer import Trainer
-
+from ppo_lab.ppo.state import TrainState, fingerprint
+from ppo_lab.runs.journal import Change, digest
+from ppo_lab.runs.run import Run
+from ppo_lab.runs.settings import recorded
+from ppo_lab.training.added_metrics import AddedMetrics, checked, env_metrics
+from ppo_lab.training.environments import Environments
+from ppo_lab.training.rollback import Rollback
 
 LOG = logging.getLogger("ppo_lab")
 
 
-def finish_update(trainer: Trainer, update: Update, seconds: Mapping[type, list[float]]) -> None:
-    """Add times (and now and then an evaluation) to the metrics of an update, write them down, save when it is time."""
-    settings, metrics, steps = trainer.config.run, update.metrics, int(trainer.rollout.valid.sum())
-    rollout, everything = sum(seconds[RolloutCollected] + seconds[Rollout]), sum(map(sum, seconds.values()))
-    metrics["time/rollout_seconds"] = rollout
-    metrics["time/learn_seconds"] = everything - rollout
-    metrics["time/steps_per_second"] = steps / everything
-    if isinstance(trainer.minibatch_loss, CompiledLoss):
-        trainer.minibatch_loss.tell_warm_up(seconds[MinibatchStepped])
-    failed: Exception | None = None
-    try:  # others' code: what was learned is written down all the same
-        for name, number in env_metrics(trainer.envs).items():
+class Recorder:
+    """Finishes each update: its numbers, an evaluation when it is due, a line of the record, a checkpoint."""
+
+    def __init__(
+        self,
+        config: Config,
+        run: Run | None,
+        state: TrainState,
+        environments: Environments,
+        engine: ChosenEngine,
+        inexact: str | None,
+        loss: str | None = None,
+    ) -> None:
+        """run: the folder; None: nothing is written. loss: name of a custom one."""
+        self.config, self.run, self.state, self.environments, self.engine = config, run, state, environments, engine
+        self.inexact = inexact  # why a resume is not bit for bit; None: it is
+        self.changes = list[Change]()  # live changes so far: the journal
+        self.added = AddedMetrics()
+        self.save_asked = False  # save at the end of the update under way
+        self.engine_line = engine.describe(state.model, state.obs)
+        self.loss = loss
+        self._about = {"loss_given": loss, **recorded(config)}
+
+    def finish(self, update: Update, steps: int, seconds: Mapping[type, list[float]], stop: Callable[[], bool]) -> None:
+        """Complete the metrics of an update, write them down, and save when it is due.
+
+        Args:
+            update: Its metrics are added to in place.
+            steps: Env steps of its rollout.
+            seconds: Of its parts, by kind of event.
+            stop: Whether training is to stop: an evaluation under way is left out then.
+
+        Raises:
+            Exception: What an environment's `metrics` or the evaluation raised, after everything was written.
+            RunError: The disk does not take it.
+        """
+        settings, metrics = self.config.run, update.metrics
+        rollout, everything = sum(seconds[RolloutCollected] + seconds[Rollout]), sum(map(sum, seconds.values()))
+        metrics["time/rollout_seconds"] = rollout
+        metrics["time/learn_seconds"] = everything - rollout
+        metrics["time/steps_per_second"] = steps / everything
+        self.engine.report_seconds(seconds[MinibatchStepped])
+        failed: Exception | None = None
+        try:  # others' code: what was learned is written down all the same
+            for name, number in env_metrics(self.environments.envs).items():
+                metrics.setdefault(name, number)
+            if passed(update.global_step, steps, settings.eval_every):
+                self._evaluate(metrics, stop)
+        except Exception as error:
+            failed = error
+        for name, number in self.added.take().items():  # last: they may have come meanwhile
             metrics.setdefault(name, number)
-        if passed(update.global_step, steps, settings.eval_every):
-            evaluate_now(trainer, metrics)
-    except Exception as error:
-        failed = error
-    for name, number in trainer.added.take().items():  # last: they may have come meanwhile
-        metrics.setdefault(name, number)
-    trainer.added.last = metrics
-    if trainer.run is not None:
-        trainer.run.record(update.update, update.global_step, metrics)
-        due = trainer.save_asked or trainer.finished or passed(update.global_step, steps, settings.checkpoint_every)
-        if failed is not None or due:
-            write_checkpoint(trainer, metrics)
-    if failed is not None:
-        if trainer.run is not None:
-            _tell_where(failed, trainer.run, update.global_step)
-        raise failed
+        self.added.last = metrics
+        if self.run is not None:
+            self.run.record(update.update, update.global_step, metrics)
+            finished = update.global_step >= self.state.total_timesteps
+            due = self.save_asked or finished or passed(update.global_step, steps, settings.checkpoint_every)
+            if failed is not None or due:
+                self.save(metrics)
+        if failed is not None:
+            if self.run is not None:
+                _say_where(failed, self.run, update.global_step)
+            raise failed
+
+    def _evaluate(self, metrics: dict[str, float], stop: Callable[[], bool]) -> None:
+        """Evaluate the policy as it is, and add the result; nothing where training is to stop meanwhile."""
+        settings = self.config.run
+        episodes = settings.eval_episodes
+        try:
+            result = evaluate(
+                Policy(self.state.model), self.config, episodes, env_factory=self.environments.factory,
+                max_steps=settings.eval_max_steps, stop=stop,
+                quiet=True,  # the trainer has warned of its environments at the start
+            )  # fmt: skip
+        except EvaluationStopped:
+            return
+        metrics["eval/return_mean"], metrics["eval/cut_off"] = float(result.returns.mean()), float(result.cut_off.sum())
+        if result.cut_off.all() and "cut off" not in self.added.said:
+            self.added.said.add("cut off")
+            LOG.warning(
+                "evaluation: all %d episodes were cut off after %s steps (run.eval_max_steps): eval/return_mean is "
+                "over what was played, not over whole episodes", episodes, f"{result.lengths.max():,}",
+            )  # fmt: skip
+
+    def add(self, numbers: Mapping[str, float]) -> None:
+        """Let numbers wait for the line of the next update. Raise ConfigError for a name or number that is not one."""
+        self.added.add(checked(numbers, [f"episode/{key}" for key, _ in self.config.env.info_keys]))
+
+    def amend_last_line(self) -> None:
+        """Write the numbers that wait into the last line: no update will follow."""
+        numbers = self.added.take()
+        try:
+            if numbers and self.run is not None:
+                self.run.amend(self.state.update, self.state.global_step, numbers)
+        except RunError:
+            self.added.add(numbers)  # still waiting
+            raise
+        self.added.last |= numbers
+
+    def save(self, metrics: Mapping[str, float]) -> Path:
+        """Save the state as it is; `metrics` say whether it is the best so far. Raise RunError without a run folder."""
+        if self.run is None:
+            raise RunError("there is no run folder to save to: run.root is null")
+        self.save_asked = False
+        score = metrics.get("episode/return_mean" if self.config.run.best_by == "return" else "eval/return_mean")
+        tree = self.checkpoint_tree()
+        return self.run.save(self.state.global_step, tree, score, renew=bool(tree["numbers"]["added"]))
+
+    def save_rollback(self, rollback: Rollback) -> Path:
+        """Save the start of an update that is left in the middle."""
+        if self.run is None:
+            raise RunError("there is no run folder to save to: run.root is null")
+        tree = self.checkpoint_tree(rollback)
+        return self.run.save(rollback.global_step, tree, None, renew=bool(tree["numbers"]["added"]))
+
+    def save_after(self, error: Exception, rollback: Rollback) -> None:
+        """Save the start of an update that was broken off, and let the error say so and name `resume`."""
+        if self.run is None:
+            return
+        try:
+            self.save_rollback(rollback)
+        except RunError as problem:
+            error.add_note(str(problem))
+            return
+        _say_where(error, self.run, rollback.global_step)
+
+    def checkpoint_tree(self, rollback: Rollback | None = None) -> dict[str, Any]:
+        """Return everything that a checkpoint holds, as it is now or at `rollback`."""
+        envs, model = self.environments.envs, self.state.model
+        if rollback is None:
+            envs_state, state = envs.state_dict() or {}, self.state.state_dict()
+        else:
+            envs_state, state = rollback.envs, rollback.tree(self.state)
+        because = self.inexact or envs.why_inexact_now() or (rollback.inexact_because if rollback else envs.lost)
+        if because is None and not envs_state:
+            because = "these environments cannot tell their state"
+        self._look_at_engine()
+        about = {
+            "fingerprint": fingerprint({"state": state, "envs": envs_state}),
+            "exact_resume": because is None,
+            "inexact_because": because,
+            "envs_given": self.environments.given is not None,
+            "observation_space": describe_space(envs.observation_space),
+            "action_space": describe_space(envs.action_space),
+            "action_paths": model.action_paths,
+            "versions": versions(),
+            "journal_sha256": digest(self.changes, state["update"]),
+            "forked_at": None if self.run is None else self.run.forked_at,
+            "engine": self.engine_line,
+            **self._about,
+        }
+        numbers = {"added": self.added.waiting()}
+        gathered = envs.metrics_state() if rollback is None else rollback.env_metrics
+        if gathered is not None:
+            numbers["episodes"] = gathered
+        return {**state, "envs": envs_state, "numbers": numbers, "about": about}
+
+    def _look_at_engine(self) -> None:
+        """Warn once where the model is computed in another way than before, e.g. since it got a hook."""
+        line = self.engine.describe(self.state.model, self.state.obs)
+        if line != self.engine_line:
+            LOG.warning("engine: %s (before: %s)", line, self.engine_line)
+            self.engine_line = line
 
 
-def evaluate_now(trainer: Trainer, metrics: dict[str, float]) -> None:
-    """Evaluate the policy as it is, and add what came out; nothing if somebody wants training to stop meanwhile."""
-    settings = trainer.config.run
-    episodes = settings.eval_episodes
-    try:
-        result = evaluate(
-            trainer.policy(), trainer.config, episodes, env_factory=trainer.env_factory,
-            max_steps=settings.eval_max_steps, stop=lambda: trainer.pause_asked or GUARD.asked,
-            quiet=True,  # the trainer has warned of its environments at the start
-        )  # fmt: skip
-    except EvaluationStopped:
-        return
-    metrics["eval/return_mean"], metrics["eval/cut_off"] = float(result.returns.mean()), float(result.cut_off.sum())
-    if result.cut_off.all() and "cut off" not in trainer.added.said:
-        trainer.added.said.add("cut off")
-        LOG.warning(
-            "evaluation: all %d episodes were cut off after %s steps (run.eval_max_steps): eval/return_mean is over "
-            "what was played, not over whole episodes", episodes, f"{result.lengths.max():,}",
-        )  # fmt: skip
+def versions() -> dict[str, str]:
+    """Return what the numbers of a run may depend on besides its settings."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "gymnasium": gymnasium.__version__,
+        "machine": platform.machine(),
+        "threads": str(torch.get_num_threads()),
+    }
 
 
-def add_metrics(
-    trainer: Trainer, numbers: Mapping[str, float], busy: AbstractContextManager[Any], under_way: bool
-) -> None:
-    """Let numbers wait for the line of the next update that ends; where none is to come they go into the last line."""
-    if trainer.closed:
-        raise RunError("this trainer is closed, and so is its record")
-    trainer.added.add(checked(numbers, [f"episode/{key}" for key, _ in trainer.config.env.info_keys]))
-    if trainer.finished and not under_way:
-        with busy:  # another thread may be at the end of the last update: then it takes them
-            _amend_last_line(trainer, trainer.added.take())
+def passed(global_step: int, steps: int, every: int) -> bool:
+    """Return whether the last `steps` env steps reached a multiple of `every`; 0 is never."""
+    return every > 0 and global_step // every > (global_step - steps) // every
 
 
-def _amend_last_line(trainer: Trainer, numbers: dict[str, float]) -> None:
-    try:
-        if numbers and trainer.run is not None:
-            trainer.run.amend(trainer.state.update, trainer.state.global_step, numbers)
-    except RunError:
-        trainer.added.add(numbers)  # still waiting
-        raise
-    trainer.added.last |= numbers
-
-
-def write_checkpoint(trainer: Trainer, metrics: Mapping[str, float]) -> Path:
-    """Save the state as it is; `metrics` say whether it is the best so far."""
-    if trainer.run is None:
-        raise RunError("there is no run folder to save to: run.root is null")
-    trainer.save_asked = False
-    score = metrics.get("episode/return_mean" if trainer.config.run.best_by == "return" else "eval/return_mean")
-    tree = checkpoint_tree(trainer)
-    return trainer.run.save(trainer.state.global_step, tree, score, renew=bool(tree["numbers"]["added"]))
-
-
-def save_where_it_is(trainer: Trainer, metrics: Mapping[str, float]) -> Path | None:
-    """A checkpoint for who stops now: of the state, or of the beginning of an update that is left in the middle.
-
-    None for a quick update in the middle, which can be done first.
-    """
-    beginning = trainer.beginning
-    if beginning is None or trainer.run is None:
-        return write_checkpoint(trainer, metrics)
-    if not (trainer.collecting or beginning.whole):
-        return None
-    return _save_beginning(trainer, trainer.run, beginning)
-
-
-def _save_beginning(trainer: Trainer, run: Run, beginning: Beginning) -> Path:
-    tree = checkpoint_tree(trainer, beginning)
-    return run.save(beginning.global_step, tree, None, renew=bool(tree["numbers"]["added"]))
-
-
-def save_after(trainer: Trainer, error: Exception) -> None:
-    """An update was broken off: save its beginning, and let the error say so and name `resume`."""
-    beginning = trainer.beginning
-    if trainer.run is None or beginning is None or not (trainer.collecting or beginning.whole):
-        return
-    try:
-        _save_beginning(trainer, trainer.run, beginning)
-    except RunError as problem:
-        error.add_note(str(problem))
-        return
-    _tell_where(error, trainer.run, beginning.global_step)
-
-
-def _tell_where(error: Exception, run: Run, global_step: int) -> None:
+def _say_where(error: Exception, run: Run, global_step: int) -> None:
     text = f"saved at step {global_step}: Trainer.resume({str(run.folder)!r}) goes on from there"
     if isinstance(error, LabError):
         error.args = (f"{error}; {text}",)  # a notebook and the command line show this line and nothing else
     else:
         error.add_note(text)
-
-
-def passed(global_step: int, steps: int, every: int) -> bool:
-    """The last `steps` env steps reached a multiple of `every`; 0 is never."""
-    return every > 0 and global_step // every > (global_step - steps) // every

@@ -14,7 +14,7 @@ from ppo_lab.runs.metrics import read_rows
 from ppo_lab.runs.run import find_checkpoint, find_run, read_config, read_lineage
 from ppo_lab.training.added_metrics import LAB_METRICS
 from ppo_lab.training.continuity import changes_to_come, check_folder
-from ppo_lab.training.resume import restore
+from ppo_lab.training.resume import Start
 from ppo_lab.training.trainer import Trainer
 
 
@@ -41,14 +41,16 @@ def replay(place: str | Path) -> Replay:
         raise RunError(f"run {folder} cannot be repeated exactly: {last['about']['inexact_because']}")
     if last["about"]["envs_given"]:
         raise RunError(f"run {folder} was trained in environments passed to Trainer: its settings cannot make them")
+    if last["about"].get("loss_given"):
+        raise RunError(f"run {folder} was trained with a loss passed to Trainer: its settings cannot make it")
     config = read_config(folder)
     check_folder(folder, config, last, journal=False)
-    trainer = Trainer(override(config, {"run.root": None, "run.eval_every": 0, "run.best_by": "return"}))
+    begin = read_lineage(folder)
+    saved = None if begin is None else load_checkpoint(find_checkpoint(folder, begin["step"])[0])
+    alone = override(config, {"run.root": None, "run.eval_every": 0, "run.best_by": "return"})
+    to_come = changes_to_come(folder, 0 if saved is None else saved["update"])
+    trainer = Trainer(alone, start=Start(alone, saved, None, to_come=to_come))
     try:
-        begin = read_lineage(folder)
-        if begin is not None:
-            restore(trainer, load_checkpoint(find_checkpoint(folder, begin["step"])[0]))
-        trainer.schedule(changes_to_come(folder, trainer.state.update))
         difference = None
         recorded = {row["update"]: row for row in read_rows(folder)}
         for update in trainer if trainer.state.update < last["update"] else ():

@@ -1,4 +1,4 @@
-"""The trainer: one PPO update at a time."""
+"""The trainer: one PPO update at a time, from settings to a run on disk."""
 
 from __future__ import annotations
 
@@ -6,43 +6,33 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from ppo_lab.config import Config, PPOConfig
-from ppo_lab.engine.compiled_loss import loss_function
+from ppo_lab.config import Config
+from ppo_lab.config.loading import check_config
+from ppo_lab.engine.choose import choose_engine, loss_name
 from ppo_lab.engine.memory_plan import plan_memory
 from ppo_lab.engine.process import prepare_process
 from ppo_lab.engine.threads import measured
-from ppo_lab.envs.contract import EnvFactory, Envs
+from ppo_lab.envs.contract import EnvFactory
 from ppo_lab.errors import RunError
 from ppo_lab.evaluation.policy import Policy
 from ppo_lab.interrupts import GUARD
-from ppo_lab.ppo.adaptive import adapt, divergence_if_needed
-from ppo_lab.ppo.advantages import gae
-from ppo_lab.ppo.batches import Batch, minibatches
-from ppo_lab.ppo.events import AdvantagesEstimated, Event, MinibatchStepped, RolloutCollected, Update
-from ppo_lab.ppo.learner import Route, gradient_route
-from ppo_lab.ppo.losses import Loss
-from ppo_lab.ppo.metrics import critic_metrics, loss_metrics, settings_metrics
-from ppo_lab.ppo.optimizer import gradient_step, learning_rates, set_learning_rates
-from ppo_lab.ppo.rewards import rewards_to_learn
-from ppo_lab.ppo.rollout import Rollout, collect_stepwise, estimate_values
-from ppo_lab.ppo.schedules import in_force, settings_at
+from ppo_lab.ppo.events import Event, RolloutCollected, Update
+from ppo_lab.ppo.learner import LossFunction
+from ppo_lab.ppo.rollout import Rollout
 from ppo_lab.ppo.state import fingerprint, initial_state
+from ppo_lab.ppo.update import update
+from ppo_lab.runs.files import disk
 from ppo_lab.runs.journal import Change
 from ppo_lab.runs.run import Run
-from ppo_lab.training import resume
-from ppo_lab.training.added_metrics import AddedMetrics
-from ppo_lab.training.beginning import BROKEN_OFF, SLOW, Beginning
-from ppo_lab.training.continuity import recorded
-from ppo_lab.training.live_changes import Mailbox, check_changes, take_changes
-from ppo_lab.training.recorder import add_metrics, finish_update, save_after, save_where_it_is
-
-Given = Envs | EnvFactory | None  # None: what config.env asks for
+from ppo_lab.training.environments import Given, prepare_environments, why_inexact
+from ppo_lab.training.fork import Fork
+from ppo_lab.training.live_changes import PendingChanges, apply_changes, check_changes
+from ppo_lab.training.recorder import Recorder
+from ppo_lab.training.resume import Resume, Start
+from ppo_lab.training.rollback import BROKEN_OFF, SLOW, Rollback
 
 
 class Trainer:
@@ -51,45 +41,60 @@ class Trainer:
         for update in Trainer(config):
             print(update.global_step, update.metrics.get("episode/return_mean"))
 
-    Stop by leaving the loop and go on with a new one: all that training changes is in `state`. A rollout is never cut
-    short: the run ends with the first update at or past total_timesteps, ceil(total / (num_envs * num_steps)) updates.
+    Stop by leaving the loop and continue with a new one: all that training changes is in `state`. A rollout is never
+    cut short: a run has ceil(total_timesteps / (num_envs * num_steps)) updates.
     """
 
-    def __init__(self, config: Config, envs: Given = None, run: Run | None = None) -> None:
-        """Raises ConfigError, EnvError or RunError for settings that cannot work.
+    def __init__(
+        self, config: Config, envs: Given = None, *, loss: LossFunction | None = None, start: Start | None = None
+    ) -> None:
+        """Build environments, model, engine and run folder. Raises ConfigError, EnvError or RunError.
 
-        envs: in place of config.env: a function of nothing or of the number of an environment, or see `understood`.
-        run: an open folder to go on in, instead of a new one.
+        envs: in place of config.env: a function of nothing or of the number of an environment, or see
+            `envs.adapters.given`.
+        loss: in place of `ppo_lab.minibatch_loss`, a function (model, batch, ppo) -> `ppo_lab.Loss`; the reference
+            engine computes it.
+        start: a checkpoint to begin from; `Trainer.resume` and `Trainer.fork` make one.
         """
-        from ppo_lab.engine.graphs import make_graphs  # a wing: not above
-
-        prepare_process(resume.expected_config(config).run)
-        config, envs, self.env_factory, self.envs = resume.environments(config, envs)
+        self.closed = False
         try:
-            self.state = initial_state(config, self.envs)
-            ppo, state = config.ppo, self.state
-            self.memory_plan = plan_memory(config, state.model, state.obs)  # of what follows
-            self.config, self.thread_choice = measured(config, state.model, state.obs)
-            self.minibatch_loss = loss_function(config, self.envs)
+            prepare_process(check_config(config).run)
+            config, self._environments = prepare_environments(config, envs)
+        except BaseException:
+            if start is not None:
+                start.abandon()
+            raise
+        self.envs = self._environments.envs
+        try:
+            self.state = state = initial_state(config, self.envs)
+            self.engine = choose_engine(config, self.envs, state.model, loss)
+            self.memory_plan = plan_memory(config, self.engine, state.model, state.obs)  # before anything is allocated
+            self.config, self.thread_choice = measured(config, self.engine, state.model, state.obs)
+            ppo = config.ppo
             self.rollout = Rollout.empty(ppo.num_steps, self.envs.num_envs, state.obs, state.model, ppo.chunk_length)
-            self.graphs = make_graphs(config, self.envs, state, self.rollout)
-            self.inexact = resume.why_inexact(config, self.envs, envs)  # why resume is not bit for bit; None: it is
-            self.run = run or (Run.create(self.config) if config.run.root is not None else None)
+            inexact = why_inexact(config, self._environments)
+            self.run = start.run if start is not None else None
+            if start is None and config.run.root is not None:
+                self.run = Run.create(self.config)
+            name = None if loss is None else loss_name(loss)
+            self.recorder = Recorder(self.config, self.run, state, self._environments, self.engine, inexact, name)
+            self._pending = PendingChanges()  # live changes for the next update
+            if start is not None:
+                start.restore(state, self.recorder)
+                self._pending.schedule(start.to_come)
         except BaseException:
             self.envs.close()  # leave no worker behind
+            if start is not None:
+                start.abandon()
             raise
-        self.envs_given, self.closed, self.added = envs is not None, False, AddedMetrics()
-        self.changes, self._mailbox = list[Change](), Mailbox()  # live changes so far (the journal), and those to come
         self._busy = threading.RLock()  # held while anything of the state moves
-        self.save_asked = False  # by a person, for the end of the update under way
-        self.pause_asked = False  # by a person, for the step under way
-        self.beginning: Beginning | None = None  # of the update under way; None between two
-        self.collecting = False  # a rollout is under way, and nothing was learned from it yet
-        self._failed = False  # in a rollout: environments are somewhere in it
-        self._slow = True  # the update before took long; the first one may
+        self._pause_asked = False  # for the end of the update under way, or of the step under way of a slow one
+        self._rollback: Rollback | None = None  # of the update under way; None between two
+        self._collecting = False  # a rollout is under way: nothing was learned from it yet
+        self._failed = False  # an update was broken off: the environments are somewhere in it
+        self._slow = True  # the last update took long; the first one may
         self._under_way: Iterator[Event | None] | None = None
         self._events: deque[Event] = deque()  # happened, not yet yielded
-        self._last: Route | None = None  # how the update before found its gradients
         self._seconds: defaultdict[type, list[float]] = defaultdict(list)  # of each event of this update, by kind
 
     def __iter__(self) -> Iterator[Update]:
@@ -97,19 +102,19 @@ class Trainer:
         return (event for event in self.events() if isinstance(event, Update))
 
     def events(self) -> Iterator[Event]:
-        """The same, finer: every part of an update as it happens.
+        """Train, yielding every part of an update as it happens.
 
-        Left in the middle of an update, that update goes on where it was with the next loop over the trainer. An
+        Left in the middle of an update, that update continues where it was with the next loop over the trainer. An
         interrupt (Ctrl-C, the notebook's stop button) arrives between two events, or in the middle of an update that
         takes long, and loses nothing: a run on disk is saved first. So does `pause`, which just ends the loop.
         """
-        self.pause_asked = False
+        self._pause_asked = False
         with GUARD.loop() as guard:
             while True:
                 if not self._events:
                     if self._under_way is None:
-                        with guard, self._busy:  # written down and in force, or neither
-                            self.changes += take_changes(self.state, self._mailbox, self.config.ppo, self.run)
+                        with guard, self._busy:  # journaled and in force, or neither
+                            self.recorder.changes += apply_changes(self.state, self._pending, self.config.ppo, self.run)
                         if self.finished:
                             return
                         if self.closed:
@@ -120,137 +125,60 @@ class Trainer:
                         self._advance()
                         left = not self._events or self._may_be_left()
                         if left and self.run is not None:
-                            save_where_it_is(self, {})
+                            self._save_where_it_is({})
                     if left:
                         return
                 yield self._events.popleft()  # those that an interrupt kept back come with the next loop
-                if self.pause_asked and self._under_way is None and not self._events:
+                if self._pause_asked and self._under_way is None and not self._events:
                     self.save() if self.run is not None else None
                     return
 
-    @cached_property
-    def recorded_settings(self) -> dict[str, Any]:
-        """What each checkpoint holds of the settings."""
-        return recorded(self.config)
-
     @property
     def finished(self) -> bool:
-        """total_timesteps are reached."""
+        """Whether total_timesteps are reached."""
         return self.state.global_step >= self.state.total_timesteps
+
+    @property
+    def engine_line(self) -> str:
+        """One line that says how acting and learning are computed, and why not faster."""
+        return self.recorder.engine_line
+
+    @property
+    def inexact(self) -> str | None:
+        """Why a resumed run would not be the same bit for bit; None: it would."""
+        return self.recorder.inexact
+
+    @property
+    def changes(self) -> list[Change]:
+        """The live changes so far: the journal."""
+        return self.recorder.changes
+
+    @property
+    def envs_given(self) -> bool:
+        """Whether environments, or what makes them, were passed."""
+        return self._environments.given is not None
+
+    @property
+    def env_factory(self) -> EnvFactory | None:
+        """The function that makes environments, where one was passed."""
+        return self._environments.factory
+
+    @property
+    def resume_step(self) -> int:
+        """The step at which a run saved now would resume: the start of an update that was left in the middle."""
+        return self.state.global_step if self._rollback is None else self._rollback.global_step
+
+    @property
+    def can_be_left(self) -> bool:
+        """Whether the update under way can be left in the middle: it is slow, and nothing would be lost."""
+        return self._rollback is not None and self._rollback.can_be_left(self._collecting)
 
     def pause(self) -> None:
         """End the loop under way after this update, or after this step of one that takes long. Safe from any thread.
 
-        The next loop goes on from there. An evaluation under way is left out.
+        The next loop continues from there. An evaluation under way is left out.
         """
-        self.pause_asked = True
-
-    def _update(self) -> Iterator[Event | None]:
-        """One iteration of PPO (Schulman et al. 2017, algorithm 1). None: it can be left here."""
-        state, rollout = self.state, self.rollout
-        ppo = self._begin_update()
-        yield from collect_stepwise(self.envs, state.model, state, rollout, self.graphs.rollout, self._may_be_left)
-        self.collecting = False
-        state.global_step += int(rollout.valid.sum())  # it happened, whatever becomes of the update
-        state.episodes.update(rollout.reward, rollout.episode_done, rollout.valid)
-        yield RolloutCollected(rollout)
-
-        reward = rewards_to_learn(rollout, ppo, state.reward_scaler)
-        advantage, returns = self._advantages(reward, ppo)
-        yield AdvantagesEstimated(advantage, returns)
-
-        metrics = settings_metrics(ppo, learning_rates(state.optimizer))
-        metrics |= critic_metrics(rollout.value, returns, rollout.valid) | state.episodes.metrics()
-        state.model.critic_head.refresh(returns[rollout.valid])
-        moved = divergence_if_needed(ppo, state.model, rollout)
-        steps = list[tuple[Loss, Tensor]]()
-        self._last = gradient = gradient_route(state, rollout, ppo, self.config.run, self.minibatch_loss, self._last)
-        for epoch, batch in self._batches(ppo, reward, advantage, returns, gradient.inputs):
-            taken = self.graphs.step(batch, ppo)  # captured: gradient and step at once
-            loss = taken[0] if taken else gradient(batch)
-            if ppo.target_kl is not None and not loss.approx_kl <= 1.5 * ppo.target_kl:  # NaN stops too
-                break
-            norm = taken[1] if taken else gradient_step(state.optimizer, ppo.max_grad_norm, state.scaler, gradient.flat)
-            steps.append((loss, norm))
-            yield MinibatchStepped(epoch, batch, loss, norm)
-
-        metrics |= loss_metrics(steps, scaled=state.scaler.is_enabled())
-        metrics |= adapt(state, self.config.ppo, ppo, metrics, moved)
-        state.model.refresh_statistics(rollout.obs, rollout.valid)
-        state.update += 1
-        yield Update(state.update, state.global_step, metrics)
-
-    def _begin_update(self) -> PPOConfig:
-        """The settings of this update: schedules and live changes in force."""
-        state, ppo = self.state, self.config.ppo
-        settings = in_force(settings_at(ppo, state.live, state.global_step, state.total_timesteps), state.adapted)
-        set_learning_rates(state.optimizer, ppo, settings.learning_rate, state.global_step, self.rollout.reward.numel())
-        return settings
-
-    def _advantages(self, reward: Tensor, ppo: PPOConfig) -> tuple[Tensor, Tensor]:
-        """Advantage and returns (T, N) from the values that the rollout holds."""
-        r = self.rollout
-        return gae(reward, r.value, r.next_value, r.terminated, r.done, r.valid, ppo.gamma, ppo.gae_lambda)
-
-    def _batches(
-        self, ppo: PPOConfig, reward: Tensor, advantage: Tensor, returns: Tensor, inputs: Tensor | None
-    ) -> Iterator[tuple[int, Batch]]:
-        """update_epochs passes over the rollout, each in a new order."""
-        rollout, state = self.rollout, self.state
-        for epoch in range(ppo.update_epochs):
-            if ppo.recompute_advantage and epoch > 0:
-                estimate_values(state.model, rollout, rollout.first_memory())
-                advantage, returns = self._advantages(reward, ppo)
-            for batch in minibatches(
-                rollout, advantage, returns, ppo.num_minibatches, state.shuffle_rng, ppo.normalize_advantage, inputs
-            ):
-                yield epoch, batch
-
-    def _begin(self) -> None:
-        """Begin an update, with the environments where they were if the last one failed in them."""
-        if self._failed and self.beginning is not None:
-            reason = self.beginning.put_back(self.state, self.envs, self.config.run.seed)
-            self.inexact, self._failed = reason or self.inexact, False
-        self.beginning = Beginning(self.state, self.envs, self._slow)
-        self._under_way, self.collecting = self._update(), True
-        self._seconds.clear()
-
-    def _may_be_left(self) -> bool:
-        """Somebody wants to stop, and this update can be left in the middle."""
-        asked = self.pause_asked or GUARD.asked
-        return asked and self.beginning is not None and self.beginning.can_be_left(self.collecting)
-
-    def _advance(self) -> None:
-        """The next event; where an interrupt waits, all to where a run on disk can be saved, and save it."""
-        while (event := self._next_event()) is not None and GUARD.pressed and self.run is not None:
-            if self._under_way is None or self._may_be_left():
-                break
-        if GUARD.pressed and self.run is not None:
-            save_where_it_is(self, event.metrics if isinstance(event, Update) else {})
-
-    def _next_event(self) -> Event | None:
-        """The next event of the update under way, timed; its last one is recorded. None: it was left in the middle."""
-        assert self._under_way is not None
-        began = time.perf_counter()
-        try:
-            event = next(self._under_way)
-        except BaseException as error:
-            self._under_way = None  # a generator that raised is over: the next loop starts with a new rollout
-            self._failed = self.collecting or (self.beginning is not None and self.beginning.whole)
-            if isinstance(error, Exception):
-                save_after(self, error)
-            if not self._failed:  # what was learned stays, and nothing leads back
-                self.beginning, self.inexact = None, self.inexact or BROKEN_OFF
-            raise
-        self._seconds[type(event or self.rollout)].append(time.perf_counter() - began)
-        if event is None:
-            return None
-        if isinstance(event, Update):
-            self._under_way, self.beginning = None, None
-            self._slow = sum(map(sum, self._seconds.values())) > SLOW
-            finish_update(self, event, self._seconds)
-        self._events.append(event)
-        return event
+        self._pause_asked = True
 
     def set(self, *, source: str = "code", **changes: float | int | None) -> None:
         """Change settings while training runs, e.g. set(learning_rate=1e-4); taken at the next update boundary.
@@ -258,44 +186,85 @@ class Trainer:
         Safe from any thread; written into the journal with `source`. total_timesteps can be set too, to extend a run.
         All changes or none: raises ConfigError for a key that cannot change or a value outside its range.
         """
-        self._mailbox.post(check_changes(changes, self.config.ppo), source)
+        self._pending.post(check_changes(changes, self.config.ppo), source)
 
     def record(self, numbers: Mapping[str, float]) -> None:
-        """Add {"probe/distance": 0.3} to the line of the next update that ends (docs/runs.md), from any thread."""
-        add_metrics(self, numbers, self._busy, under_way=self._under_way is not None)
+        """Add {"probe/distance": 0.3} to the line of the next update that ends (docs/runs.md), from any thread.
 
-    def save(self) -> Path | None:
-        """A checkpoint now, from any thread; in the middle of an update (then None) with its end.
+        Where no update follows they are added to the last line. Raises ConfigError for a name or number that is none.
+        """
+        if self.closed:
+            raise RunError("this trainer is closed, and so is its record")
+        self.recorder.add(numbers)
+        if self.finished and self._under_way is None:
+            with self._busy:  # another thread may be at the end of the last update: then it takes them
+                self.recorder.amend_last_line()
 
-        Of one that takes long its beginning is saved, as soon as the part under way is done.
+    def save(self, metrics: Mapping[str, float] | None = None) -> Path | None:
+        """Save a checkpoint now, from any thread; in the middle of an update (then None) with its end.
 
+        Of one that takes long its start is saved, as soon as the part under way is done.
+        metrics: of the update that has just ended; they say whether it is the best so far.
         Raises RunError if there is no run folder or the disk does not take it.
         """
         with self._busy:
-            left = self.beginning is None or self.beginning.can_be_left(self.collecting)
-            if self.run is not None and self._under_way is not None and not left:
-                self.save_asked = True
+            if self.run is not None and self._under_way is not None and self._rollback and not self.can_be_left:
+                self.recorder.save_asked = True
                 return None
-            return save_where_it_is(self, {})
+            return self._save_where_it_is(metrics or {})
 
     @classmethod
-    def resume(cls, run: str | Path, total_timesteps: int | None = None, envs: Given = None, **others: Any) -> Trainer:
-        """Go on with a run where its newest whole checkpoint is, bit for bit.
+    def resume(
+        cls,
+        run: str | Path,
+        total_timesteps: int | None = None,
+        envs: Given = None,
+        *,
+        loss: LossFunction | None = None,
+        **others: Any,
+    ) -> Trainer:
+        """Continue a run from its newest whole checkpoint, bit for bit.
 
-        Only total_timesteps can be another one than before: everything else is a fork. Live changes made after the
+        Only total_timesteps can differ from before: everything else is a fork. Live changes made after the
         checkpoint are made again at the same updates. Raises RunError if there is nothing to resume, or it is in use.
         """
-        return resume.resume(cls, run, total_timesteps, envs, others)
+        if others:
+            raise RunError(f"a resumed run keeps its settings; for another {', '.join(others)} use Trainer.fork")
+        with disk(f"resume {run}"):
+            start = Resume.open(run, total_timesteps, envs)
+            trainer = cls(start.config, start.envs, loss=loss, start=start)
+            if total_timesteps is not None:
+                try:
+                    trainer.set(source="resume", total_timesteps=total_timesteps)
+                except BaseException:
+                    trainer.close()
+                    raise
+            return trainer
 
     @classmethod
     def fork(
-        cls, run: str | Path, at: int | str = "latest", overrides: Mapping[str, Any] | None = None, envs: Given = None
+        cls,
+        run: str | Path,
+        at: int | str = "latest",
+        overrides: Mapping[str, Any] | None = None,
+        envs: Given = None,
+        *,
+        loss: LossFunction | None = None,
     ) -> Trainer:
-        """A new run that begins at a checkpoint of another: `at` a step, "latest" or "best". Step numbers go on.
+        """Begin a new run at a checkpoint of another: `at` a step, "latest" or "best". Step numbers continue.
 
         With another env section new episodes begin. Raises RunError if the checkpoint is not there or does not fit.
         """
-        return resume.fork(cls, run, at, overrides or {}, envs)
+        with disk(f"fork {run}"):
+            start = Fork.open(run, at, overrides or {}, envs)
+            trainer = cls(start.config, envs, loss=loss, start=start)
+            try:
+                trainer.save()  # its own first checkpoint: it no longer depends on its parent
+            except BaseException:
+                trainer.close()
+                start.abandon()
+                raise
+            return trainer
 
     def rewind(self, step: int | str, envs: Given = None) -> Trainer:
         """Go back to a checkpoint of this run, as a fork from it: what came after stays where it is."""
@@ -303,22 +272,81 @@ class Trainer:
             raise RunError("there is nothing to go back to: run.root is null")
         return type(self).fork(self.run.folder, at=step, envs=self.env_factory if envs is None else envs)
 
-    def schedule(self, changes: list[Change]) -> None:
-        """Make changes of a journal again, each at its own update, without writing them down once more."""
-        self._mailbox.schedule(changes)
-
     def policy(self) -> Policy:
-        """The policy as it is now, as a copy: training goes on without it."""
+        """Return the policy as it is now, as a copy: training goes on without it."""
         with self._busy:
             return Policy(self.state.model)
 
     def fingerprint(self) -> str:
-        """SHA-256 over all that training changes (environments included where they can tell their state)."""
-        return fingerprint({"state": self.state.state_dict(), "envs": getattr(self.envs, "state_dict", dict)()})
+        """Return the SHA-256 over all that training changes (environments included where they can tell their state)."""
+        return fingerprint({"state": self.state.state_dict(), "envs": self.envs.state_dict() or {}})
 
     def close(self) -> None:
-        """Give back environments and files. The state stays readable."""
+        """Close environments and files. The state stays readable."""
         self.closed = True
         self.envs.close()
         if self.run is not None:
             self.run.close()
+
+    def _begin(self) -> None:
+        """Begin an update, after restoring the environments if the last one failed in them."""
+        if self._failed and self._rollback is not None:
+            reason = self._rollback.put_back(self.state, self.envs, self.config.run.seed)
+            self.recorder.inexact, self._failed = reason or self.recorder.inexact, False
+        self._rollback = Rollback(self.state, self.envs, self._slow)
+        self._under_way = update(self.engine, self.envs, self.state, self.rollout, self.config.ppo, self._may_be_left)
+        self._collecting = True
+        self._seconds.clear()
+
+    def _may_be_left(self) -> bool:
+        """Whether a stop is asked for, and this update can be left in the middle."""
+        return self._stop_asked() and self.can_be_left
+
+    def _stop_asked(self) -> bool:
+        return self._pause_asked or GUARD.asked
+
+    def _advance(self) -> None:
+        """Take the next event; where an interrupt waits, all to where a run on disk can be saved, and save it."""
+        while (event := self._next_event()) is not None and GUARD.pressed and self.run is not None:
+            if self._under_way is None or self._may_be_left():
+                break
+        if GUARD.pressed and self.run is not None:
+            self._save_where_it_is(event.metrics if isinstance(event, Update) else {})
+
+    def _next_event(self) -> Event | None:
+        """Take the next event of the update under way, timed; its last one is recorded. None: it was left."""
+        assert self._under_way is not None
+        began = time.perf_counter()
+        try:
+            event = next(self._under_way)
+        except BaseException as error:
+            self._broken_off(error)
+            raise
+        self._seconds[type(event or self.rollout)].append(time.perf_counter() - began)
+        if event is None:
+            return None
+        if isinstance(event, RolloutCollected):
+            self._collecting = False
+        elif isinstance(event, Update):
+            self._under_way, self._rollback = None, None
+            self._slow = sum(map(sum, self._seconds.values())) > SLOW
+            self.recorder.finish(event, int(self.rollout.valid.sum()), self._seconds, self._stop_asked)
+        self._events.append(event)
+        return event
+
+    def _broken_off(self, error: BaseException) -> None:
+        """An update raised: save its start where that is known; the next loop begins with a new rollout."""
+        self._under_way = None
+        self._failed = self._rollback is not None and (self._collecting or self._rollback.whole)
+        if isinstance(error, Exception) and self._failed and self._rollback is not None:
+            self.recorder.save_after(error, self._rollback)
+        if not self._failed:  # what was learned stays, and nothing leads back
+            self._rollback, self.recorder.inexact = None, self.recorder.inexact or BROKEN_OFF
+
+    def _save_where_it_is(self, metrics: Mapping[str, float]) -> Path | None:
+        """Save the state, or the start of an update that is left in the middle; None for a quick update's middle."""
+        if self._rollback is None or self.run is None:
+            return self.recorder.save(metrics)
+        if not (self._collecting or self._rollback.whole):
+            return None
+        return self.recorder.save_rollback(self._rollback)

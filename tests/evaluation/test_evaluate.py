@@ -20,14 +20,14 @@ from ppo_lab.config import Config, EnvConfig
 from ppo_lab.config.loading import override
 from ppo_lab.envs.adapters.loop import episode_seed
 from ppo_lab.envs.adapters.single import SingleEnvs
-from ppo_lab.envs.contract import Step
+from ppo_lab.envs.contract import Envs, Step
 from ppo_lab.errors import ConfigError, EnvError, NonFiniteError
 from ppo_lab.evaluation import Evaluation, evaluate, run_episodes
 
 module = importlib.import_module("ppo_lab.evaluation.evaluate")  # the package's `evaluate` is the function
 
 
-class ScriptedEnvs:
+class ScriptedEnvs(Envs):
     """Episode k of environment i lasts lengths(i, k) steps; odd ones end by truncation. The reward is the action.
 
     Buffers are reused by every step, and reset rows carry a reward of 1000, as a hostile environment might.

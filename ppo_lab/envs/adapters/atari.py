@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
-from torch import Tensor
 
-from ppo_lab.envs.adapters.episode_numbers import EpisodeNumbers
+from ppo_lab.envs.adapters.episode_numbers import EpisodeNumbers, InfoMetrics
 from ppo_lab.envs.adapters.ids import make_vector
 from ppo_lab.envs.adapters.info import InfoKeys, InfoReader
 from ppo_lab.envs.adapters.loop import Recipe, describe_error, episode_seed
@@ -58,11 +57,11 @@ def make_atari(
     given = {"autoreset_mode": AutoresetMode.SAME_STEP, "life_loss_info": life_loss, "reward_clipping": False}
     envs = AtariEnvs(make_vector(spec, num_envs, {**kwargs, **given}), device, info_keys)
     frames, each = (int(kwargs.get(name, default)) for name, default in FRAMES.items())
-    envs.longest_episode = frames // each + 1
+    envs.longest_episode = frames // each + 1  # ale_py counts frames; no-ops at the start are env steps too
     return envs
 
 
-class AtariEnvs:
+class AtariEnvs(InfoMetrics):
     """N Atari games, stepped by threads of ale_py.
 
     Where a life was lost `terminated` is True and the game goes on: `obs` and `final_obs` are the same there, and
@@ -70,10 +69,6 @@ class AtariEnvs:
     more time than a short game takes, so one seed starts a stretch of games: the first game that ends RESEED_AFTER
     steps or more after the last seed is followed by a new one. The actions of the stretch lead back to where it is.
     """
-
-    next_step_autoreset: bool = False
-    max_episode_steps: int | None = None  # ale_py counts frames
-    longest_episode: int | None = None  # env steps, no-ops at the start counted too
 
     def __init__(
         self, envs: gymnasium.vector.VectorEnv, device: torch.device | str = "cpu", info_keys: InfoKeys = ()
@@ -83,10 +78,10 @@ class AtariEnvs:
         self.observation_space: gymnasium.Space = envs.single_observation_space
         self.action_space: gymnasium.Space = envs.single_action_space
         self.device = torch.device(device)
-        self.episode_done: Tensor | None = None  # (N,) bool, after a step: a game has ended, not just a life
+        self.episode_done = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)  # a game, not just a life
         self._envs = envs
         self._infos, self.numbers = InfoReader([key for key, _ in info_keys]), EpisodeNumbers(info_keys, self.num_envs)
-        self.numbers.there, self.metrics = self._infos.there, self.numbers.metrics
+        self.numbers.there = self._infos.there
         self._info = self.numbers.empty()  # (N, K) of the last step
         self._action_format = action_format(self.num_envs, self.action_space)
         self._log = ActionLog(self.num_envs, self._action_format)
@@ -98,7 +93,6 @@ class AtariEnvs:
         """Start all N games from one run seed; returns the first observations (N, stack, 84, 84) uint8."""
         self._log.reset(seed)
         self._seed(np.ones(self.num_envs, np.bool_))
-        self.episode_done = None
         self.numbers.begin()
         self._ready = True
         return torch.from_numpy(self._obs).to(self.device)
@@ -123,9 +117,9 @@ class AtariEnvs:
         self._ready = True
         return on_device(as_step(rows, np.ones(self.num_envs, np.bool_)), self.device)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any] | None:
         """Where the games are: the seeds of their stretches, and the actions since."""
-        return self.numbers.added_to(self._log.state_dict(torch.from_numpy(self._obs)))
+        return self.numbers.added_to(self._log.state_dict(torch.from_numpy(self._obs))) or None
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Play the stretches under way again. Raises EnvError if they do not lead to where they were."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ppo_lab.envs.adapters.info import InfoKeys
+from ppo_lab.envs.contract import Envs
 
 LOG = logging.getLogger("ppo_lab")
 WINDOW = 100  # episodes the mean is over, as in `ppo_lab.ppo.episodes`
@@ -125,6 +126,24 @@ class EpisodeNumbers:
             "env.info_metrics: no info of the first %d episodes had %s; numbers that there are: %s",
             self.count, ", ".join(map(repr, missing)), ", ".join(there[:20]) + ", ..." * (len(there) > 20) or "none",
         )  # fmt: skip
+
+
+class InfoMetrics(Envs):
+    """Environments whose metrics are numbers from infos (`env.info_metrics`)."""
+
+    numbers: EpisodeNumbers
+
+    def metrics(self) -> dict[str, float]:
+        """Return the means of numbers from infos over the last 100 episodes."""
+        return self.numbers.metrics()
+
+    def metrics_state(self) -> dict[str, Any] | None:
+        """Return the numbers of finished episodes; None where none are gathered."""
+        return self.numbers.finished() if self.numbers.wanted else None
+
+    def load_metrics_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `metrics_state`."""
+        self.numbers.load_finished(state)
 
 
 def _placed(rows: np.ndarray, places: Sequence[int | None], otherwise: Any) -> np.ndarray:

@@ -20,7 +20,8 @@ from ppo_lab.envs.adapters.retries import describe_error, one_line
 from ppo_lab.errors import ConfigError, EnvError
 
 Factory = Callable[[int], gymnasium.Env]  # the number of the environment -> the environment
-ENVS = ("num_envs", "observation_space", "action_space", "device", "next_step_autoreset", "reset", "step", "close")
+CONTRACT = "ppo_lab.envs.contract.Envs"  # by name: it stands on torch
+ENVS = ("num_envs", "observation_space", "action_space", "device", "reset", "step")
 INDEX_NAMES = ("index", "env_index", "idx", "rank", "i")  # with a default: passed nevertheless, that is what it is for
 
 
@@ -88,11 +89,6 @@ def as_factory(given: Any, name: str = "envs") -> Factory:
     return given if takes_index or named or takes_any else WithoutIndex(given)
 
 
-def is_envs(thing: Any) -> bool:
-    """Is it N environments stepped together, as `ppo_lab.envs.Envs` says?"""
-    return not isinstance(thing, type | VectorEnv | gymnasium.Env) and all(hasattr(thing, name) for name in ENVS)
-
-
 def check_has_spaces(env: gymnasium.Env, name: str) -> None:
     """Raises EnvError for an environment that does not say what it shows or takes."""
     for what in ("observation_space", "action_space"):
@@ -114,7 +110,8 @@ def complaint(thing: Any) -> str:
     kind = type(thing).__name__
     if thing is None:
         return "nothing (None) in place of a gymnasium.Env: does it end without `return`?"
-    if isinstance(thing, VectorEnv) or is_envs(thing):
+    ours = any(f"{base.__module__}.{base.__name__}" == CONTRACT for base in type(thing).__mro__)
+    if isinstance(thing, VectorEnv) or ours:
         return f"a {kind} of {thing.num_envs} environments: hand it over itself, or make one environment at a time"
     if isinstance(thing, gymnasium.Env):
         return f"a {kind}"
@@ -142,7 +139,8 @@ def _nearly(thing: Any, kind: str) -> str:
     """An environment that is no gymnasium.Env: of the old gym, whose reset takes no seed, or merely no subclass."""
     missing = [name for name in ENVS if not hasattr(thing, name)]
     if hasattr(thing, "num_envs"):  # one of ours, nearly
-        return f"a {kind} that is no ppo_lab.Envs: it has no {', '.join(missing)}"
+        lacks = f"; it has no {', '.join(missing)}" if missing else ""
+        return f"a {kind} that is no ppo_lab.Envs: write class {kind}(ppo_lab.Envs){lacks}"
     try:
         new = "seed" in inspect.signature(thing.reset).parameters
     except (TypeError, ValueError):

@@ -13,7 +13,7 @@ from gymnasium.vector import VectorEnv
 
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.config.loading import override
-from ppo_lab.envs.adapters.factories import FromSpec, OneOfEach, as_factory, check_has_spaces, complaint, is_envs
+from ppo_lab.envs.adapters.factories import FromSpec, OneOfEach, as_factory, check_has_spaces, complaint
 from ppo_lab.envs.adapters.ids import find_spec
 from ppo_lab.envs.adapters.info_masks import MaskFromInfo, offered_mask, tell_mask, usable
 from ppo_lab.envs.adapters.lifetime import SeedOnce
@@ -21,7 +21,7 @@ from ppo_lab.envs.adapters.maker import wrap
 from ppo_lab.envs.adapters.retries import describe_error
 from ppo_lab.envs.adapters.single import SingleEnvs
 from ppo_lab.envs.adapters.vector import VectorEnvs
-from ppo_lab.envs.contract import EnvFactory, Envs
+from ppo_lab.envs.contract import EnvFactory, Envs, EnvsWrapper
 from ppo_lab.envs.wrappers import stacked_and_timed
 from ppo_lab.errors import ConfigError, EnvError
 
@@ -43,8 +43,8 @@ def understood(
 
     What was understood once is understood again. Raises ConfigError or EnvError in one line that says what to write.
     """
-    if given is None or is_envs(given):
-        return config, given  # type: ignore[return-value]  # asked by its attributes
+    if given is None or isinstance(given, Envs):
+        return config, given
     if isinstance(given, EnvSpec) and gymnasium.registry.get(given.id) == given:
         given = given.id
     if isinstance(given, str):
@@ -66,17 +66,11 @@ def understood(
 
 def factory_of(given: Envs | EnvFactory | None) -> EnvFactory | None:
     """The function that makes environments, of what was understood; None if there is none."""
-    return given if callable(given) and not is_envs(given) else None
+    return None if isinstance(given, Envs) else given
 
 
-class LeftOpen:
-    """Environments that belong to somebody else: as they are, but for `close`, which leaves them open."""
-
-    def __init__(self, envs: Envs) -> None:
-        self._envs = envs
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._envs, name)
+class LeftOpen(EnvsWrapper):
+    """Environments that belong to their caller: `close` leaves them open."""
 
     def close(self) -> None:
         """Do nothing: their owner closes them."""
@@ -106,7 +100,7 @@ def one_of(given: Any, name: str = "env") -> EnvFactory:
         given = find_spec(given)
     if isinstance(given, EnvSpec):
         return FromSpec(given)
-    if callable(given) and not is_envs(given):
+    if callable(given) and not isinstance(given, Envs):
         return as_factory(given, name)
     raise ConfigError(f"{name}: one environment is looked at, not {complaint(given)}")
 

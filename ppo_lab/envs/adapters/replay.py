@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ppo_lab.envs.adapters.episode_numbers import EpisodeNumbers
+from ppo_lab.envs.adapters.episode_numbers import InfoMetrics
 from ppo_lab.envs.adapters.loop import Recipe
 from ppo_lab.envs.adapters.rows import Format, Tree
 from ppo_lab.envs.contract import Step
@@ -18,6 +19,7 @@ from ppo_lab.runs.piece import Piece
 from ppo_lab.trees import Tree as Tensors
 from ppo_lab.trees import apply
 
+LOG = logging.getLogger("ppo_lab")
 LONGEST = 200_000  # steps of an episode that are kept; beyond it a resume would take minutes
 MOST_BYTES = 2**26  # of all that is kept
 PIECE_BYTES = 2**18  # of steps that are sealed together; what is not sealed yet is written anew by each checkpoint
@@ -139,21 +141,43 @@ class ActionLog:
         return pieces
 
 
-class Replayed:
-    """What the adapters of single environments, here and in workers, tell of the episodes under way."""
+class Replayed(InfoMetrics):
+    """Single environments, in this process or in workers, whose unfinished episodes are replayed from their seeds."""
 
     _log: ActionLog
     _step: Step
-    numbers: EpisodeNumbers
+    _renewals = 0
+    _first_renewal: str | None = None
 
     def episodes_under_way(self) -> dict[str, Any]:
-        """`state_dict` without what the environments remember besides: quick, for every update."""
+        """Return `state_dict` without what the environments remember besides: cheap enough for every update."""
         return self.numbers.added_to(self._log.state_dict(self._step.obs))
 
     @property
     def lost(self) -> str | None:
-        """Why the episodes under way cannot be led back to; None if they can."""
+        """Why the unfinished episodes cannot be replayed; None: they can."""
         return self._log.lost
+
+    def retries(self) -> int:
+        """Return how many times an environment was recreated because it raised (env.retry)."""
+        return self._renewals
+
+    def metrics(self) -> dict[str, float]:
+        """Return the means of numbers from infos, and how often an environment was recreated."""
+        found = super().metrics()
+        return {**found, "env/retries": float(self._renewals)} if self._renewals else found
+
+    def why_inexact_now(self) -> str | None:
+        """Return why the run cannot be replayed any more: an environment failed. None: it can."""
+        return self._first_renewal
+
+    def _take_renewals(self, texts: list[str]) -> None:
+        """Count the environments that were recreated and log one line for each; `texts` are empty afterwards."""
+        for text in texts:
+            LOG.warning("%s; its episode is cut off (env.retry)", text)
+        self._renewals += len(texts)
+        self._first_renewal = self._first_renewal or texts[0]
+        texts.clear()
 
 
 def _column(key: str) -> str:

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import gymnasium
 
 from ppo_lab.errors import EnvError, LabError
-
-if TYPE_CHECKING:
-    from ppo_lab.envs.adapters.episode_numbers import EpisodeNumbers  # stands on torch, for which workers do not wait
-
-LOG = logging.getLogger("ppo_lab")
 
 
 def one_line(text: object, limit: int = 300) -> str:
@@ -68,32 +61,3 @@ class Retries:
             failed += f"; it was made anew {self._retry} times in a row without a finished episode (env.retry)"
             failed += "" if cause is error else f", the last time with {describe_error(cause)}"
         raise EnvError(failed) from cause
-
-
-class Renewing:
-    """What the adapters that can make environments anew tell about it."""
-
-    _renewals = 0
-    _first_renewal: str | None = None
-    numbers: EpisodeNumbers  # from infos
-
-    def retries(self) -> int:
-        """How many times an environment was made anew because it raised (env.retry)."""
-        return self._renewals
-
-    def metrics(self) -> dict[str, float]:
-        """Numbers for the run's record: means of numbers from infos, and how often an environment was made anew."""
-        found = self.numbers.metrics()
-        return {**found, "env/retries": float(self._renewals)} if self._renewals else found
-
-    def why_inexact_now(self) -> str | None:
-        """Why the run cannot be repeated from its beginning any more: an environment failed. None: it can."""
-        return self._first_renewal
-
-    def _take_renewals(self, texts: list[str]) -> None:
-        """Count what was made anew and log one line for each; `texts` are empty afterwards."""
-        for text in texts:
-            LOG.warning("%s; its episode is cut off (env.retry)", text)
-        self._renewals += len(texts)
-        self._first_renewal = self._first_renewal or texts[0]
-        texts.clear()

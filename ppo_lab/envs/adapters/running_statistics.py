@@ -43,9 +43,8 @@ def _find(env: Any) -> str | None:
     return None
 
 
-def warn_of_statistics(envs: Any) -> None:
-    """Say in one line that the environments keep running statistics, if they do."""
-    place = getattr(envs, "running_statistics", None)
+def warn_of_statistics(place: str | None) -> None:
+    """Warn in one line that environments keep running statistics. place: where (`Envs.running_statistics`)."""
     if place is not None:
         LOG.warning(
             "%s keeps running statistics of its own: each evaluation begins with fresh ones, and predict has none; "

@@ -14,7 +14,6 @@ from ppo_lab.envs.adapters.info import InfoKeys
 from ppo_lab.envs.adapters.loop import EnvLoop, one_line
 from ppo_lab.envs.adapters.maker import time_limit
 from ppo_lab.envs.adapters.replay import ActionLog, Replayed, recipe_from
-from ppo_lab.envs.adapters.retries import Renewing
 from ppo_lab.envs.adapters.rows import empty_rows
 from ppo_lab.envs.adapters.running_statistics import find_statistics
 from ppo_lab.envs.adapters.steps import action_format, as_numpy, as_step, on_device, to
@@ -24,14 +23,12 @@ from ppo_lab.envs.spaces import flatten_space, map_leaves
 from ppo_lab.errors import EnvError
 
 
-class SingleEnvs(Replayed, Renewing):
+class SingleEnvs(Replayed):
     """N single Gymnasium environments, stepped one after the other in this process.
 
     Same-step autoreset with exact final observations; each episode has its own seed (`loop.episode_seed`). On a CPU
     `step` returns the same Step each time and the next call writes over it: the caller copies what it keeps.
     """
-
-    next_step_autoreset: bool = False
 
     def __init__(
         self,
@@ -90,10 +87,10 @@ class SingleEnvs(Replayed, Renewing):
             self.numbers.take(self._info, self._step.terminated | self._step.truncated)
         return on_device(self._step, self.device)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any] | None:
         """Where the episodes are: seeds, numbers, the actions that lead there again, and what outlives episodes."""
         state = self.episodes_under_way()
-        return {**state, "$remembered": self._loop.remember()} if state else {}
+        return {**state, "$remembered": self._loop.remember()} if state else None
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Replay the episodes under way. Raises EnvError if they do not lead to where they were."""

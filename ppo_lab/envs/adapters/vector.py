@@ -10,7 +10,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from ppo_lab.envs.adapters.episode_numbers import EpisodeNumbers
+from ppo_lab.envs.adapters.episode_numbers import EpisodeNumbers, InfoMetrics
 from ppo_lab.envs.adapters.info import InfoKeys, InfoReader
 from ppo_lab.envs.adapters.loop import describe_action, describe_error, episode_seed, one_line
 from ppo_lab.envs.adapters.rows import (
@@ -35,7 +35,7 @@ from ppo_lab.envs.spaces import flatten_space, flatten_value, map_leaves, parts,
 from ppo_lab.errors import EnvError, NonFiniteError
 
 
-class VectorEnvs:
+class VectorEnvs(InfoMetrics):
     """Any gymnasium.vector.VectorEnv, by the autoreset mode that it declares.
 
     NEXT_STEP: the row after an ending is the reset; it has `valid` False, reward 0 and both flags False.
@@ -68,13 +68,13 @@ class VectorEnvs:
         check_spaces(envs.single_observation_space, envs.single_action_space, self._name)
         self.observation_space = flatten_space(envs.single_observation_space)
         self.action_space = flatten_space(envs.single_action_space)
-        self.max_episode_steps: int | None = envs.spec.max_episode_steps if envs.spec is not None else None
+        self.max_episode_steps = envs.spec.max_episode_steps if envs.spec is not None else None
         self.running_statistics = find_statistics(envs)
         self.device = torch.device(device)
         self.next_step_autoreset = self._mode is AutoresetMode.NEXT_STEP
         self._envs = envs
         self._infos, self.numbers = InfoReader([key for key, _ in info_keys]), EpisodeNumbers(info_keys, self.num_envs)
-        self.numbers.there, self.metrics = self._infos.there, self.numbers.metrics
+        self.numbers.there = self._infos.there
         self._action_format = action_format(self.num_envs, self.action_space)
         self._obs_format = obs_format(self.num_envs, self.observation_space)
         self._limits = limits_of(self.observation_space, map_leaves(lambda one: np.zeros(*one), self._obs_format))

@@ -26,7 +26,6 @@ from ppo_lab.envs.adapters.info import InfoKeys
 from ppo_lab.envs.adapters.loop import describe_error
 from ppo_lab.envs.adapters.maker import Maker, time_limit
 from ppo_lab.envs.adapters.replay import ActionLog, Replayed, recipe_from
-from ppo_lab.envs.adapters.retries import Renewing
 from ppo_lab.envs.adapters.rows import Rows, row_formats
 from ppo_lab.envs.adapters.running_statistics import find_statistics
 from ppo_lab.envs.adapters.steps import action_format, as_numpy, as_step, on_device, to
@@ -62,14 +61,12 @@ class Worker:
         return f"worker {self.index} ({which})"
 
 
-class WorkerEnvs(Replayed, Renewing):
+class WorkerEnvs(Replayed):
     """N single Gymnasium environments in subprocesses, with the same results as `SingleEnvs`, bit for bit.
 
     Workers ignore SIGINT and SIGTERM, which often reach a whole process group, and end when this process does.
     A worker that died, or a step that was interrupted half-way, costs nothing but a `reset`, which starts fresh ones.
     """
-
-    next_step_autoreset: bool = False
 
     def __init__(
         self,
@@ -121,11 +118,11 @@ class WorkerEnvs(Replayed, Renewing):
         self.numbers.begin()
         return to(self._step.obs, self.device)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any] | None:
         """Where the episodes are: seeds, numbers, the actions that lead there again, and what outlives episodes."""
         state = self.episodes_under_way()
         if not state or not self._ready:
-            return state
+            return state or None
         return {**state, "$remembered": [one for share in self._exchange(("remember", 0)) for one in share]}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:

@@ -54,8 +54,8 @@ def make_stage(settings: EnvConfig | Config, env_factory: Any = None) -> Stage:
         return _single(alone, one_of(env_factory), None)
     name = alone.env.id
     if name in BATCHED:
-        program: Any = make_envs(alone)
-        return Stage(program, _frame_of(program), float(getattr(_innermost(program), "frames_per_second", FPS)), name)
+        program = make_envs(alone)
+        return Stage(program, program.frame if program.draws else None, float(program.frames_per_second or FPS), name)
     spec = find_spec(name, alone.env.allow_import, BATCHED)
     if alone.env.vector and is_atari(spec):
         return Stage(make_envs(alone), None, ATARI_FPS, name)
@@ -87,19 +87,6 @@ def _with_pictures(spec: Any, kwargs: dict[str, Any]) -> gymnasium.Env:
         return env
     env.close()
     return make_single(spec, {**kwargs, "render_mode": "rgb_array"})
-
-
-def _frame_of(program: Any) -> Callable[[], Any] | None:
-    """What draws one of our own programs; None if nothing does."""
-    frame: Callable[[], Any] | None = getattr(_innermost(program), "frame", None)
-    return frame
-
-
-def _innermost(envs: Any) -> Any:
-    """The environments inside of what is put around them (frame stack, time)."""
-    while hasattr(envs, "envs"):
-        envs = envs.envs
-    return envs
 
 
 class Sight:

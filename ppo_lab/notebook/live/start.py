@@ -39,7 +39,7 @@ def launch(trainer: Trainer) -> Session:
     announce(trainer)
     if before is None:
         exact = None if trainer.inexact is None else f"exact resume: no, {trainer.inexact}"
-        print(*filter(None, (trainer.memory_plan, trainer.thread_choice, exact)), sep="\n")
+        print(*filter(None, (trainer.memory_plan, trainer.engine_line, trainer.thread_choice, exact)), sep="\n")
     session = Session(trainer, before)
     if ui_attached():
         from ppo_lab.notebook.live.dashboard import Dashboard  # ipywidgets only where they are used

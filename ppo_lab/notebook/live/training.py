@@ -57,9 +57,7 @@ class Training:
                         break
                 except KeyboardInterrupt:  # only on the main thread; the update it fell into is done, or can be left
                     self.stop = True
-                    if self.trainer.beginning is not None and self.trainer.beginning.can_be_left(
-                        self.trainer.collecting
-                    ):
+                    if self.trainer.can_be_left:
                         break
             if self.stop and self.trainer.run is not None and not self.trainer.finished:
                 self.trainer.save()

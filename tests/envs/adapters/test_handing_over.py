@@ -8,6 +8,7 @@ import logging
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
@@ -101,10 +102,16 @@ class DmEnv:
     def step(self, action): ...
 
 
-class NearlyEnvs(Script):
-    def __init__(self):
-        super().__init__(["."] * 3)
-        del self.next_step_autoreset
+class NearlyEnvs:
+    num_envs, observation_space, action_space = 3, Script.observation_space, Script.action_space
+
+    def reset(self, seed): ...
+
+    def step(self, action): ...
+
+
+class LikeEnvs(NearlyEnvs):
+    device = torch.device("cpu")
 
 
 class Callable:
@@ -225,7 +232,8 @@ REFUSED = {
     "PettingZoo": (lambda: Parallel(), "several agents"),
     "PettingZoo AEC": (lambda: Aec(), "several agents"),
     "dm_env": (lambda: DmEnv(), "dm_env"),
-    "nearly Envs": (lambda: NearlyEnvs(), "is no ppo_lab.Envs: it has no next_step_autoreset"),
+    "nearly Envs": (lambda: NearlyEnvs(), "write class NearlyEnvs(ppo_lab.Envs); it has no device"),
+    "Envs by its looks": (lambda: LikeEnvs(), "is no ppo_lab.Envs: write class LikeEnvs(ppo_lab.Envs)"),
     "a number": (lambda: 3, "a int; expected a gymnasium.Env"),
     "a dictionary": (lambda: {"a": Mine()}, "a dict; expected one"),
     "an empty list": (list, "an empty list"),

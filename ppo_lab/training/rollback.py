@@ -1,4 +1,4 @@
-"""Where the update under way began: what a stop or an error in the middle of it saves, and goes back to."""
+"""The state at the start of an update: saved when training stops in the middle of one, restored after an error."""
 
 from __future__ import annotations
 
@@ -12,52 +12,50 @@ from ppo_lab.envs.contract import Envs
 from ppo_lab.errors import EnvError
 from ppo_lab.ppo.state import TrainState
 
-SLOW = 0.5  # seconds of an update from which on all of it is copied: then that takes no time to speak of
+SLOW = 0.5  # seconds: all of the state is copied before updates that take longer, which costs next to nothing then
 AHEAD = "an environment failed in an update at whose beginning its memory of earlier episodes was not recorded"
 BROKEN_OFF = "an update was broken off while it learned"
 
 
-class Beginning:
-    """The state at the beginning of an update.
+class Rollback:
+    """A copy of the state at the start of an update.
 
-    Of quick updates only what a rollout changes is copied, which takes some 15 microseconds: enough for an environment
-    that fails. Of slow ones everything, so that training can stop in the middle of one and lose nothing.
+    For quick updates only what a rollout changes is copied (some 15 microseconds): enough for an environment that
+    fails. For slow ones everything, so that training can stop in the middle of one and lose nothing.
     """
 
     def __init__(self, state: TrainState, envs: Envs, slow: bool) -> None:
         everything = state.state_dict() if slow else _of_a_rollout(state)
         self._parts: dict[str, Any] = _copied(everything)
-        under_way = None if slow else getattr(envs, "episodes_under_way", None)
+        under_way = None if slow else envs.episodes_under_way()
         # that of others may be made of the very tensors that the next step writes into
-        self.envs: dict[str, Any] = _copied(getattr(envs, "state_dict", dict)()) if under_way is None else under_way()
+        self.envs: dict[str, Any] = _copied(envs.state_dict() or {}) if under_way is None else under_way
         self.inexact_because = None if under_way is None else AHEAD
-        gathered = getattr(envs, "numbers", None)
-        self.numbers: dict[str, Any] = gathered.finished() if gathered is not None and gathered.wanted else {}
+        self.env_metrics = envs.metrics_state()
         self.whole, self._began = slow, time.monotonic()
         self.global_step = state.global_step
 
     def can_be_left(self, collecting: bool) -> bool:
-        """The update can be left where it is: it takes long, and its beginning is known, as while collecting."""
+        """Return whether the update can be left in the middle: it is slow, and its start can be restored."""
         return (self.whole or collecting) and time.monotonic() - self._began > SLOW
 
     def tree(self, state: TrainState) -> dict[str, Any]:
-        """What `state.state_dict()` was then; of a quick update, as long as it has not learned."""
+        """Return what `state.state_dict()` was then; for a quick update, only before its first gradient step."""
         return {**state.state_dict(), **self._parts}
 
     def put_back(self, state: TrainState, envs: Envs, run_seed: int) -> str | None:
-        """Everything as it was, after the update was broken off in its rollout or, if it is known as a whole, later.
+        """Restore the state after a failure in the rollout or, where everything was copied, later in the update.
 
-        Returns why the run is not the same as without the failure, None if it is. New episodes begin where the old ones
-        cannot be brought back. Raises EnvError if none can begin.
+        Return why the run is no longer the same as without the failure, None if it is. New episodes begin where the old
+        ones cannot be restored. Raise EnvError if none can begin.
         """
         if self.whole:
             state.load_learner(self._parts)
             state.episodes.load_finished(self._parts["episodes"])
-        load = getattr(envs, "load_state_dict", None)
         try:
-            if load is None or not self.envs:
+            if not self.envs:
                 raise EnvError("these environments cannot tell their state")
-            load(self.envs)
+            envs.load_state_dict(self.envs)
         except EnvError as error:
             state.begin_episodes(envs, run_seed)
             state.episodes.forget_under_way()
@@ -77,7 +75,7 @@ def _of_a_rollout(state: TrainState) -> dict[str, Any]:
 
 
 def _copied(tree: Any) -> Any:
-    """Nested dictionaries and lists with a copy of every tensor."""
+    """Copy nested dictionaries and lists with all tensors."""
     if isinstance(tree, Tensor):
         return tree.clone()
     if isinstance(tree, Mapping):

@@ -1,0 +1,86 @@
+"""The settings that a checkpoint holds, and how the config.yaml next to it differs from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ppo_lab.config import SECTIONS, Config
+from ppo_lab.config.env import auto_num_envs
+from ppo_lab.config.loading import RENAMED, setting_text
+from ppo_lab.config.yaml_text import parse_yaml, render_scalar
+
+# Settings that change nothing that training changes: they may be edited in the config.yaml of a run, and a resumed run
+# takes them from there. Whatever does not stand here counts.
+BESIDE = {
+    "run.name": "a folder can be renamed",
+    "run.root": "and moved",
+    "run.tensorboard": "what is written beside metrics.jsonl",
+    "run.checkpoint_every": "saving does not disturb",
+    "run.keep_*": "which checkpoints stay on disk",
+    "run.best_by": "which checkpoint is called the best",
+    "run.eval_*": "evaluating does not disturb",
+    "env.workers": "which process steps an environment: the same results",
+    "env.allow_import": "a permission, not a setting of the task",
+}
+SHOWN = 4  # settings that a message names
+
+
+def recorded(config: Config) -> dict[str, Any]:
+    """What a checkpoint holds of the settings: the text of each that counts, and the hash of them all."""
+    texts = _texts(config)
+    canonical = json.dumps({key: _canonical(text) for key, text in texts.items()}, sort_keys=True)
+    return {"settings": texts, "settings_sha256": hashlib.sha256(canonical.encode()).hexdigest()}
+
+
+def edits(about: Mapping[str, Any], config: Config) -> dict[str, tuple[str, str]]:
+    """{"ppo.gamma": ("0.99", "0.9")}: the settings in which a checkpoint and the config.yaml of its run differ.
+
+    One that the checkpoint does not know (it is of an older version) had its default; checkpoints without settings, of
+    versions before there were any in them, agree with everything.
+    """
+    then, now = about.get("settings"), _texts(config)
+    if then is None or about.get("settings_sha256") == recorded(config)["settings_sha256"]:
+        return {}
+    then = dict(then)
+    for key, (new, values) in RENAMED.items():
+        if key in then:
+            text = then.pop(key)
+            then[new] = values.get(text, text)
+    defaults = _texts(Config())
+    pairs = {key: (then.get(key, defaults[key]), text) for key, text in now.items()}
+    return {key: pair for key, pair in pairs.items() if _canonical(pair[0]) != _canonical(pair[1])}
+
+
+def edited_text(found: Mapping[str, tuple[str, str]]) -> str:
+    """The settings that were edited, in words; "" if none was."""
+    words = [
+        f"{key}: {_short(then)} in the checkpoint, {_short(now)} in config.yaml" for key, (then, now) in found.items()
+    ]
+    return "; ".join(words[:SHOWN] + ([f"and {len(words) - SHOWN} more"] if len(words) > SHOWN else []))
+
+
+def _texts(config: Config) -> dict[str, str]:
+    """{"ppo.gamma": "0.99"}: each setting that counts as config.yaml has it, env.num_envs as a number."""
+    keys = [(section, name) for section, model in SECTIONS.items() for name in model.model_fields]
+    texts = {f"{section}.{name}": setting_text(config, section, name) for section, name in keys}
+    texts["env.num_envs"] = str(auto_num_envs(config.env))
+    return {key: text for key, text in texts.items() if not any(fnmatchcase(key, beside) for beside in BESIDE)}
+
+
+def _canonical(text: str) -> str:
+    """The same text for equal values: whoever wrote it, and in whatever order the keys of dictionaries are."""
+    return render_scalar(_ordered(parse_yaml(text)), tuples=True)
+
+
+def _ordered(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _ordered(value[key]) for key in sorted(value, key=str)}
+    return type(value)(map(_ordered, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
