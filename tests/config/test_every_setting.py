@@ -110,7 +110,7 @@ CHANGES_TRAINING = {
     "ppo.reward_clip": ({"ppo.normalize_reward": True}, 0.1),
     "ppo.adam_eps": ({}, 0.1),
     "run.seed": ({}, 2),
-    "run.gradient": ({}, "autograd"),  # the last digits
+    "run.engine": ({}, "reference"),  # the last digits
 }
 # what the others do is tested below, one by one
 HAS_ITS_OWN_TEST = {

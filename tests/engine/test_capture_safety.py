@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from environment import BATCHED
 from ppo_lab.config import Config
 from ppo_lab.config.loading import override
-from ppo_lab.engine.graph_minibatch import MinibatchStep
-from ppo_lab.engine.graph_rollout import RolloutStep
+from ppo_lab.engine.graph_minibatch import GraphMinibatch
+from ppo_lab.engine.graph_rollout import GraphRollout
 from ppo_lab.ppo import state
 from ppo_lab.ppo.batches import Batch
 from ppo_lab.ppo.rollout import Rollout
@@ -161,7 +161,7 @@ CASES = [
 @pytest.mark.parametrize(("env_id", "kwargs", "changes"), CASES, ids=str)
 def test_a_rollout_step_stays_on_the_device(env_id, kwargs, changes):
     _, envs, state, rollout = made(env_id, kwargs, changes)
-    step = RolloutStep(envs, state, rollout)
+    step = GraphRollout(envs, state.model, state, rollout)
     with capturing(), torch.no_grad():
         step._act()
 
@@ -169,7 +169,7 @@ def test_a_rollout_step_stays_on_the_device(env_id, kwargs, changes):
 @pytest.mark.parametrize(("env_id", "kwargs", "changes"), CASES, ids=str)
 def test_a_minibatch_step_stays_on_the_device(env_id, kwargs, changes):
     config, _, state, rollout = made(env_id, kwargs, changes)
-    step = MinibatchStep(state.model, state.optimizer)
+    step = GraphMinibatch(state.model, state.optimizer)
     batch = batch_of(rollout)
     with capturing():
         loss, norm = step(batch, config.ppo)
@@ -179,7 +179,7 @@ def test_a_minibatch_step_stays_on_the_device(env_id, kwargs, changes):
 
 def test_what_asks_the_device_is_found():
     config, _, state, rollout = made("ppo_lab/CartPole-v1", {}, {"model.core": "gru"})
-    step = MinibatchStep(state.model, state.optimizer)
+    step = GraphMinibatch(state.model, state.optimizer)
     batch = batch_of(rollout)
     state.model.actor_core.unrolled = False  # it asks where episodes start
     with capturing(), pytest.raises((AssertionError, RuntimeError), match=r"waits for the device|meta"):
@@ -207,5 +207,5 @@ def test_the_mode_sees_every_way_to_ask(ask):
 
 def test_the_copies_of_the_memory_are_separate():
     _, envs, state, rollout = made("ppo_lab/CartPole-v1", {}, MODELS["gru"])
-    step = RolloutStep(envs, state, rollout)
+    step = GraphRollout(envs, state.model, state, rollout)
     assert all(apply(lambda a, b: a is not b, step.memory, state.memory).values())

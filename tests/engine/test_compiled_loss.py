@@ -70,7 +70,7 @@ def test_compiled_and_not_give_the_same_numbers_and_nothing_is_compiled_later(ca
     assert graphs == [graphs[0]] + [graphs[0] + 1] * 5
     told = [line for line in caplog.messages if line.startswith("run.compile: compiling took ")]
     assert len(told) == 1
-    assert compiled.minibatch_loss._any_size == (case != "equal sizes")
+    assert compiled.engine.learning.loss_of._any_size == (case != "equal sizes")
     assert list(compiled.state.model.state_dict()) == list(plain.state.model.state_dict())
 
 
@@ -127,7 +127,7 @@ def test_what_is_compiled_belongs_to_one_trainer():
 
 def test_it_is_off_unless_asked_for():
     trainer = Trainer(config())
-    assert trainer.minibatch_loss is minibatch_loss
+    assert trainer.engine.learning.loss_of is minibatch_loss
     assert not trainer.config.run.compile
 
 

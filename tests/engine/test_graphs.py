@@ -12,13 +12,14 @@ from environment import cartpole
 from ppo_lab import load_config
 from ppo_lab.config import Config
 from ppo_lab.config.loading import override
-from ppo_lab.engine import graph_minibatch, graph_rollout
+from ppo_lab.engine import acting, graph_minibatch, graph_rollout
+from ppo_lab.engine.acting import NumpyActing
 from ppo_lab.engine.cuda_graph import Captured, snapshot
+from ppo_lab.engine.learning import ByHandWay
 from ppo_lab.envs.making import make_envs
 from ppo_lab.errors import ConfigError, EnvError
 from ppo_lab.models.networks.cores import Recurrent
 from ppo_lab.models.networks.mlp import MLP
-from ppo_lab.ppo import rollout
 from ppo_lab.ppo.events import MinibatchStepped
 from ppo_lab.training.trainer import Trainer
 from ppo_lab.trees import leaves
@@ -65,7 +66,7 @@ CASES = {
 
 def trainer_of(preset, graphs, *layers, unrolled=True):
     config = Config() if preset is None else load_config(preset=preset)
-    for layer in (SMALL, *layers, {"run.cuda_graphs": graphs, "run.gradient": "autograd"}):
+    for layer in (SMALL, *layers, {"run.cuda_graphs": graphs, "run.engine": "auto" if graphs else "reference"}):
         config = override(config, layer)
     trainer = Trainer(config)
     for core in (trainer.state.model.actor_core, trainer.state.model.critic_core):
@@ -85,8 +86,8 @@ def without_time(metrics):
 
 @pytest.fixture
 def torch_alone(monkeypatch):
-    """The plain way without its NumPy: what a GPU would do."""
-    monkeypatch.setattr(rollout, "numpy_policy", lambda *_: None)
+    """The fast engine without NumPy: what a GPU would do."""
+    monkeypatch.setattr(acting, "numpy_policy", lambda *_: "a GPU")
 
 
 @pytest.fixture
@@ -168,7 +169,7 @@ def test_nothing_moves_in_memory(preset):
     trainer = trainer_of(preset, True, {"ppo.chunk_length": 8})
     updates = iter(trainer)
     next(updates)
-    roll, mini = trainer.graphs.rollout, trainer.graphs.minibatch
+    roll, mini = trainer.engine.acting.graph, trainer.engine.learning.graph
 
     def places():
         statics = [*leaves(roll.obs), roll.starts, *leaves(roll.memory), roll.row, *mini.rates, mini.clip_coef]
@@ -277,9 +278,8 @@ def test_every_environment_that_can_be_captured_remembers_all_in_its_state():
 
 def test_automatic_is_plain_on_a_cpu():
     trainer = trainer_of("cartpole", "auto")
-    assert trainer.graphs.rollout is None
-    assert trainer.graphs.minibatch is None
-    assert ran(trainer)[1] == ran(trainer_of("cartpole", False))[1]
+    assert isinstance(trainer.engine.acting, NumpyActing)
+    assert isinstance(trainer.engine.learning, ByHandWay)
 
 
 def test_a_mask_without_a_legal_action_is_named_after_the_rollout(monkeypatch):

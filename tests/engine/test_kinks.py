@@ -12,19 +12,22 @@ import numpy as np
 import pytest
 import torch
 
-from ppo_lab.config import Config, RunConfig
+from ppo_lab.config import Config
 from ppo_lab.config.loading import override
+from ppo_lab.engine.acting import NumpyActing
 from ppo_lab.engine.compiled_loss import CompiledLoss, check_compiler
+from ppo_lab.engine.flat_adam import flat_step
 from ppo_lab.engine.flat_parameters import FlatParameters
-from ppo_lab.engine.graph_minibatch import MinibatchStep
+from ppo_lab.engine.graph_minibatch import GraphMinibatch
 from ppo_lab.engine.mlp_gradient import Choice, MLPGradient
-from ppo_lab.engine.numpy_rollout import numpy_policy
+from ppo_lab.engine.numpy_rollout import NumpyPolicy, numpy_policy
 from ppo_lab.errors import ConfigError
-from ppo_lab.ppo import rollout as rollouts
-from ppo_lab.ppo.learner import gradient_route, minibatch_loss
+from ppo_lab.ppo.learner import minibatch_loss
 from ppo_lab.ppo.losses import clipped_surrogate, value_loss
 from ppo_lab.ppo.optimizer import gradient_step
+from ppo_lab.ppo.rollout import Rollout, collect_stepwise, take_steps
 from ppo_lab.ppo.state import initial_state
+from tests.engine.learners import learner_of
 from tests.engine.test_mlp_gradient import BOX, CARTPOLE, assert_equal, made, state_and_batch
 from tests.engine.test_numpy_rollout import cartpole, two_rollouts
 from tests.scripted import Script
@@ -258,8 +261,8 @@ def test_by_hand_on_the_kinks(bound, shared, scaled):
     assert (ratio == (1.0 + eps if bound == "upper" else 1.0 - eps)).float().mean() > 0.1
     assert (ratio == config.ppo.dual_clip).float().mean() > 0.1
     found = []
-    for route in ("auto", "autograd"):
-        loss = gradient_route(state, rollout, config.ppo, RunConfig(gradient=route))(batch)
+    for route in ("auto", "reference"):
+        loss = learner_of(state, rollout, config.ppo, route).gradient(batch)
         found.append((loss, gradients(state.model)))
     assert_equal(*found)
     dead = state.model.actor_body.layers[0].weight.grad[2]
@@ -276,8 +279,8 @@ def test_log_std_at_its_bound_has_its_gradient(bound, beside):
     with torch.no_grad():
         log_std.fill_(float(at))
     found = []
-    for route in ("auto", "autograd"):
-        loss = gradient_route(state, rollout, config.ppo, RunConfig(gradient=route))(batch)
+    for route in ("auto", "reference"):
+        loss = learner_of(state, rollout, config.ppo, route).gradient(batch)
         found.append((loss, gradients(state.model)))
         assert log_std.grad.any() == (abs(at) <= 2.0)
     assert_equal(*found)
@@ -293,7 +296,7 @@ def test_the_captured_step_on_the_kinks(bound):
         for group in state.optimizer.param_groups:
             group["lr"] = 0.0  # the captured one tries itself out
         if captured:
-            loss, _ = MinibatchStep(state.model, state.optimizer)(batch, config.ppo)
+            loss, _ = GraphMinibatch(state.model, state.optimizer)(batch, config.ppo)
         else:
             loss = minibatch_loss(state.model, batch, config.ppo)
             loss.total.backward()
@@ -345,11 +348,11 @@ def test_equal_logits_and_equal_draws_take_the_first_action(N, T, monkeypatch):
         with torch.no_grad():
             for parameter in state.model.actor_head.parameters():
                 parameter.zero_()
-        assert numpy_policy(state.model, state.obs) is not None
-        if not quick:
-            monkeypatch.setattr(rollouts, "numpy_policy", lambda *_: None)
-        rollout = rollouts.Rollout.empty(T, N, state.obs, state.model)
-        rollouts.collect(envs, state.model, state, rollout)
+        assert isinstance(numpy_policy(state.model, state.obs), NumpyPolicy)
+        rollout = Rollout.empty(T, N, state.obs, state.model)
+        steps = NumpyActing().take_steps if quick else take_steps
+        for _ in collect_stepwise(envs, state.model, state, rollout, steps):
+            pass
         assert not rollout.action.any()
         found.append(rollout)
     for name in ("obs", "final_obs", "action", "reward", "terminated", "done", "valid", "starts"):
@@ -357,12 +360,10 @@ def test_equal_logits_and_equal_draws_take_the_first_action(N, T, monkeypatch):
     torch.testing.assert_close(found[0].log_prob, found[1].log_prob, rtol=rounding(torch.float32, 4), atol=0.0)
 
 
-def test_one_environment_and_one_step(monkeypatch):
+def test_one_environment_and_one_step():
     config = override(Config(), {"model.hidden_sizes": [8, 16]})
-    made_of = [two_rollouts(config, cartpole(), 1)]
-    monkeypatch.setattr(rollouts, "numpy_policy", lambda *_: None)
-    made_of.append(two_rollouts(config, cartpole(), 1))
-    (_, quick), (_, slow) = made_of
+    _, quick = two_rollouts(config, cartpole(), 1)
+    _, slow = two_rollouts(config, cartpole(), 1, take_steps)
     assert torch.equal(quick.action, slow.action)
     assert torch.equal(quick.starts, slow.starts)
 
@@ -391,7 +392,10 @@ def test_one_call_for_all_parameters_on_its_kinks(kind, case):
                     parameter.grad.copy_(gradient)
                 else:
                     parameter.grad = gradient
-            norm = gradient_step(state.optimizer, 5.0, flat=side_by_side)
+            if side_by_side is not None:
+                norm = flat_step(state.optimizer, side_by_side, 5.0)
+            else:
+                norm = gradient_step(state.optimizer, 5.0)
         kept = [p.detach() for p in parameters] + [p.grad for p in parameters]
         kept += [state.optimizer.state[p][name] for p in parameters for name in ("exp_avg", "exp_avg_sq", "step")]
         found.append((norm, kept))

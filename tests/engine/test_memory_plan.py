@@ -81,7 +81,7 @@ def test_an_update_takes_what_was_planned(case, low, high):
     weights = sum(parameter.nbytes for parameter in trainer.state.model.parameters())
     # the weights are there, and copied at the beginning of the first update, when there are no moments yet
     generators = 2 * trainer.state.action_rng.get_state().nbytes
-    assert plan.beginning == plan.learner - weights + generators
+    assert plan.rollback == plan.learner - weights + generators
     planned = plan.minibatches + max(plan.values, plan.gradient) + plan.learner + generators
     assert low < planned / peak_bytes(lambda: next(updates)) < high  # the first: later ones have some of it already
 

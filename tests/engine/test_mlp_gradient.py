@@ -6,19 +6,21 @@ import pytest
 import torch
 
 from environment.cartpole import CartPole
-from ppo_lab.config import Config, RunConfig
+from ppo_lab.config import Config
 from ppo_lab.config.loading import override
 from ppo_lab.engine import mlp_gradient, mlp_layers
-from ppo_lab.engine.mlp_gradient import MLPGradient
+from ppo_lab.engine.flat_adam import flat_step
+from ppo_lab.engine.learning import ByHand, ByHandWay
 from ppo_lab.envs.making import make_envs
 from ppo_lab.models.networks.mlp import MLP
 from ppo_lab.ppo.batches import minibatches
 from ppo_lab.ppo.events import MinibatchStepped
-from ppo_lab.ppo.learner import Autograd, gradient_route
+from ppo_lab.ppo.learner import Autograd
 from ppo_lab.ppo.optimizer import gradient_step
 from ppo_lab.ppo.rollout import Rollout, collect
 from ppo_lab.ppo.state import initial_state
 from ppo_lab.training.trainer import Trainer
+from tests.engine.learners import learner_of
 from tests.scripted import Script
 from tests.tolerance import rounding
 
@@ -55,10 +57,10 @@ def both(config, spread=0.7):
     """Loss and gradients by hand and by autograd, each (loss, [gradients])."""
     state, rollout, batch = state_and_batch(config, spread)
     found = []
-    for route in ("auto", "autograd"):
-        gradient = gradient_route(state, rollout, config.ppo, RunConfig(gradient=route))
-        assert isinstance(gradient, MLPGradient if route == "auto" else Autograd)
-        loss = gradient(batch)
+    for route in ("auto", "reference"):
+        learner = learner_of(state, rollout, config.ppo, route)
+        assert isinstance(learner, ByHand if route == "auto" else Autograd)
+        loss = learner.gradient(batch)
         zero = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in state.model.parameters()]
         found.append((loss, zero))
     return found
@@ -123,8 +125,8 @@ def test_what_it_leaves_behind_is_anybody_s_to_use():
     """It computes in inference mode, whose own tensors nobody else may change or take a gradient through."""
     config = made(BOX)
     state, rollout, batch = state_and_batch(config)
-    gradient = gradient_route(state, rollout, config.ppo, config.run)
-    kept = [*gradient(batch), gradient_step(state.optimizer, 0.5, flat=gradient.flat)]
+    learner = learner_of(state, rollout, config.ppo)
+    kept = [*learner.gradient(batch), learner.step()]
     kept += [*state.model.parameters(), *(p.grad for p in state.model.parameters())]
     kept += [each for moments in state.optimizer.state.values() for each in moments.values()]
     assert len(kept) > 20
@@ -149,16 +151,17 @@ def test_hooks_of_the_optimizer_run_outside_of_inference_mode(optimizer):
 def test_the_next_update_goes_on_in_the_same_memory():
     config = made(BOX, model__normalize_obs=True, model__normalize_value=True)
     state, rollout, batch = state_and_batch(config)
-    first = gradient_route(state, rollout, config.ppo, config.run)
-    first(batch)
+    way = ByHandWay()
+    first = way.learner(state, rollout, config.ppo)
+    first.gradient(batch)
     other = override(config, {"ppo.clip_coef": 0.05, "ppo.ent_coef": 0.1, "ppo.vf_coef": 2.0}).ppo
     state.model.refresh_statistics(rollout.obs * 3.0, rollout.valid)
     state.model.critic_head.refresh(rollout.value.flatten() * 5.0)
-    again = gradient_route(state, rollout, other, config.run, last=first)
-    assert again is first
-    again(batch)
+    again = way.learner(state, rollout, other)
+    assert again.found is first.found
+    again.gradient(batch)
     found = gradients(state.model).clone()
-    gradient_route(state, rollout, other, config.run)(batch)
+    learner_of(state, rollout, other).gradient(batch)
     assert torch.equal(found, gradients(state.model))
 
 
@@ -176,23 +179,23 @@ def test_weights_may_lie_in_memory_in_any_way(lies, when):
     config = made(BOX)
     state, rollout, batch = state_and_batch(config)
     expected = both(config)[1]
-    gradient = gradient_route(state, rollout, config.ppo, config.run) if when != "before" else None
+    learner = learner_of(state, rollout, config.ppo) if when != "before" else None
     for body in (state.model.actor_body, state.model.critic_body):
         for layer in body.layers:
             layer.weight.data = lies(layer.weight)
-    gradient = gradient or gradient_route(state, rollout, config.ppo, config.run)
-    loss = gradient(batch)
+    learner = learner or learner_of(state, rollout, config.ppo)
+    loss = learner.gradient(batch)
     assert_equal((loss, [parameter.grad for parameter in state.model.parameters()]), expected)
 
 
 def test_a_square_weight_may_be_turned_in_place():
     config = made(BOX, model__hidden_sizes=[8, 8])
     state, rollout, batch = state_and_batch(config)
-    gradient = gradient_route(state, rollout, config.ppo, config.run)
+    learner = learner_of(state, rollout, config.ppo)
     weight = state.model.actor_body.layers[1].weight
     wanted = weight.detach().T.clone()
     weight.data = weight.data.T
-    gradient(batch)
+    learner.gradient(batch)
     assert torch.equal(weight, wanted)
     assert weight.is_contiguous()
 
@@ -203,9 +206,9 @@ def test_another_default_dtype_changes_nothing():
         state, rollout, batch = state_and_batch(config)
         torch.set_default_dtype(dtype)
         try:
-            gradient = gradient_route(state, rollout, config.ppo, config.run)
-            gradient(batch)
-            gradient_step(state.optimizer, 0.5, flat=gradient.flat)
+            learner = learner_of(state, rollout, config.ppo)
+            learner.gradient(batch)
+            learner.step()
         finally:
             torch.set_default_dtype(torch.float32)
         found.append(torch.cat([p.detach().flatten() for p in state.model.parameters()]))
@@ -289,26 +292,27 @@ def other_activation(model):
 def test_memory_of_another_model_is_not_used(change):
     config = made(BOX)
     state, rollout, batch = state_and_batch(config)
-    last = gradient_route(state, rollout, config.ppo, config.run)
+    way = ByHandWay()
+    last = way.learner(state, rollout, config.ppo)
     change(state.model)
-    again = gradient_route(state, rollout, config.ppo, config.run, last=last)
-    assert again is not last
-    again(batch)
+    again = way.learner(state, rollout, config.ppo)
+    assert again.found is not last.found
+    again.gradient(batch)
     found = gradients(state.model).clone()
     state.model.zero_grad()  # the optimizer does not know a new parameter
-    gradient_route(state, rollout, config.ppo, RunConfig(gradient="autograd"))(batch)
+    learner_of(state, rollout, config.ppo, "reference").gradient(batch)
     torch.testing.assert_close(found, gradients(state.model), atol=1e-6, rtol=1e-4)
 
 
 def test_observations_normalised_for_all_rows_at_once_are_the_same():
     config = made(BOX, model__normalize_obs=True)
     state, rollout, _ = state_and_batch(config)
-    gradient, found = gradient_route(state, rollout, config.ppo, config.run), []
-    assert not torch.allclose(gradient.inputs, rollout.obs[:-1])
-    for inputs in (gradient.inputs, None):
+    learner, found = learner_of(state, rollout, config.ppo), []
+    assert not torch.allclose(learner.inputs, rollout.obs[:-1])
+    for inputs in (learner.inputs, None):
         random = torch.Generator().manual_seed(1)
         batch = next(minibatches(rollout, rollout.value, rollout.reward, 3, random, "minibatch", inputs))
-        gradient(batch)
+        learner.gradient(batch)
         found.append(gradients(state.model).clone())
     assert torch.equal(*found)
 
@@ -316,15 +320,15 @@ def test_observations_normalised_for_all_rows_at_once_are_the_same():
 def test_sizes_that_vary_leave_no_memory_behind():
     config = made(CARTPOLE)
     state, rollout, batch = state_and_batch(config)
-    gradient = gradient_route(state, rollout, config.ppo, config.run)
-    autograd = gradient_route(state, rollout, config.ppo, RunConfig(gradient="autograd"))
+    learner = learner_of(state, rollout, config.ppo)
+    autograd = learner_of(state, rollout, config.ppo, "reference")
     for size in (*range(1, 40), 3, 39):
         few = batch.map(lambda column, size=size: column[:, :size])
-        gradient(few)
+        learner.gradient(few)
         found = gradients(state.model).clone()
-        autograd(few)
+        autograd.gradient(few)
         torch.testing.assert_close(found, gradients(state.model), atol=1e-6, rtol=1e-4)
-    assert len(gradient.body._rooms) <= mlp_layers.ROOMS
+    assert len(learner.found.body._rooms) <= mlp_layers.ROOMS
 
 
 @pytest.mark.parametrize("log_std", [-3.0, 3.0])
@@ -333,8 +337,8 @@ def test_log_std_outside_its_bounds_has_no_gradient(log_std):
     state, rollout, batch = state_and_batch(config)
     with torch.no_grad():
         state.model.actor_head.log_std.fill_(log_std)
-    for route in ("auto", "autograd"):
-        gradient_route(state, rollout, config.ppo, RunConfig(gradient=route))(batch)
+    for route in ("auto", "reference"):
+        learner_of(state, rollout, config.ppo, route).gradient(batch)
         assert not state.model.actor_head.log_std.grad.any()
 
 
@@ -345,8 +349,8 @@ def test_a_ratio_of_one_and_equal_advantages_are_no_special_case():
         now, _, _ = state.model.evaluate(batch.obs, batch.action, None, batch.starts)
     batch = batch._replace(log_prob=now, advantage=torch.ones_like(now))
     found = []
-    for route in ("auto", "autograd"):
-        loss = gradient_route(state, rollout, config.ppo, RunConfig(gradient=route))(batch)
+    for route in ("auto", "reference"):
+        loss = learner_of(state, rollout, config.ppo, route).gradient(batch)
         found.append((loss, [parameter.grad.clone() for parameter in state.model.parameters()]))
     assert_equal(*found)
 
@@ -356,14 +360,14 @@ def test_a_ratio_of_one_and_equal_advantages_are_no_special_case():
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_a_step_is_called_off_where_autograd_s_is(broken, number, activation):
     config, found = made(CARTPOLE, model__activation=activation, ppo__value_clip_coef=0.1), []
-    for route in ("auto", "autograd"):
+    for route in ("auto", "reference"):
         state, rollout, batch = state_and_batch(config)
         column = getattr(batch, broken).clone()
         column.view(-1)[0] = number
         before = [parameter.clone() for parameter in state.model.parameters()]
-        gradient = gradient_route(state, rollout, config.ppo, RunConfig(gradient=route))
-        loss = gradient(batch._replace(**{broken: column}))
-        norm = gradient_step(state.optimizer, 0.5, flat=gradient.flat)
+        learner = learner_of(state, rollout, config.ppo, route)
+        loss = learner.gradient(batch._replace(**{broken: column}))
+        norm = learner.step()
         assert norm.isfinite() or all(map(torch.equal, before, state.model.parameters()))
         found.append([norm.isfinite().item(), loss.total.isfinite().item(), loss.approx_kl.isfinite().item()])
     assert found[0] == found[1]
@@ -372,15 +376,19 @@ def test_a_step_is_called_off_where_autograd_s_is(broken, number, activation):
 def test_the_norm_of_one_tensor_is_the_norm_of_all():
     config = made(BOX)
     steps = []
-    for route in ("auto", "autograd"):
+    for route in ("auto", "reference"):
         state, rollout, batch = state_and_batch(config)
         for group in state.optimizer.param_groups:
             group["lr"] = 0.1
-        gradient = gradient_route(state, rollout, config.ppo, RunConfig(gradient=route))
+        learner = learner_of(state, rollout, config.ppo, route)
         norms = []
         for limit in (0.01, 1e6):
-            gradient(batch)
-            norms.append(gradient_step(state.optimizer, limit, flat=gradient.flat))
+            learner.gradient(batch)
+            norms.append(
+                flat_step(state.optimizer, learner.found.flat, limit)
+                if route == "auto"
+                else gradient_step(state.optimizer, limit)
+            )
         steps.append((torch.stack(norms), torch.cat([p.detach().flatten() for p in state.model.parameters()])))
     torch.testing.assert_close(*[norms for norms, _ in steps], rtol=1e-5, atol=0.0)
     torch.testing.assert_close(*[weights for _, weights in steps], rtol=0.0, atol=2e-4)  # Adam, lr 0.1
@@ -394,7 +402,7 @@ def test_the_norm_of_one_tensor_is_the_norm_of_all():
 def test_what_it_cannot_do_is_left_to_autograd(changes):
     config = made(BOX | changes)
     state, rollout, _ = state_and_batch(config)
-    assert isinstance(gradient_route(state, rollout, config.ppo, config.run), Autograd)
+    assert isinstance(learner_of(state, rollout, config.ppo), Autograd)
 
 
 def hooked(model, seen):
@@ -468,11 +476,11 @@ def test_what_somebody_put_into_the_model_is_respected(change, activation):
         pytest.skip("TanhLayers takes layers of weight and bias alone")
     config, seen = made(CARTPOLE, model__activation=activation), []
     state, rollout, batch = state_and_batch(config)
-    assert isinstance(gradient_route(state, rollout, config.ppo, config.run), MLPGradient)
+    assert isinstance(learner_of(state, rollout, config.ppo), ByHand)
     change(state.model, seen)
-    gradient = gradient_route(state, rollout, config.ppo, config.run)
-    assert isinstance(gradient, Autograd)
-    gradient(batch)
+    learner = learner_of(state, rollout, config.ppo)
+    assert isinstance(learner, Autograd)
+    learner.gradient(batch)
     assert seen
     assert state.model.actor_body.layers[0].weight.grad is not None or change is frozen
 
@@ -515,9 +523,9 @@ def test_rows_that_only_reset_stay_outside():
     """Next-step autoreset: what is no experience is not in a minibatch, so sizes vary; the largest is made room for."""
     config = made({}, ppo__num_minibatches=2)
     runs = []
-    for route in ("auto", "autograd"):
+    for route in ("auto", "reference"):
         trainer = Trainer(
-            override(config, {"ppo.num_steps": 7, "ppo.total_timesteps": 4 * 7 * 3, "run.gradient": route}),
+            override(config, {"ppo.num_steps": 7, "ppo.total_timesteps": 4 * 7 * 3, "run.engine": route}),
             Script(["....", "T...", "..C.", ".C..", "....", "B.T.", "...."], next_step=True),
         )
         sizes = {event.batch.starts.shape[1] for event in trainer.events() if isinstance(event, MinibatchStepped)}
@@ -531,8 +539,8 @@ def test_rows_that_only_reset_stay_outside():
 def test_minibatches_of_any_size(minibatches):
     """132 rows in 5 parts of 26 and 27, or one by one."""
     runs = []
-    for route in ("auto", "autograd"):
-        config = made(BOX, ppo__num_minibatches=minibatches, ppo__total_timesteps=132, run__gradient=route)
+    for route in ("auto", "reference"):
+        config = made(BOX, ppo__num_minibatches=minibatches, ppo__total_timesteps=132, run__engine=route)
         trainer = Trainer(config)
         list(trainer)
         runs.append(torch.cat([p.detach().flatten() for p in trainer.state.model.parameters()]))
@@ -541,8 +549,8 @@ def test_minibatches_of_any_size(minibatches):
 
 def test_live_changes_are_in_force_in_the_next_update():
     runs = []
-    for route in ("auto", "autograd"):
-        trainer = Trainer(made(CARTPOLE, ppo__total_timesteps=132 * 3, run__gradient=route))
+    for route in ("auto", "reference"):
+        trainer = Trainer(made(CARTPOLE, ppo__total_timesteps=132 * 3, run__engine=route))
         changes = [{"clip_coef": 0.05, "ent_coef": 0.1}, {"vf_coef": 2.0, "max_grad_norm": 0.1}, {}]
         for _, change in zip(trainer, changes, strict=True):
             trainer.set(**change)
@@ -553,8 +561,8 @@ def test_live_changes_are_in_force_in_the_next_update():
 def test_two_trainings_stay_together():
     """The same run by either route, over updates: weights agree to rounding, which early training does not blow up."""
     runs = []
-    for route in ("auto", "autograd"):
-        config = made(CARTPOLE, ppo__total_timesteps=4 * ROWS * 3, run__gradient=route, ppo__ent_coef=0.01)
+    for route in ("auto", "reference"):
+        config = made(CARTPOLE, ppo__total_timesteps=4 * ROWS * 3, run__engine=route, ppo__ent_coef=0.01)
         trainer = Trainer(config, CartPole(4))
         updates = list(trainer)
         runs.append((torch.cat([p.detach().flatten() for p in trainer.state.model.parameters()]), updates))

@@ -20,9 +20,10 @@ from ppo_lab.models import private_names
 from ppo_lab.models.distributions.beta import Beta
 from ppo_lab.models.private_names import adam_kernel, holds, standard_gamma
 from ppo_lab.ppo import optimizer
-from ppo_lab.ppo.learner import Autograd, gradient_route
+from ppo_lab.ppo.learner import Autograd
 from ppo_lab.ppo.optimizer import adam_step, gradient_step
 from ppo_lab.training.trainer import Trainer
+from tests.engine.learners import learner_of
 from tests.engine.test_mlp_gradient import BOX, assert_equal, both, made, state_and_batch
 
 KINDS = [torch.optim.Adam, torch.optim.AdamW]
@@ -114,7 +115,7 @@ def test_hooks_that_cannot_be_looked_for_may_be_there(monkeypatch):
     config = made(BOX)
     state, rollout, _ = state_and_batch(config)
     monkeypatch.setattr(plain_mlp, "holds", lambda owner, *names: holds(owner, *names, "_renamed_hooks"))
-    assert isinstance(gradient_route(state, rollout, config.ppo, config.run), Autograd)
+    assert isinstance(learner_of(state, rollout, config.ppo), Autograd)
     monkeypatch.setattr(optimizer, "holds", lambda *_: True)
     assert not adam_step(state.optimizer, FlatParameters(state.model.parameters()))
 

@@ -29,7 +29,7 @@ class Learner(NamedTuple):
 def gradient(model, batch, parts):
     ppo = PPOConfig(accumulate=parts, ent_coef=0.01, vf_coef=0.7)
     optimizer = torch.optim.Adam(model.parameters())
-    loss = Autograd(Learner(model, optimizer, GradScaler("cpu", enabled=False)), ppo, minibatch_loss)(batch)
+    loss = Autograd(Learner(model, optimizer, GradScaler("cpu", enabled=False)), ppo, minibatch_loss).gradient(batch)
     return loss, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 

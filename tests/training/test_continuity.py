@@ -73,7 +73,7 @@ EDITS = {
     "env.wrappers": ("[ClipReward]", r"\[\] in the checkpoint, \[ClipReward\] in"),
     "run.seed": ("2", "1 in the checkpoint, 2 in"),
     "run.threads": ("2", "1 in the checkpoint, 2 in"),
-    "run.gradient": ("autograd", "auto in the checkpoint, autograd in"),
+    "run.engine": ("reference", "auto in the checkpoint, reference in"),
 }
 
 

@@ -99,7 +99,7 @@ def test_one_update_is_one(stage):
 def test_a_run_that_cannot_be_resumed_exactly_says_so_and_why(stage):
     session, controls = stage
     assert "exact" not in controls.status.value
-    session.trainer.inexact = "because <it> is so"
+    session.trainer.recorder.inexact = "because <it> is so"
     controls.write()
     assert "exact resume: no" in controls.status.value
     assert 'title="because &lt;it&gt; is so"' in controls.status.value
