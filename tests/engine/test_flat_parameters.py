@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from ppo_lab.engine.flat_adam import adam_step
 from ppo_lab.engine.flat_parameters import LINE, FlatParameters
-from ppo_lab.ppo.optimizer import adam_step
 
 
 def network():

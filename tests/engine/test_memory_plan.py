@@ -101,7 +101,7 @@ def test_planning_moves_nothing(case):
     trainer = ppo_lab.Trainer(config(**CASES[case], model__normalize_obs=True))
     next(iter(trainer))
     before, numbers = trainer.fingerprint(), torch.random.get_rng_state()
-    plan_memory(trainer.config, trainer.state.model, trainer.state.obs)
+    plan_memory(trainer.config, trainer.engine, trainer.state.model, trainer.state.obs)
     assert trainer.fingerprint() == before
     assert torch.equal(torch.random.get_rng_state(), numbers)
 

@@ -396,7 +396,7 @@ def test_the_norm_of_one_tensor_is_the_norm_of_all():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"model.core": "gru"}, {"model.precision": "bfloat16"}, {"model.activation": "elu"}, {"ppo.accumulate": 2},
+    [{"model.core": "gru"}, {"model.precision": "bfloat16"}, {"model.activation": "elu"},
      {"model.std": "state"}, {"model.std": "gsde"}, {"model.distribution": "beta"}],
 )  # fmt: skip
 def test_what_it_cannot_do_is_left_to_autograd(changes):

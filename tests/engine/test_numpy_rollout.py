@@ -26,7 +26,7 @@ def settings(**changes):
     return override(Config(), SMALL | {key.replace("__", "."): value for key, value in changes.items()})
 
 
-def two_rollouts(config, envs, T, steps=NumpyActing().take_steps):
+def two_rollouts(config, envs, T, steps=None):
     """The second of two rollouts, and the state after it."""
     state = initial_state(config, envs)
     if config.model.normalize_obs:
@@ -38,7 +38,7 @@ def two_rollouts(config, envs, T, steps=NumpyActing().take_steps):
             parameter.add_(torch.linspace(-0.5, 0.5, parameter.numel()).view_as(parameter))
     rollout = Rollout.empty(T, envs.num_envs, state.obs, state.model)
     for _ in range(2):
-        for _ in collect_stepwise(envs, state.model, state, rollout, steps):
+        for _ in collect_stepwise(envs, state.model, state, rollout, steps or NumpyActing().take_steps):
             pass
     return state, rollout
 

@@ -12,16 +12,15 @@ from gymnasium.wrappers import TimeLimit
 
 from ppo_lab.config import Config
 from ppo_lab.config.loading import override
-from ppo_lab.engine import memory_plan, mlp_layers, plain_mlp
+from ppo_lab.engine import flat_adam, memory_plan, mlp_layers, plain_mlp
 from ppo_lab.engine.compiled_loss import _of_any_size
+from ppo_lab.engine.flat_adam import adam_step, flat_step
 from ppo_lab.engine.flat_parameters import NAMES, FlatParameters
 from ppo_lab.envs.adapters.maker import time_limit
 from ppo_lab.models import private_names
 from ppo_lab.models.distributions.beta import Beta
 from ppo_lab.models.private_names import adam_kernel, holds, standard_gamma
-from ppo_lab.ppo import optimizer
 from ppo_lab.ppo.learner import Autograd
-from ppo_lab.ppo.optimizer import adam_step, gradient_step
 from ppo_lab.training.trainer import Trainer
 from tests.engine.learners import learner_of
 from tests.engine.test_mlp_gradient import BOX, assert_equal, both, made, state_and_batch
@@ -56,7 +55,7 @@ def stepped(config, steps=3):
     for _ in range(steps):
         for parameter in state.model.parameters():
             parameter.grad.copy_(torch.randn(parameter.shape, generator=random))
-        gradient_step(state.optimizer, 0.5, flat=flat)
+        flat_step(state.optimizer, flat, 0.5)
     kept = [state.optimizer.state[p][name] for p in state.model.parameters() for name in NAMES]
     return [tensor.detach().clone() for tensor in (*state.model.parameters(), *kept)]
 
@@ -104,7 +103,7 @@ def test_a_step_by_the_kernel_takes_no_step_of_the_optimizer(monkeypatch):
     flat = FlatParameters(state.model.parameters())
     monkeypatch.setattr(state.optimizer, "step", lambda: pytest.fail("two steps"))
     assert adam_step(state.optimizer, flat)
-    monkeypatch.setattr(optimizer, "adam_kernel", lambda _: None)
+    monkeypatch.setattr(flat_adam, "adam_kernel", lambda _: None)
     assert not adam_step(state.optimizer, flat)
 
 
@@ -116,7 +115,7 @@ def test_hooks_that_cannot_be_looked_for_may_be_there(monkeypatch):
     state, rollout, _ = state_and_batch(config)
     monkeypatch.setattr(plain_mlp, "holds", lambda owner, *names: holds(owner, *names, "_renamed_hooks"))
     assert isinstance(learner_of(state, rollout, config.ppo), Autograd)
-    monkeypatch.setattr(optimizer, "holds", lambda *_: True)
+    monkeypatch.setattr(flat_adam, "holds", lambda *_: True)
     assert not adam_step(state.optimizer, FlatParameters(state.model.parameters()))
 
 

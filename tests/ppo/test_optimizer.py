@@ -9,6 +9,7 @@ import torch
 
 from ppo_lab.config import Config
 from ppo_lab.config.loading import override
+from ppo_lab.engine.flat_adam import flat_step
 from ppo_lab.engine.flat_parameters import FlatParameters
 from ppo_lab.ppo.events import MinibatchStepped
 from ppo_lab.ppo.optimizer import gradient_step
@@ -127,7 +128,7 @@ def stepped(trainer, optimizer, turn, flat=None):
         if flat is None:
             optimizer.step()
         else:
-            gradient_step(optimizer, 1e9, flat=flat)
+            gradient_step(optimizer, 1e9) if flat is None else flat_step(optimizer, flat, 1e9)
 
 
 @pytest.mark.parametrize("critic", [1.0, 2.0])  # times the actor's learning rate
@@ -176,7 +177,11 @@ def test_side_by_side_gradients_are_clipped_like_others(limit):
         for parameter in trainer.state.model.parameters():
             gradient = torch.randn(parameter.shape, generator=random)
             parameter.grad = gradient if how is None else parameter.grad.copy_(gradient)
-        trainer.norm = gradient_step(trainer.state.optimizer, limit, flat=how)
+        trainer.norm = (
+            gradient_step(trainer.state.optimizer, limit)
+            if how is None
+            else flat_step(trainer.state.optimizer, how, limit)
+        )
     torch.testing.assert_close(ours.norm, twin.norm)
     for one, other in zip(ours.state.model.parameters(), twin.state.model.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-5, atol=0.0)
