@@ -13,6 +13,7 @@ import ppo_lab
 from ppo_lab.config import Config
 from ppo_lab.engine import compiled_loss
 from ppo_lab.engine.compiled_loss import CompiledLoss, check_compiler
+from ppo_lab.engine.learning import ByHandWay
 from ppo_lab.engine.memory_plan import pretend
 from ppo_lab.errors import ConfigError
 from ppo_lab.ppo.learner import minibatch_loss
@@ -127,7 +128,7 @@ def test_what_is_compiled_belongs_to_one_trainer():
 
 def test_it_is_off_unless_asked_for():
     trainer = Trainer(config())
-    assert trainer.engine.learning.loss_of is minibatch_loss
+    assert isinstance(trainer.engine.learning, ByHandWay)
     assert not trainer.config.run.compile
 
 
