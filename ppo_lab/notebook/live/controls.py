@@ -1,4 +1,4 @@
-"""The row of buttons and the sliders: what a person can do to a session with the mouse."""
+"""The buttons and sliders of the dashboard, which steer a session."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from ppo_lab.notebook.live.sliders import Slider, slider_label
 from ppo_lab.notebook.live.static import progress_line
 from ppo_lab.runs.checkpoint import checkpoints
 
-FIRST = ("learning_rate", "clip_coef", "ent_coef")  # the dials that are turned most
+FIRST = ("learning_rate", "clip_coef", "ent_coef")  # the settings that are changed most often
 WIDTH = {"width": "auto"}
 NO_RUN = "needs a run folder: run.root is null"
 ENVS_GIVEN = "the trainer was given its environments: session.fork(envs=...) in a cell"
-LIST_SECONDS = 2.0  # between two looks at the checkpoints on disk
+LIST_SECONDS = 2.0  # between two scans of the checkpoints on disk
 
 
 class Controls:
-    """Buttons and sliders over a session, and a line that says what they did.
+    """Buttons and sliders for a session, and a message line that reports the result of each.
 
-    The kernel calls them from threads of its own, and the training thread writes into them: a lock keeps them apart.
+    The kernel calls them from its own threads and the training thread writes into them: both hold a lock.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._lock = threading.RLock()
         self._listed_at = -math.inf
-        self._waiting = 0  # buttons whose work is not done yet
+        self._waiting = 0  # calls of buttons that have not finished
         self.status = widgets.HTML()
         self._progress = widgets.FloatProgress(min=0.0, layout={"width": "180px"})
         self._message = widgets.HTML(layout={"height": "24px"})
@@ -63,7 +63,7 @@ class Controls:
         self.write()
 
     def write(self) -> None:
-        """Bring text, buttons and sliders up to date with the session."""
+        """Update text, buttons and sliders from the session."""
         with self._lock:
             session, pending = self._session, self._session.pending
             state = session.trainer.state
@@ -82,11 +82,11 @@ class Controls:
             self._enable()
 
     def say(self, text: str, wrong: bool = False) -> None:
-        """A line about what was done, or why not."""
+        """Show a message; `wrong` marks an error."""
         self._message.value = f"<b>{escape(text)}</b>" if wrong else f"<i>{escape(text)}</i>"
 
     def close(self) -> None:
-        """Take the widgets out of the notebook."""
+        """Close the widgets."""
         for part in (*self._sliders, *self._parts):
             part.close()
 
@@ -97,14 +97,14 @@ class Controls:
         if options != self._places.options:
             chosen = self._places.value
             self._places.options = options
-            if steps:  # None would stand for "right here"
+            if steps:  # None would mean "fork from here"
                 self._places.value = chosen if chosen in steps else steps[0]
 
     def _enable(self) -> None:
-        """A second click waits until the first one's work is done."""
+        """Enable Save, Fork and Rewind where they can work; disable them while an earlier click is still pending."""
         trainer = self._session.trainer
         for button in (self._save, self._fork, self._rewind):
-            given = trainer.envs_given and trainer.env_factory is None  # a factory makes others like them
+            given = trainer.envs_given and trainer.env_factory is None  # a factory can make them again
             why = ENVS_GIVEN if given and button is not self._save else ""
             why = NO_RUN if trainer.run is None else why
             nothing = button is self._rewind and not self._places.options
@@ -134,7 +134,7 @@ class Controls:
         self._ask(lambda: self._forked(step))
 
     def _ask(self, call: Callable[[], str]) -> None:
-        """Have it done at the next boundary; its words, or its error, appear when it is done."""
+        """Run `call()` at the next boundary, and show the text it returns, or its error, when it is done."""
         with self._lock:
             self._waiting += 1
             self._enable()
@@ -170,7 +170,7 @@ WRAP = {"flex_flow": "row wrap", "align_items": "center"}
 
 
 def in_force(session: Session, key: str) -> float:
-    """What the last update used: schedules and live changes applied."""
+    """Return the value that the last update used, with schedules and live changes applied."""
     used = session.records.last(f"update/{key}")
     return used if used == used else last_set(session, key)
 

@@ -1,4 +1,4 @@
-"""What a policy means to do is what it then does, in the numbers of the environment."""
+"""The reported action distribution agrees with the actions that are taken, in the environment's units."""
 
 import numpy as np
 import pytest
@@ -20,13 +20,13 @@ def head_of(space, moved=0.4, **settings):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         head = make_head(space, 6, ModelConfig(**settings))
-        for parameter in head.parameters():  # a policy that has learned something
+        for parameter in head.parameters():  # as after some training
             parameter.data += moved * torch.randn_like(parameter)
         return head.requires_grad_(False)
 
 
 def policy_of(head, rows=1, seed=0):
-    """One distribution, at `rows` equal observations."""
+    """Return the distribution at `rows` equal observations."""
     features = torch.randn(1, 6, generator=torch.Generator().manual_seed(seed)).expand(rows, 6)
     return head(features)
 
@@ -46,7 +46,7 @@ def policy_of(head, rows=1, seed=0):
     ],
 )
 def test_mean_and_std_are_those_of_the_actions_that_are_taken(space, settings):
-    # a little: where a Gaussian's mean is outside of the Box, what is taken is its edge
+    # moved only a little: with a Gaussian's mean outside the Box, clipping would change the moments
     head, rows = head_of(space, moved=0.1, **settings), 200_000
     policy = policy_of(head, rows)
     drawn = policy.sample(torch.Generator().manual_seed(1))
@@ -102,7 +102,7 @@ def test_probabilities_are_how_often_a_choice_is_taken(space, names, firsts):
     for one in found:
         often = np.bincount(one.taken.astype(int) - one.first, minlength=one.probabilities.shape[-1]) / rows
         np.testing.assert_allclose(one.probabilities[0], often, atol=0.01)
-        assert one.probabilities.sum(-1) == pytest.approx(1.0, abs=1e-5)  # nothing of it is padding
+        assert one.probabilities.sum(-1) == pytest.approx(1.0, abs=1e-5)  # no padding included
 
 
 def test_a_dict_has_a_part_for_each_key_and_each_is_as_if_alone():
@@ -118,7 +118,7 @@ def test_a_dict_has_a_part_for_each_key_and_each_is_as_if_alone():
         for mine, other in ((part.probabilities, alone.probabilities), (part.mean, alone.mean), (part.std, alone.std)):
             np.testing.assert_array_equal(mine, other)
     assert [one.name for one in numbers_of(parts, 9)] == ["bits 0", "bits 1", "pick", "turn 0", "turn 1"]
-    assert [one.name for one in numbers_of(parts, 3)] == ["bits 0", "pick", "turn 0"]  # every key gets its turn
+    assert [one.name for one in numbers_of(parts, 3)] == ["bits 0", "pick", "turn 0"]  # one of every key first
     assert [one.name for one in numbers_of(parts, 4)] == ["bits 0", "bits 1", "pick", "turn 0"]
     assert count(parts) == 5
 

@@ -1,4 +1,4 @@
-"""Notebooks run from a terminal: a summary where it works, one line where it does not."""
+"""Notebooks run from a terminal: a summary on success, one line on an error."""
 
 import ast
 import json
@@ -21,7 +21,7 @@ SMALL = "{ppo.total_timesteps: 4_096, run.tensorboard: false}"
 
 @pytest.fixture
 def project(tmp_path, root, monkeypatch):
-    """A folder with the settings and notebooks of this one."""
+    """Create a folder with copies of this project's config.yaml and notebooks, and change to it."""
     shutil.copy(root / "config.yaml", tmp_path)
     shutil.copytree(root / "notebooks", tmp_path / "notebooks")
     monkeypatch.chdir(tmp_path)
@@ -119,7 +119,7 @@ def test_the_bar_follows_the_metrics(tmp_path):
         announced.write_text(json.dumps({"run": str(run), "total_timesteps": 1000}))
         while progress.run is None:
             pass
-    assert progress._bar.n == 200  # a line that is not whole is left for later
+    assert progress._bar.n == 200  # an incomplete line is read later
     assert "return 7.0" in progress._bar.postfix
 
 

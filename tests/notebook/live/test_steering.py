@@ -1,4 +1,4 @@
-"""What one may ask of a session while it trains: steps, forks, undo, a look inside. None of it disturbs."""
+"""Steering a session while it trains: steps, forks, undo, inspecting the last update. None of it disturbs training."""
 
 import numpy as np
 import pytest
@@ -200,7 +200,7 @@ def test_a_fork_takes_over_here_and_now(start, tmp_path):
 
 
 def test_a_fork_alone_is_the_same_run(start, tmp_path):
-    """Without overrides, what a fork goes on to is what the run itself would have gone on to."""
+    """Check that a fork without overrides continues exactly as the run itself would have."""
     alone = trainer(12)
     list(alone)
     session = start(on_disk(tmp_path, 12), paused=True)
@@ -275,7 +275,7 @@ def test_a_change_of_an_adaptive_rate_is_a_new_start_and_undo_goes_back_to_where
     session.policy()
     session.step(4)
     adapted = session.trainer.state.adapted["learning_rate"][1]
-    assert adapted < 0.5e-3  # far more than the KL that was asked for
+    assert adapted < 0.5e-3  # the KL is far above desired_kl
     session.set(learning_rate=5e-3)
     session.step(1)
     assert session.records.last("update/learning_rate") == 5e-3
@@ -298,7 +298,7 @@ def test_the_knob_of_an_adaptive_rate_stays_and_what_is_in_force_is_said(start):
     used = session.records.last("update/learning_rate")
     assert used < 0.9e-3
     assert slider.note.value == f"in force: {slider_label(float(f'{used:.3g}'))}"
-    assert not session.trainer.changes  # nobody turned it
+    assert not session.trainer.changes  # no live change
     slider.slider.value = 2e-3
     session.step(1)
     controls.write()
@@ -318,7 +318,7 @@ def test_before_the_first_update_there_is_nothing_inside():
     "settings", [{}, {"model.normalize_obs": True}, {"env.id": "Pendulum-v1", "ppo.normalize_reward": True}]
 )
 def test_inside_is_what_the_update_saw(start, settings):
-    """Held against the events of the same trainer, driven by hand."""
+    """Compare with the events of a trainer with the same settings, driven by hand."""
 
     twin, ratios = trainer(5, **settings), []
     for event in twin.events():
@@ -372,7 +372,7 @@ MANY_WAYS = {
 
 @pytest.mark.parametrize("name", MANY_WAYS)
 def test_inside_is_what_the_update_saw_whatever_the_model(start, name):
-    """As above; `ratio` against the whole rollout as the loss would take it after the last step."""
+    """Compare likewise; `ratio` with the whole rollout evaluated as the loss does, after the last step."""
 
     twin = trainer(5, **MANY_WAYS[name])
     for event in twin.events():
@@ -402,7 +402,7 @@ def test_inside_is_what_the_update_saw_whatever_the_model(start, name):
 
 @pytest.mark.parametrize("name", ["gru", "window, gsde, hybrid, frames", "dict and masks"])
 def test_the_course_is_that_of_environment_0_step_by_step(start, name):
-    """Held against the model asked one step after the other, with what it remembered at the start of each chunk."""
+    """Compare with the model evaluated step by step, with the memory stored at the start of each chunk."""
 
     settings = {**MANY_WAYS[name], "ppo.learning_rate": 0.0, "model.normalize_obs": False}
     session = start(trainer(5, **settings), paused=True)
