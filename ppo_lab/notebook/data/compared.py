@@ -40,11 +40,11 @@ class Group(NamedTuple):
 def find_runs(runs: Runs, root: str | Path = "runs") -> list[Path]:
     """Return the folders of runs, without duplicates. Bare names are searched in `root`. Raises RunError."""
     if isinstance(runs, str | Path) and not Path(runs).exists() and not (Path(root) / runs).exists():
-        raise RunError(f"there is no run and no folder of runs at {runs}, and no run {runs} in {root}")
+        raise RunError(f"no run or folder of runs at {runs}, and no run {runs} in {root}")
     if not isinstance(runs, str | Path):
         found = [_folder(run.name if isinstance(run, RunSummary) else run, Path(root)) for run in runs]
         if not found:
-            raise RunError("no runs: pass names, folders, or the folder that holds them")
+            raise RunError("no runs given: pass run names, run folders, or a folder that contains runs")
     elif Path(runs).is_dir() and not (Path(runs) / "config.yaml").is_file():
         configs = Path(runs).glob("*/config.yaml")
         found = [path.parent for path in sorted(configs, key=lambda path: path.stat().st_mtime)]  # oldest first
@@ -79,7 +79,7 @@ def check_metric(runs: Sequence[RunOnDisk], metric: str) -> None:
     """Raise RunError if no run has recorded anything, ConfigError if no run has the metric."""
     known = sorted({name for run in runs for name in run.metrics} - {"update", "global_step"})
     if not known:
-        raise RunError(f"nothing was recorded yet in {', '.join(run.name for run in runs)}: train first")
+        raise RunError(f"no metrics recorded yet in {', '.join(run.name for run in runs)}: train first")
     waiting = metric.startswith("episode/") and not any(name.startswith("episode/") for name in known)
     if metric not in known and not waiting:  # absent until the first episode has ended, but not unknown
         raise ConfigError(f"no metric {metric!r} in these runs; known: {', '.join(known)}")

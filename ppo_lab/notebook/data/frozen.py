@@ -104,7 +104,7 @@ def freeze(trainer: Trainer, event: Event) -> FrozenRollout:
     not RolloutCollected: later, the policy is no longer the one that collected.
     """
     if not isinstance(event, RolloutCollected):
-        raise LabError(f"freeze at RolloutCollected, the first event of an update; this one is {type(event).__name__}")
+        raise LabError(f"freeze: expected RolloutCollected, the first event of an update, got {type(event).__name__}")
     state, rollout = trainer.state, copied(event.rollout)
     before = state.global_step - int(rollout.valid.sum())
     ppo = in_force(settings_at(trainer.config.ppo, state.live, before, state.total_timesteps), state.adapted)

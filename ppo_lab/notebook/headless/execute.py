@@ -41,8 +41,18 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m ppo_lab.notebook.headless.execute", description="Run notebooks headlessly."
     )
     parser.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK")
-    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    parser.add_argument("--regenerate", action="store_true", help="execute in place, for a commit")
+    parser.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="set a parameter of the notebook, the value in YAML; repeatable",
+    )
+    parser.add_argument(
+        "--regenerate", action="store_true", help="execute in place and stamp with the hash of the sources"
+    )
     given = parser.parse_args(arguments)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # prefer this Python's kernel to the user's
     os.environ.pop("JUPYTER_PATH", None)
@@ -90,11 +100,11 @@ def execute(path: Path, parameters: dict[str, Any]) -> str:
             except PapermillExecutionError as error:
                 where = f"cell [{error.exec_count}] of {path}"
                 if progress.run is not None:
-                    where += f"; the notebook so far: {_keep(executed, progress.run)}"
+                    where += f"; partly executed notebook: {_keep(executed, progress.run)}"
                 raise NotebookError(f"{error.ename}: {_first_line(error.evalue)} ({where})") from None
             except KeyboardInterrupt:
                 if progress.run is not None:
-                    tqdm.write(f"the notebook so far: {_keep(executed, progress.run)}", file=sys.stderr)
+                    tqdm.write(f"partly executed notebook: {_keep(executed, progress.run)}", file=sys.stderr)
                 raise
         return _summary(progress.run, _keep(executed, progress.run or Path("runs") / path.stem))
     finally:
@@ -170,14 +180,14 @@ def _first_line(text: str) -> str:
 
 def _check_parameters(path: Path, parameters: dict[str, Any]) -> None:
     if not path.is_file() or path.suffix != ".ipynb":
-        raise ConfigError(f"there is no notebook {path}")
+        raise ConfigError(f"no notebook (.ipynb file) at {path}")
     try:
         known = papermill.inspect_notebook(str(path))
     except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
         raise ConfigError(f"{path} is not a notebook: {_first_line(str(error))}") from None
     unknown = sorted(parameters.keys() - known.keys())
     if unknown:
-        raise ConfigError(f"{path} has no parameter {unknown[0]!r}; it has: {', '.join(known) or 'none'}")
+        raise ConfigError(f"{path} has no parameter {unknown[0]!r}; parameters: {', '.join(known) or 'none'}")
 
 
 def with_tuples(value: Any) -> Any:

@@ -82,7 +82,7 @@ def journal_html(session: Session) -> str:
     """Format the journal as an HTML table."""
     rows = journal_rows(session)
     if not rows:
-        return "No dial was turned yet."
+        return "No setting has been changed yet."
     lines = ["".join(f'<td style="{CELL}">{escape(cell)}</td>' for cell in row) for row in rows]
     cells = "".join(f"<tr>{line}</tr>" for line in lines)
     head = "".join(f'<th style="{CELL}">{name}</th>' for name in JOURNAL)
@@ -93,7 +93,7 @@ def journal_markdown(session: Session) -> str:
     """Format the journal as a Markdown table."""
     rows = journal_rows(session)
     if not rows:
-        return "**Journal.** No dial was turned."
+        return "**Journal.** No setting was changed."
     lines = [f"| {' | '.join(row)} |" for row in (JOURNAL, ("---",) * len(JOURNAL), *rows)]
     return "**Journal**\n\n" + "\n".join(lines)
 

@@ -23,7 +23,7 @@ from ppo_lab.runs.checkpoint import checkpoints
 FIRST = ("learning_rate", "clip_coef", "ent_coef")  # the settings that are changed most often
 WIDTH = {"width": "auto"}
 NO_RUN = "needs a run folder: run.root is null"
-ENVS_GIVEN = "the trainer was given its environments: session.fork(envs=...) in a cell"
+ENVS_GIVEN = "the trainer was given its environments: use session.fork(envs=...) in a cell"
 LIST_SECONDS = 2.0  # between two scans of the checkpoints on disk
 
 
@@ -41,14 +41,14 @@ class Controls:
         self.status = widgets.HTML()
         self._progress = widgets.FloatProgress(min=0.0, layout={"width": "180px"})
         self._message = widgets.HTML(layout={"height": "24px"})
-        self._hold = _button("Pause", "pause", "hold at the next update", self._toggle)
-        step = _button("One update", "step-forward", "do one update, and hold", lambda: session.step(wait=False))
-        stop = _button("Stop", "stop", "end training; launching again goes on", lambda: session.stop(wait=False))
-        self._undo = _button("Undo", "undo", "take back the last change of a dial", self._take_back)
-        self._save = _button("Save", "save", "a checkpoint, now", lambda: self._ask(self._saved))
-        self._fork = _button("Fork", "code-fork", "go on in a new run from here", lambda: self._ask(self._forked))
+        self._hold = _button("Pause", "pause", "pause at the next update", self._toggle)
+        step = _button("One update", "step-forward", "do one update, then pause", lambda: session.step(wait=False))
+        stop = _button("Stop", "stop", "end training; launch again to continue", lambda: session.stop(wait=False))
+        self._undo = _button("Undo", "undo", "undo the last change of a setting", self._take_back)
+        self._save = _button("Save", "save", "save a checkpoint at the next update", lambda: self._ask(self._saved))
+        self._fork = _button("Fork", "code-fork", "continue in a new run from here", lambda: self._ask(self._forked))
         self._places = widgets.Dropdown(description="checkpoint", layout={"width": "210px"})
-        self._rewind = _button("Rewind", "history", "go on in a new run from this checkpoint", self._go_back)
+        self._rewind = _button("Rewind", "history", "continue in a new run from this checkpoint", self._go_back)
         keys = [*FIRST, *(key for key in LIVE if key not in FIRST)]
         self._sliders = [Slider(key, last_set(session, key), self._change, self._lock) for key in keys]
         buttons = [self._hold, step, stop, self._undo, self._save, self._fork, self._rewind, self._places]
@@ -126,7 +126,7 @@ class Controls:
     def _take_back(self) -> None:
         with self._lock:
             back = self._session.undo(source="dashboard")
-            self.say(f"undone: {', '.join(f'{key} is to be {slider_label(value)}' for key, value in back.items())}")
+            self.say(f"undone: {', '.join(f'{key} returns to {slider_label(value)}' for key, value in back.items())}")
             self.write()
 
     def _go_back(self) -> None:
@@ -138,7 +138,7 @@ class Controls:
         with self._lock:
             self._waiting += 1
             self._enable()
-        self.say("at the next update ...")
+        self.say("waiting for the next update ...")
 
         def done(answer: Future[str]) -> None:
             with self._lock:
@@ -155,12 +155,12 @@ class Controls:
 
     def _saved(self) -> str:
         path = self._session.trainer.save()
-        return f"saved: {path}" if path is not None else "saved with the end of this update"
+        return f"saved: {path}" if path is not None else "to be saved at the end of this update"
 
     def _forked(self, at: int | None = None) -> str:
         old = self._session.trainer.run
         name = self._session.fork(at)
-        return f"{old.name if old is not None else '?'} stays as it is; {name} goes on from step {self._step()}"
+        return f"{old.name if old is not None else '?'} stays unchanged; {name} continues from step {self._step()}"
 
     def _step(self) -> str:
         return f"{self._session.trainer.state.global_step:,}"

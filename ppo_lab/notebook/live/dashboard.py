@@ -170,5 +170,5 @@ class Dashboard:
 
 
 def _twin(session: Session) -> dict[str, Any]:
-    text = f"while it trained: {progress_line(session)}"
+    text = f"during training: {progress_line(session)}"
     return drawn(text, lambda: contents.learning(session, None, session.others)) or {"text/plain": text}

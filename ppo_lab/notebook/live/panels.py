@@ -80,8 +80,8 @@ class Learning(Picture):
         run = session.trainer.run
         self._root = run.folder.parent if run is not None else None
         self._read: dict[str, tuple[float, dict[str, np.ndarray]]] = {}  # run -> mtime of its metrics file, columns
-        self._choice = widgets.SelectMultiple(description="beside it", rows=4, layout={"width": "300px"})
-        self._hint = widgets.HTML("Ctrl-click to choose several runs")
+        self._choice = widgets.SelectMultiple(description="compare with", rows=4, layout={"width": "300px"})
+        self._hint = widgets.HTML("Ctrl-click to select several runs")
         self._row = widgets.HBox([self._choice, self._hint])
         self._choice.observe(lambda _: changed(), names="value")
         self.widget = widgets.VBox([self._image, self._row])

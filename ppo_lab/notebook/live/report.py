@@ -44,7 +44,7 @@ class Report:
         if self.run is not None:
             lines.append(("run", self.run))
         text = "\n".join(f"{name:<12} {value}" for name, value in lines)
-        return f"Training is still under way; run this cell again for the end.\n{text}" if self.training else text
+        return f"Training is still running; run this cell again for the result.\n{text}" if self.training else text
 
     __repr__ = __str__
 

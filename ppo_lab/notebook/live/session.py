@@ -24,7 +24,7 @@ from ppo_lab.notebook.live.training import Others, Training
 from ppo_lab.training.trainer import Trainer
 
 T = TypeVar("T")
-OVER = "training is over; launch(session.trainer) goes on"
+OVER = "training is over; launch(session.trainer) continues it"
 
 
 class View(Protocol):
@@ -131,7 +131,7 @@ class Session:
         Raises ConfigError if `updates` < 1, and RunError if training is over.
         """
         if updates < 1:
-            raise ConfigError(f"step: at least one update, got {updates}")
+            raise ConfigError(f"step: updates must be at least 1, got {updates}")
         if not self.running:
             raise RunError(OVER)
         self._training.left += updates

@@ -58,7 +58,7 @@ def pictures(session: Session) -> list[dict[str, Any]]:
         ("the last update", lambda: contents.inside(session)),
     ]
     if contents.other_names(session):
-        draw.append(("numbers from info, environments and trainer.record", lambda: contents.numbers(session)))
+        draw.append(("metrics from info, environments and trainer.record", lambda: contents.numbers(session)))
     write = [lambda: as_markdown(contents.health(session)), lambda: contents.journal_markdown(session)]
     found = [drawn(text, make) for text, make in draw]
     return [bundle for bundle in (*found, *map(_written, write)) if bundle is not None]
@@ -108,4 +108,4 @@ def closing_line(session: Session) -> str:
         return f"failed at {progress_line(session)}: {type(error).__name__}: {error}"
     if session.trainer.finished:
         return f"done: {progress_line(session)}"
-    return f"stopped at {progress_line(session)}; launch(session.trainer) goes on from here"
+    return f"stopped at {progress_line(session)}; launch(session.trainer) continues from here"

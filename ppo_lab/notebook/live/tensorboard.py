@@ -82,10 +82,10 @@ def tensorboard(root: str | Path = "runs", port: int | None = None) -> None:
     Raises RunError if there is no such folder or it does not start.
     """
     if not ui_attached():
-        print(f"TensorBoard: not started, nobody is watching; in JupyterLab this cell shows the runs in {root}")
+        print(f"TensorBoard: not started in a headless run; in JupyterLab this cell shows the runs in {root}")
         return
     if not Path(root).is_dir():
-        raise RunError(f"no folder {root}: train a run first, or pass the folder that holds your runs")
+        raise RunError(f"no folder {root}: train a run first, or pass the folder that contains your runs")
     key = (Path(root).resolve(), port)
     if key not in _servers or not _servers[key].running:
         _servers[key] = Server(*key)

@@ -84,7 +84,7 @@ class Training:
         """Replace the trainer by a fork, and return its name. Call it at a boundary. Raises RunError, ConfigError."""
         old = self.trainer
         if old.run is None:
-            raise RunError("there is nothing to fork from: run.root is null")
+            raise RunError("cannot fork without a run folder: run.root is null")
         if at is None:
             old.save()
         step = old.state.global_step if at is None else at

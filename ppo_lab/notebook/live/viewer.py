@@ -27,9 +27,9 @@ FRESH_SECONDS = 2.0  # a policy older than this is replaced, also in the middle 
 END_SECONDS = 0.8  # for which an episode's last picture is shown
 NAP = 0.2  # seconds between two polls
 SPEEDS = {"quarter speed": 0.25, "real time": 1.0, "4 times as fast": 4.0}
-ABOUT = "An environment of its own and a copy of the policy; while training runs, in slow motion if need be."
-GIVEN = "The trainer was given its environments: this one is what config.env says."
-CHOICES = {"the most likely action": True, "actions drawn as in training": False}
+ABOUT = "A separate environment and a copy of the policy; playback may slow down while training runs."
+GIVEN = "The trainer was given its environments; this one is made from config.env."
+CHOICES = {"the most likely action": True, "sampled actions, as in training": False}
 
 
 class AgentView:
@@ -48,7 +48,7 @@ class AgentView:
         self._row = widgets.HBox([self._hold, self._choice, self._speed])
         # flex-start: stretching to the width of the page would blur it
         layout = {"object_fit": "contain", "align_self": "flex-start"}
-        self._image = widgets.Image(value=placeholder("on its way ..."), format="png", layout=layout)
+        self._image = widgets.Image(value=placeholder("loading ..."), format="png", layout=layout)
         self._image.layout.max_width = "100%"
         self._line = widgets.HTML()
         self.widget = widgets.VBox([self._row, self._image, self._line])
@@ -107,7 +107,7 @@ class AgentView:
         except Exception as error:
             problem = str(error) if isinstance(error, LabError) else describe_error(error)
             if not stop.is_set():
-                self._line.value = f"<b>{escape(f'nothing to see here: {problem}')}</b>"
+                self._line.value = f"<b>{escape(f'cannot show the agent: {problem}')}</b>"
 
     def _play(self, session: Session, trainer: Trainer, player: Player, stop: threading.Event) -> None:
         policies, episode = Policies(session), 1
@@ -125,7 +125,7 @@ class AgentView:
             if over is None:
                 scene = player.scene(SCENE)
             else:
-                note += ", ended" if over.terminated else ", cut off"
+                note += ", terminated" if over.terminated else ", truncated"
                 seconds, episode = END_SECONDS, episode + 1
             picture = to_png(compose(scene, thought, course.values, len(course.rewards), course.total, note))
             if not stop.is_set():
@@ -137,7 +137,7 @@ class AgentView:
     def _show_frame(self, picture: bytes, player: Player, trainer: Trainer) -> None:
         self._image.value = picture
         text = f"{ABOUT} {GIVEN}" if trainer.envs_given and trainer.env_factory is None else ABOUT
-        text = text if player.no_picture is None else f"{text} It cannot be drawn: {player.no_picture}."
+        text = text if player.no_picture is None else f"{text} The environment cannot be rendered: {player.no_picture}."
         if self._line.value != escape(text):
             self._line.value = escape(text)
 
@@ -219,7 +219,7 @@ def _check(trainer: Trainer, player: Player) -> None:
     theirs = (trainer.envs.observation_space, trainer.envs.action_space)
     if trainer.envs_given and theirs != (player.observation_space, player.action_space):
         raise ConfigError(
-            f"the trainer was given its environments, and config.env ({trainer.config.env.id}) has other spaces"
+            f"the trainer was given environments whose spaces differ from those of config.env ({trainer.config.env.id})"
         )
 
 

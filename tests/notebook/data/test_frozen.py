@@ -229,5 +229,5 @@ def test_later_is_too_late():
     made = small_trainer()
     events = made.events()
     next(events)
-    with pytest.raises(LabError, match=r"freeze at RolloutCollected.*AdvantagesEstimated"):
+    with pytest.raises(LabError, match=r"freeze: expected RolloutCollected.*got AdvantagesEstimated"):
         freeze(made, next(events))

@@ -87,7 +87,7 @@ def test_what_an_error_leaves_is_kept(project):
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: ZeroDivisionError: division by zero (cell [3] of ")
-    assert last.endswith("the notebook so far: runs/half/notebook.ipynb)")
+    assert last.endswith("partly executed notebook: runs/half/notebook.ipynb)")
     assert (project / "runs/half/notebook.ipynb").exists()
     assert "Traceback" not in done.stdout + done.stderr
 
@@ -95,9 +95,9 @@ def test_what_an_error_leaves_is_kept(project):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["notebooks/01_train.ipynb", "-p", "presett", "cartpole"], "no parameter 'presett'; it has: preset, seed"),
-        (["notebooks/nothing.ipynb"], "there is no notebook notebooks/nothing.ipynb"),
-        (["config.yaml"], "there is no notebook config.yaml"),
+        (["notebooks/01_train.ipynb", "-p", "presett", "cartpole"], "no parameter 'presett'; parameters: preset, seed"),
+        (["notebooks/nothing.ipynb"], "no notebook (.ipynb file) at notebooks/nothing.ipynb"),
+        (["config.yaml"], "no notebook (.ipynb file) at config.yaml"),
         (["empty.ipynb"], "empty.ipynb is not a notebook"),
     ],
 )

@@ -121,7 +121,7 @@ def test_a_slider_is_a_line_in_the_journal_and_undo_another(stage, tmp_path):
     session.step()
     button(controls, "Undo").click()
     assert slider(controls, "gae_lambda").value == 0.95
-    assert "undone: gae_lambda is to be 0.95" in controls._message.value
+    assert "undone: gae_lambda returns to 0.95" in controls._message.value
     session.step()
     lines = [(change.key, change.old, change.new, change.source) for change in read_journal(tmp_path / "mine")]
     assert lines == [("gae_lambda", 0.95, 0.5, "dashboard"), ("gae_lambda", 0.5, 0.95, "dashboard")]
@@ -143,7 +143,7 @@ def test_fork_goes_on_in_another_run(stage, tmp_path):
     session, controls = stage
     old = session.trainer
     button(controls, "Fork").click()
-    assert "mine stays as it is" in message(session, controls)
+    assert "mine stays unchanged" in message(session, controls)
     assert session.trainer is not old
     assert session.trainer.run.name in message(session, controls)
 

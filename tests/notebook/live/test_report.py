@@ -49,7 +49,7 @@ def test_while_training_it_says_so_and_writes_nothing(tmp_path):
     session = trained(**{"run.root": str(tmp_path), "run.name": "mine"})
     session._training.done.clear()
     session._thread = __import__("threading").current_thread()  # so that the call runs in this thread
-    assert "still under way" in str(report(session))
+    assert "still running" in str(report(session))
     assert not (tmp_path / "mine" / "summary.json").exists()
 
 

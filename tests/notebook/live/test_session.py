@@ -119,7 +119,7 @@ def test_a_notebook_saved_while_it_trains_has_a_picture(handle, monkeypatch):
     running = launch(trainer(1_000_000))
     while not handle.shown:
         running.policy()
-    assert handle.shown[0]["text/plain"].startswith("while it trained: ")
+    assert handle.shown[0]["text/plain"].startswith("during training: ")
     running.stop()
 
 

@@ -79,7 +79,7 @@ def test_a_step_past_the_end_ends(start):
 
 
 def test_a_step_is_at_least_one_update(start):
-    with pytest.raises(ConfigError, match="at least one update, got 0"):
+    with pytest.raises(ConfigError, match="updates must be at least 1, got 0"):
         start(trainer(1_000_000)).step(0)
 
 

@@ -124,7 +124,7 @@ def test_who_watches_a_policy_of_any_kind_changes_nothing(panel, start, settings
     panel._choice.value = False
     start(watched, view).wait()
     assert len(view.frames) >= 5
-    assert panel._line.value == viewer.ABOUT or "It cannot be drawn" in panel._line.value
+    assert panel._line.value == viewer.ABOUT or "The environment cannot be rendered" in panel._line.value
     assert watched.fingerprint() == alone.fingerprint()
 
 
@@ -223,7 +223,7 @@ def test_an_environment_that_breaks_is_one_line_and_training_goes_on(panel, star
     session.wait()
     assert ours.finished
     until(lambda: "ZeroDivisionError" in panel._line.value)
-    assert panel._line.value.startswith("<b>nothing to see here: ")
+    assert panel._line.value.startswith("<b>cannot show the agent: ")
 
 
 def test_what_it_says_is_no_html(panel, start, monkeypatch):
@@ -245,7 +245,7 @@ def test_what_cannot_be_drawn_shows_its_state(panel, start, monkeypatch):
     panel.show(True)
     start(trainer(10**6, **{"env.id": "CartPole-v1", "env.num_envs": 2}), view)
     until(lambda: len(view.frames) >= 2)
-    assert panel._line.value.endswith("It cannot be drawn: RuntimeError: no display.")
+    assert panel._line.value.endswith("The environment cannot be rendered: RuntimeError: no display.")
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -258,7 +258,7 @@ def test_environments_given_as_objects_are_played_if_config_says_what_they_are(p
     if same:
         until(lambda: view.frames)
     else:
-        until(lambda: "given its environments, and config.env (ppo_lab/CartPole-v1)" in panel._line.value)
+        until(lambda: "spaces differ from those of config.env (ppo_lab/CartPole-v1)" in panel._line.value)
 
 
 class Lit(gymnasium.Env):
@@ -291,7 +291,7 @@ def test_what_a_factory_makes_is_shown_as_it_is(panel, start, mode):
     until(lambda: len(view.frames) >= 2)
     picture = np.asarray(Image.open(io.BytesIO(view.frames[-1])).convert("RGB"))
     assert ((picture == 200).all(-1).sum() > 1000) == (mode is not None)
-    why = "" if mode else " It cannot be drawn: it was made without render_mode=&#x27;rgb_array&#x27;."
+    why = "" if mode else " The environment cannot be rendered: it was made without render_mode=&#x27;rgb_array&#x27;."
     assert panel._line.value == viewer.ABOUT + why
 
 
