@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ppo_lab.notebook.agent.ink import FAINT, dot, font, name_of, title
-from ppo_lab.notebook.data.intention import Intention, Number, count, numbers_of
+from ppo_lab.notebook.data.action_arrays import Intention, Number, count, numbers_of
 from ppo_lab.notebook.plots.canvas import BLUE, TEXT, number
 
 PANEL = 296  # pixels: width of what stands beside a scene

@@ -21,7 +21,7 @@ from ppo_lab.models.actor_critic import ActorCritic, Memory
 from ppo_lab.models.distributions import check_mask
 from ppo_lab.notebook.agent.agent_picture import MOST_COMPONENTS, Thought, scene_of, scene_of_state
 from ppo_lab.notebook.agent.stage import Sight, make_stage
-from ppo_lab.notebook.data.intentions import intentions
+from ppo_lab.notebook.data.distribution_summary import intentions
 from ppo_lab.trees import Tree, apply
 
 MOST_POINTS = 400  # of an observation's course that a scene shows

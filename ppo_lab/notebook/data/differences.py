@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ppo_lab.config.yaml_text import render_scalar
-from ppo_lab.notebook.data.compared import RunOnDisk, Runs, differing, read_runs, setting
+from ppo_lab.notebook.data.run_groups import RunOnDisk, Runs, differing, read_runs, setting
 from ppo_lab.runs import Change
 
 MOST_CHANGES = 3  # live changes that are listed; the rest is counted

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppo_lab.notebook.data.intention import Intention
-from ppo_lab.notebook.data.intentions import intentions
+from ppo_lab.notebook.data.action_arrays import Intention
+from ppo_lab.notebook.data.distribution_summary import intentions
 from ppo_lab.ppo.advantages import normalized
 from ppo_lab.ppo.batches import chunk_batch
 from ppo_lab.ppo.rollout import Rollout

@@ -16,7 +16,7 @@ from ppo_lab.notebook.live.controls import Controls
 from ppo_lab.notebook.live.panels import Learning, Panel, Picture, Words, health_html
 from ppo_lab.notebook.live.session import Session
 from ppo_lab.notebook.live.static import HIDE_TWIN, LIVE, closing_line, drawn, pictures, progress_line
-from ppo_lab.notebook.live.viewer import AgentView
+from ppo_lab.notebook.live.viewer import AgentPanel
 
 SHARE = 0.04  # of the wall time that drawing may take
 MOST_FPS = 3.0
@@ -69,7 +69,7 @@ class Dashboard:
             Picture("Dials", contents.dials),
             Picture("Inside the update", contents.inside),
             Picture("Numbers", contents.numbers),
-            AgentView(),
+            AgentPanel(),
             Words("Health", health_html),
             Words("Journal", contents.journal_html),
         ]

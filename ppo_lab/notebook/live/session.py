@@ -27,7 +27,7 @@ T = TypeVar("T")
 OVER = "training is over; launch(session.trainer) continues it"
 
 
-class View(Protocol):
+class SessionView(Protocol):
     """The display of a session: the dashboard, or lines of text.
 
     `refresh` and `finish` are called on the training thread.
@@ -52,7 +52,7 @@ class Session:
     def __init__(self, trainer: Trainer, before: Session | None = None) -> None:
         """Create a session. before: the session that this one continues, in the same plots."""
         self._training: Training = Training(trainer, before._training if before is not None else None)
-        self.view: View | None = None
+        self.view: SessionView | None = None
         self._complaint = ""  # the last error of the view that was printed
 
     def __repr__(self) -> str:
@@ -148,24 +148,24 @@ class Session:
 
     def set(self, *, source: str = "code", **changes: Any) -> None:
         """Change settings of ppo while training runs, e.g. set(learning_rate=1e-4). Raises ConfigError."""
-        self._training.wishes.ask(self.trainer, source, changes)
+        self._training.pending_changes.ask(self.trainer, source, changes)
 
     def undo(self, *, source: str = "code") -> dict[str, Any]:
         """Undo the last change made with `set` or a slider; a second call undoes the one before. Return the new values.
 
         A setting with a schedule returns to where the schedule would be now.
         """
-        return self._training.wishes.undo(self.trainer, source)
+        return self._training.pending_changes.undo(self.trainer, source)
 
     @property
     def can_undo(self) -> bool:
         """Whether there is a change to undo."""
-        return self._training.wishes.can_undo
+        return self._training.pending_changes.can_undo
 
     @property
     def pending(self) -> dict[str, Any]:
         """Changes that the trainer has not applied yet: it applies them when the next update begins."""
-        return self._training.wishes.pending
+        return self._training.pending_changes.pending
 
     def save(self) -> Path | None:
         """Save a checkpoint at the next update boundary. Raises RunError if there is no run folder."""
@@ -213,7 +213,7 @@ class Session:
 
     # ---- for `launch` ------------------------------------------------------------------------------------------------
 
-    def train_in_background(self, view: View) -> None:
+    def train_in_background(self, view: SessionView) -> None:
         """Start a thread that trains and refreshes the view. Call it once, from the cell the output belongs to."""
         shell: Any = get_ipython()
         cell = shell.get_parent() if shell is not None and hasattr(shell, "get_parent") else None
@@ -230,14 +230,14 @@ class Session:
         threading.Thread(target=train, name="ppo_lab training", daemon=True).start()
         begun.wait()
 
-    def train_here(self, view: View) -> None:
+    def train_here(self, view: SessionView) -> None:
         """Train and refresh the view until training is over; raise what it raised. SIGTERM stops it as `stop` does."""
         with sigterm_held_back(lambda: self.stop(wait=False)):
             self._train(view, threading.Event())
         if self.error is not None:
             raise self.error
 
-    def _train(self, view: View, begun: threading.Event) -> None:
+    def _train(self, view: SessionView, begun: threading.Event) -> None:
         self.view = view
         self._training.run(self._refresh, lambda: self._show(lambda: view.finish(self)), begun)
 

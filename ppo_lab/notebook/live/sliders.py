@@ -78,18 +78,18 @@ class Slider:
         self.slider.observe(self._moved, names="value")
         self.widget = widgets.VBox([self.slider, self.note])
 
-    def show(self, in_force: float, pending: float | None, wished: float) -> None:
+    def show(self, in_force: float, pending: float | None, requested: float) -> None:
         """Show the value in force, and the pending one if there is one, below the slider.
 
-        wished: the setting as the last change left it. The slider moves there if that change came from elsewhere.
+        requested: the setting as the last change left it. The slider moves there if that change came from elsewhere.
         """
         used = slider_label(float(f"{in_force:.3g}"))
         if pending is not None:
             self.note.value = f"<i>pending: {slider_label(pending)}; in force: {used}</i>"
         else:
             self.note.value = f"in force: {used}"
-        if wished != self._asked_for:
-            self._move_to(wished)
+        if requested != self._asked_for:
+            self._move_to(requested)
 
     def close(self) -> None:
         """Close the widgets."""

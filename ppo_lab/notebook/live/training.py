@@ -14,7 +14,7 @@ from ppo_lab.errors import RunError
 from ppo_lab.notebook.data.history import History
 from ppo_lab.notebook.data.last_update import LastUpdate, look_inside
 from ppo_lab.notebook.live.boundary import Boundary
-from ppo_lab.notebook.live.wishes import Wishes
+from ppo_lab.notebook.live.pending_changes import PendingChanges
 from ppo_lab.ppo.events import AdvantagesEstimated, Event, RolloutCollected, Update
 from ppo_lab.training.trainer import Trainer
 
@@ -35,7 +35,7 @@ class Training:
         self.done = threading.Event()  # set while not training: before it starts, and when it is over
         self.done.set()
         self.boundary = Boundary()
-        self.wishes = Wishes()
+        self.pending_changes = PendingChanges()
         self.stop = False
         self.paused = False
         self.left = 0  # updates to do although paused
@@ -94,9 +94,9 @@ class Training:
         self.records = self.records.until(new.state.update)
         self.replaced.add(old)
         self.trainer, self._learned = new, None
-        pending = self.wishes.forget()
+        pending = self.pending_changes.forget()
         if at is None and pending:
-            self.wishes.ask(new, "fork", pending)
+            self.pending_changes.ask(new, "fork", pending)
         old.close()
         return new.run.name
 
@@ -106,7 +106,7 @@ class Training:
             self._look_at(event)
             if isinstance(event, Update):
                 self.records.append(event)
-                self.wishes.taken(event.update, trainer.state.live)
+                self.pending_changes.taken(event.update, trainer.state.live)
                 refresh(self._holds())
                 self.boundary.work(self._holds)
                 if self.paused and self.left:

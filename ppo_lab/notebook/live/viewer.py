@@ -32,7 +32,7 @@ GIVEN = "The trainer was given its environments; this one is made from config.en
 CHOICES = {"the most likely action": True, "sampled actions, as in training": False}
 
 
-class AgentView:
+class AgentPanel:
     """A panel of the dashboard. A thread plays and draws while it is visible; otherwise there is none.
 
     It shares nothing with training: it has its own environment and random generator, and a copy of the policy made

@@ -7,7 +7,7 @@ from PIL import Image, ImageColor
 from ppo_lab.notebook.agent import action_picture, agent_picture
 from ppo_lab.notebook.agent.action_picture import BAR, LABEL, ROW, WIDE_ROW
 from ppo_lab.notebook.agent.agent_picture import SCENE, Thought, compose, scene_of, scene_of_state, to_png
-from ppo_lab.notebook.data.intention import Intention, numbers_of
+from ppo_lab.notebook.data.action_arrays import Intention, numbers_of
 from ppo_lab.notebook.plots.canvas import BLUE, VERMILLION
 
 SMALL = Image.new("RGB", (40, 30), "white")

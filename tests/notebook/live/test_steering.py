@@ -6,7 +6,7 @@ import torch
 
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.notebook.data import last_update
-from ppo_lab.notebook.data.intentions import intentions
+from ppo_lab.notebook.data.distribution_summary import intentions
 from ppo_lab.notebook.live.controls import Controls
 from ppo_lab.notebook.live.session import Session
 from ppo_lab.notebook.live.sliders import slider_label

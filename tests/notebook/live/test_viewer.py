@@ -16,7 +16,7 @@ from PIL import Image
 from ppo_lab.envs.making import make_envs
 from ppo_lab.notebook.live import viewer
 from ppo_lab.notebook.live.session import Session
-from ppo_lab.notebook.live.viewer import IDLE_SHARE, MOST_FPS, SHARE, AgentView, Policies, affordable, pace
+from ppo_lab.notebook.live.viewer import IDLE_SHARE, MOST_FPS, SHARE, AgentPanel, Policies, affordable, pace
 from ppo_lab.training.trainer import Trainer
 from tests.notebook.fakes import trainer
 
@@ -47,7 +47,7 @@ class Watched:
 
 @pytest.fixture
 def panel():
-    panel = AgentView()
+    panel = AgentPanel()
     yield panel
     panel.close()
     assert not viewers()

@@ -14,7 +14,7 @@ from ppo_lab.config.loading import override, render_yaml
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.evaluation.statistics import mean_interval
 from ppo_lab.notebook import plots
-from ppo_lab.notebook.data.compared import MOST_SETTINGS, find_runs
+from ppo_lab.notebook.data.run_groups import MOST_SETTINGS, find_runs
 from ppo_lab.notebook.plots.compare import GRID, LONGEST_LINE, seed_band
 from ppo_lab.runs import Change, list_runs
 from ppo_lab.training.trainer import Trainer

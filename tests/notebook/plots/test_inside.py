@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import StepPatch
 
-from ppo_lab.notebook.data.intention import Intention, numbers_of
+from ppo_lab.notebook.data.action_arrays import Intention, numbers_of
 from ppo_lab.notebook.data.last_update import LastUpdate
 from ppo_lab.notebook.plots import inside_figure, to_png
 from ppo_lab.notebook.plots.canvas import BLUE, OCHRE, TEXT, VERMILLION

@@ -18,7 +18,7 @@ class Before(NamedTuple):
     adapted: float | None  # the value to which an adaptive schedule had moved it; None: it had not
 
 
-class Wishes:
+class PendingChanges:
     """The changes requested through a session that the trainer has not applied yet, and a history for undo.
 
     Thread-safe.

@@ -27,7 +27,7 @@ from ppo_lab.models.distributions import (
 from ppo_lab.models.distributions.box_heads import BoxRange
 from ppo_lab.models.distributions.heads import LeafHead
 from ppo_lab.models.distributions.joint import split
-from ppo_lab.notebook.data.intention import Intention
+from ppo_lab.notebook.data.action_arrays import Intention
 
 NODES, NODES_REACH = 65, 6.0  # quadrature for the moments of a squashed action: nodes, and their reach in std
 

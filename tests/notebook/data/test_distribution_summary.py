@@ -8,8 +8,8 @@ from scipy import stats
 
 from ppo_lab.config import ModelConfig
 from ppo_lab.models.distributions import make_head
-from ppo_lab.notebook.data.intention import Intention, count, numbers_of
-from ppo_lab.notebook.data.intentions import _squashed, intentions
+from ppo_lab.notebook.data.action_arrays import Intention, count, numbers_of
+from ppo_lab.notebook.data.distribution_summary import _squashed, intentions
 
 BOX = spaces.Box(np.array([-1.0, 300.0], np.float32), np.array([3.0, 500.0], np.float32))
 ENDLESS = spaces.Box(-np.inf, np.inf, (2,), np.float32)

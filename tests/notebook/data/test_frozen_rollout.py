@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ppo_lab.errors import LabError
-from ppo_lab.notebook.data.frozen import freeze
+from ppo_lab.notebook.data.frozen_rollout import freeze
 from ppo_lab.ppo.events import AdvantagesEstimated, MinibatchStepped, RolloutCollected, Update
 from ppo_lab.ppo.losses import clipped_surrogate
 from ppo_lab.trees import leaves
