@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Intention(NamedTuple):
+class ActionPart(NamedTuple):
     """The action distribution for one key of an action: k components, in the environment's units.
 
     Discrete components have `probabilities`, `first` and `sizes`; continuous ones `mean`, `std`, `low` and `high`; the
@@ -25,7 +25,7 @@ class Intention(NamedTuple):
     high: np.ndarray | None = None  # (k,)
     key: str = ""  # of a Dict; "" where the action is one space
 
-    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> Intention:
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> ActionPart:
         """Apply `function` to every array that has the batch dimensions."""
         chances, mean, std = (
             None if rows is None else function(rows) for rows in (self.probabilities, self.mean, self.std)
@@ -46,19 +46,19 @@ class Number(NamedTuple):
     high: float = np.inf
 
 
-def count(parts: Sequence[Intention]) -> int:
+def count(parts: Sequence[ActionPart]) -> int:
     """Return the number of components of an action."""
     return sum(part.taken.shape[-1] for part in parts)
 
 
-def numbers_of(parts: Sequence[Intention], most: int) -> list[Number]:
+def numbers_of(parts: Sequence[ActionPart], most: int) -> list[Number]:
     """Return at most `most` components of an action, in its order; if it has more, about equally many of each key."""
     places = [(i, j) for i, part in enumerate(parts) for j in range(part.taken.shape[-1])]
     chosen = sorted(sorted(places, key=lambda place: place[1])[:most])  # the first of every key, the second, ...
     return [_number(parts[i], j) for i, j in chosen]
 
 
-def _number(part: Intention, j: int) -> Number:
+def _number(part: ActionPart, j: int) -> Number:
     name = part.key or "action"
     name = name if part.taken.shape[-1] == 1 else f"{name} {j}"
     if part.probabilities is not None:

@@ -27,19 +27,19 @@ from ppo_lab.models.distributions import (
 from ppo_lab.models.distributions.box_heads import BoxRange
 from ppo_lab.models.distributions.heads import LeafHead
 from ppo_lab.models.distributions.joint import split
-from ppo_lab.notebook.data.action_arrays import Intention
+from ppo_lab.notebook.data.action_arrays import ActionPart
 
 NODES, NODES_REACH = 65, 6.0  # quadrature for the moments of a squashed action: nodes, and their reach in std
 
 
 @torch.no_grad()
-def intentions(head: Head, distribution: Distribution, action: Tensor, drawn: bool = False) -> tuple[Intention, ...]:
-    """Return one Intention per key of the action space, in its order; a single one if the space is no Dict.
+def action_parts(head: Head, distribution: Distribution, action: Tensor, drawn: bool = False) -> tuple[ActionPart, ...]:
+    """Return one ActionPart per key of the action space, in its order; a single one if the space is no Dict.
 
     action: the policy's raw action, (*batch, *action), in the space of the distribution. drawn: report a Gaussian
     action as it was drawn, not as the environment received it, clipped to its Box.
     """
-    return tuple(_intention(*part, drawn) for part in _parts(head, distribution, action))
+    return tuple(_action_part(*part, drawn) for part in _parts(head, distribution, action))
 
 
 def _parts(
@@ -53,19 +53,19 @@ def _parts(
     yield from zip(head.keys, head.parts, distribution.parts, split(action, head.columns), strict=True)
 
 
-def _intention(key: str, head: LeafHead, distribution: Distribution, action: Tensor, drawn: bool) -> Intention:
+def _action_part(key: str, head: LeafHead, distribution: Distribution, action: Tensor, drawn: bool) -> ActionPart:
     batch = action.dim() - len(head.action_shape)
     taken = head.to_env(action).reshape(*action.shape[:batch], -1)  # (*batch, k)
     if isinstance(distribution, Categorical | MultiCategorical):
         chances = distribution.probabilities
         chances = chances.unsqueeze(-2) if isinstance(distribution, Categorical) else chances  # (*batch, k, n)
-        return Intention(_array(taken), _array(chances), _first(head), head.mask_layout, key=key)
+        return ActionPart(_array(taken), _array(chances), _first(head), head.mask_layout, key=key)
     mean, std = _moments(distribution)
     box, offset, factor = _units(head)
     if drawn and isinstance(head, GaussianHead):
         taken = offset + factor * action
     low, high = _array(box.low), _array(box.high)
-    return Intention(
+    return ActionPart(
         _array(taken), mean=_array(offset + factor * mean), std=_array(factor * std), low=low, high=high, key=key
     )
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppo_lab.notebook.data.action_arrays import Intention
-from ppo_lab.notebook.data.distribution_summary import intentions
+from ppo_lab.notebook.data.action_arrays import ActionPart
+from ppo_lab.notebook.data.distribution_summary import action_parts
 from ppo_lab.ppo.advantages import normalized
 from ppo_lab.ppo.batches import chunk_batch
 from ppo_lab.ppo.rollout import Rollout
@@ -46,7 +46,7 @@ class LastUpdate:
     done: np.ndarray  # (T,) bool, of environment 0: an episode ended with this step
     # over the T steps of environment 0, one per key of the action space: the action distribution of the policy after
     # the update, and the actions that were drawn, before a Gaussian's are clipped to the Box
-    parts: tuple[Intention, ...]
+    parts: tuple[ActionPart, ...]
 
     @property
     def action(self) -> np.ndarray | None:
@@ -74,7 +74,7 @@ class LastUpdate:
         return None if self._lone is None else self._lone.std
 
     @property
-    def _lone(self) -> Intention | None:
+    def _lone(self) -> ActionPart | None:
         return self.parts[0] if len(self.parts) == 1 else None
 
 
@@ -131,13 +131,13 @@ def _some_chunks(rollout: Rollout) -> Tensor:
     return chunks[torch.linspace(0, len(chunks) - 1, most, device=chunks.device).round().long()]
 
 
-def _course(model: ActorCritic, rollout: Rollout) -> tuple[Intention, ...]:
+def _course(model: ActorCritic, rollout: Rollout) -> tuple[ActionPart, ...]:
     """Return the model's action distributions at the T steps of environment 0."""
     T, N = rollout.reward.shape
     chunks = torch.arange(-(-T // rollout.chunk_length), device=rollout.reward.device) * N
     batch = chunk_batch(rollout, rollout.value, rollout.value, chunks)  # (L, chunks)
     distribution = model.distribution(batch.obs, batch.memory, batch.starts)
-    parts = intentions(model.actor_head, distribution, batch.action, drawn=True)
+    parts = action_parts(model.actor_head, distribution, batch.action, drawn=True)
 
     def in_time(rows: np.ndarray) -> np.ndarray:
         """Reshape (L, chunks, *x) to (T, *x), without the padding of the last chunk."""

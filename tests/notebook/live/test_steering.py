@@ -6,7 +6,7 @@ import torch
 
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.notebook.data import last_update
-from ppo_lab.notebook.data.distribution_summary import intentions
+from ppo_lab.notebook.data.distribution_summary import action_parts
 from ppo_lab.notebook.live.controls import Controls
 from ppo_lab.notebook.live.session import Session
 from ppo_lab.notebook.live.sliders import slider_label
@@ -415,7 +415,7 @@ def test_the_course_is_that_of_environment_0_step_by_step(start, name):
             memory = at(at(rollout.memory, t // rollout.chunk_length), first) or None
         with torch.no_grad():
             policy, memory = model.step(at(at(rollout.obs, t), first), memory, rollout.starts[t, first])
-        parts = intentions(model.actor_head, policy, rollout.action[t, first], drawn=True)
+        parts = action_parts(model.actor_head, policy, rollout.action[t, first], drawn=True)
         for mine, other in zip(last.parts, parts, strict=True):
             np.testing.assert_allclose(mine.taken[t], other.taken[0], rtol=1e-5)
             for a, b in ((mine.probabilities, other.probabilities), (mine.mean, other.mean), (mine.std, other.std)):
