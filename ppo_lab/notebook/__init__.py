@@ -1,10 +1,10 @@
-"""The notebook's side: launch a trainer with a dashboard, see what came of it.
+"""The notebook interface: launch a trainer with a dashboard, inspect the result.
 
 session = launch(trainer)       trains: with a dashboard in JupyterLab, with lines of text headlessly
-session.wait()                  until it is over
-session.dashboard()             the dashboard again, under this cell
-report(session)                 where it got to
-show_episode(policy, env)       the agent at work, as a picture that moves
+session.wait()                  blocks until training is over
+session.dashboard()             shows the dashboard again, under this cell
+report(session)                 summarizes the run's progress in numbers
+show_episode(policy, env)       shows the policy playing, as an animation
 """
 
 from ppo_lab.notebook import plots

@@ -1,4 +1,4 @@
-"""A browser, a JupyterLab and a project folder; without a browser these tests are skipped."""
+"""Fixtures: a browser, a JupyterLab server and a project folder. Without a browser these tests are skipped."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def starts(path: str) -> bool:
-    """Whether a browser tells its version: Ubuntu's `chromium-browser` may be a script that asks for a snap."""
+    """Return whether a browser prints its version: Ubuntu's `chromium-browser` may be a script that asks for a snap."""
     try:
         return subprocess.run([path, "--version"], capture_output=True, timeout=60).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
 
 
-# Of this folder only, not of the whole session: while Playwright is at work, its event loop runs on this thread, and
-# nothing else may start one.
+# Package scope, not session scope: while Playwright is active, its event loop runs on this thread, and tests elsewhere
+# could not start one.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     if importlib.util.find_spec("playwright") is None:
@@ -75,13 +75,13 @@ def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture
 def project(lab: LabServer, root: Path, request: pytest.FixtureRequest) -> Project:
-    """A project folder of this test's own."""
+    """Create a project folder for this test alone."""
     return Project(root, lab.root / re.sub(r"\W+", "-", request.node.name))
 
 
 @pytest.fixture
 def opened(browser: Browser, lab: LabServer, project: Project) -> Iterator[Callable[..., LabPage]]:
-    """A function that opens a copy of a notebook in a new tab: opened("01_train", seed=2)."""
+    """Yield a function that opens a copy of a notebook in a new tab: opened("01_train", seed=2)."""
     from tests.browser.lab_page import LabPage
 
     shots = os.environ.get("PPO_LAB_SHOTS")
@@ -104,7 +104,7 @@ def opened(browser: Browser, lab: LabServer, project: Project) -> Iterator[Calla
 
 @pytest.fixture
 def training(opened: Callable[..., LabPage], project: Project) -> LabPage:
-    """A notebook in which training is under way, and will be until somebody stops it."""
+    """Open a notebook and start training that continues until it is stopped."""
     page = opened(overrides=ENDLESS)
     page.run("preset =", "load_config", "launch(")
     page.wait("training is under way", lambda: len(project.rows()) > 2)

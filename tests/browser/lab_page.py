@@ -1,7 +1,7 @@
-"""What a person does with a notebook in JupyterLab, done by a browser: run, drag, click, look, reload, save.
+"""Drive a notebook in JupyterLab through a browser: run, drag, click, read, reload, save.
 
-Nothing here waits for a time: `wait` asks again and again until something is so. What a slider or a button is called is
-how it is found, so that a test says what a person would.
+Nothing here waits for a fixed time: `wait` polls a condition. Sliders and buttons are found by their labels, so that
+tests read as a user's steps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # collecting these tests needs neither a browser nor Playwrig
     from playwright.sync_api import Browser, Locator
 
 T = TypeVar("T")
-SECONDS = 120.0  # a slow machine is no failure
+SECONDS = 120.0  # generous: a slow machine must not fail
 VIEWPORT = {"width": 1400, "height": 1500}
 LOST_SECONDS = 15.0
 PANEL = "window.jupyterapp.shell.currentWidget"
@@ -52,7 +52,7 @@ RUN = f"""([command, index]) => {{
 
 
 class LabPage:
-    """One tab of a browser with one notebook."""
+    """A browser tab with one notebook."""
 
     def __init__(self, browser: Browser, server: LabServer, notebook: str, shots: Path | None) -> None:
         self._server, self._notebook, self._shots = server, notebook, shots
@@ -62,23 +62,23 @@ class LabPage:
         self.errors: list[str] = []  # of the page's own scripts
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("dialog", lambda dialog: dialog.accept())  # "leave this page?"
-        self.released = 0.0  # when the mouse let go of a slider, on the clock of files
-        self.area: Locator = self.page.locator("body")  # where widgets are looked for
+        self.released = 0.0  # when the mouse released a slider, in time.time(), comparable with mtimes
+        self.area: Locator = self.page.locator("body")  # where widgets are searched
         self.open()
 
     def open(self) -> None:
-        """Open the notebook in a workspace that nobody has used."""
+        """Open the notebook in a fresh workspace."""
         self.page.goto(self._server.url(f"lab/workspaces/{uuid4().hex[:8]}/tree/{self._notebook}"))
         self._wait_until_ready()
         if self.page.locator("#jp-left-stack").is_visible():
             self.command("application:toggle-left-area")
 
     def close(self) -> None:
-        """Close the tab and forget its cookies."""
+        """Close the tab and discard its cookies."""
         self._context.close()
 
     def _wait_until_ready(self) -> None:
-        # Now and then a kernel's first answer is lost, and JupyterLab waits for it for ever: a person would reload too.
+        # A kernel's first answer is sometimes lost, and JupyterLab waits for it for ever; a reload helps.
         for _ in range(3):
             try:
                 self.wait("the notebook is open and has a kernel", lambda: self.page.evaluate(READY), SECONDS / 3)
@@ -87,10 +87,10 @@ class LabPage:
                 self.page.reload()
         self.wait("the notebook is open and has a kernel", lambda: self.page.evaluate(READY))
 
-    # ---- time --------------------------------------------------------------------------------------------------------
+    # ---- waiting -----------------------------------------------------------------------------------------------------
 
     def wait(self, what: str, predicate: Callable[[], T], seconds: float = SECONDS) -> T:
-        """Ask until the answer is true, and return it."""
+        """Poll `predicate` until its result is true, and return it; AssertionError after `seconds`."""
         deadline = time.monotonic() + seconds
         while True:
             answer = predicate()
@@ -118,21 +118,21 @@ class LabPage:
         )
 
     def cells(self) -> list[dict[str, Any]]:
-        """All cells: type, source, outputs, prompt."""
+        """Return all cells: type, source, outputs, prompt."""
         found: list[dict[str, Any]] = self.page.evaluate(CELLS)
         return found
 
     def index(self, text: str) -> int:
-        """Which cell has this in its code."""
+        """Return the index of the cell with this in its code."""
         cells = self.cells()
         return next(i for i, cell in enumerate(cells) if cell["type"] == "code" and text in cell["source"])
 
     def cell(self, text: str) -> dict[str, Any]:
-        """The cell with this in its code."""
+        """Return the cell with this in its code."""
         return self.cells()[self.index(text)]
 
     def start(self, text: str) -> int:
-        """Start the cell with this in its code; returns a number to ask `outcome` with."""
+        """Start the cell with this in its code; return a number to pass to `outcome`."""
         return self._start("notebook:run-cell", self.index(text))
 
     def start_all(self) -> int:
@@ -144,15 +144,15 @@ class LabPage:
         return number
 
     def outcome(self, number: int) -> str:
-        """What became of a start: "running", "fine" or "failed"."""
+        """Return the state of a start: "running", "fine" or "failed"."""
         answer: str = self.page.evaluate("number => window.labRuns[number]", number)
         return answer
 
     def ended(self, number: int) -> str:
-        """Wait until what was started has ended; returns "fine" or "failed".
+        """Wait until a start has ended; return "fine" or "failed".
 
-        ipykernel before 7.4 may leave a request unread that comes while it answers another one, until somebody connects
-        (ipython/ipykernel#1554): the cell has its star, the kernel is idle. A person chooses Kernel, Reconnect.
+        ipykernel before 7.4 may leave a request unread that arrives while it answers another, until a client connects
+        (ipython/ipykernel#1554): the cell shows its star, the kernel is idle. The remedy is Kernel, Reconnect.
         """
         idle_since = time.monotonic()
 
@@ -171,19 +171,19 @@ class LabPage:
         return self.outcome(number)
 
     def run(self, *texts: str) -> None:
-        """Run cells one after another; each must end without an error."""
+        """Run cells one after the other; each must end without an error."""
         for text in texts:
             assert self.ended(self.start(text)) == "fine", f"{text!r} failed\n{self._situation()}"
 
     def python(self, code: str) -> str:
-        """Run code in a new cell at the end; returns what it printed."""
+        """Run code in a new cell at the end; return what it printed."""
         self.add_cell(code)
         number = self._start("notebook:run-cell", len(self.cells()) - 1)
         assert self.ended(number) == "fine", f"{code!r} failed\n{self._situation()}"
         return "".join("".join(output.get("text", "")) for output in self.cells()[-1]["outputs"]).strip()
 
     def add_cell(self, code: str) -> None:
-        """A new cell at the end."""
+        """Add a cell at the end."""
         self.page.evaluate(
             f"""code => {{
                 const model = {PANEL}.content.model.sharedModel;
@@ -192,19 +192,19 @@ class LabPage:
             code,
         )
 
-    # ---- what is to be seen ------------------------------------------------------------------------------------------
+    # ---- reading the page --------------------------------------------------------------------------------------------
 
     def code_cell(self, text: str) -> Locator:
-        """The cell with this in its code, on the page."""
+        """Return the page element of the cell with this in its code."""
         code = self.page.locator(".jp-InputArea", has_text=text)
         return self.page.locator(".jp-CodeCell", has=code).first
 
     def text(self) -> str:
-        """All that the notebook's outputs say, in words."""
+        """Return the text of all outputs of the notebook."""
         return "\n".join(self.page.locator(".jp-Cell-outputArea").all_inner_texts())
 
     def screenshot(self, name: str, cell: str | None = None) -> None:
-        """A picture of the page, where PPO_LAB_SHOTS names a folder for it; `cell` comes to its top before."""
+        """Save a picture of the page if PPO_LAB_SHOTS names a folder; scroll `cell` to the top before."""
         if self._shots is not None:
             self._shots.mkdir(parents=True, exist_ok=True)
             if cell is not None:
@@ -220,20 +220,20 @@ class LabPage:
     # ---- widgets -----------------------------------------------------------------------------------------------------
 
     def slider(self, name: str) -> Locator:
-        """A slider by what is written before it."""
+        """Find a slider by its label."""
         label = self.page.locator(".widget-label", has_text=re.compile(rf"^\s*{re.escape(name)}\s*$"))
         return self.area.locator(".widget-hslider", has=label).filter(visible=True).first
 
     def shown(self, name: str) -> str:
-        """The value that stands behind a slider."""
+        """Return the value shown next to a slider."""
         return self.slider(name).locator(".widget-readout").inner_text()
 
     def note(self, name: str) -> str:
-        """What is written under a slider: "in force: 0.2", "pending: 0.3; in force: 0.2"."""
+        """Return the text below a slider: "in force: 0.2", "pending: 0.3; in force: 0.2"."""
         return self.slider(name).locator("xpath=..").locator(".widget-html-content").inner_text()
 
     def drag(self, name: str, fraction: float) -> str:
-        """Drag a slider to a fraction of its way; returns the value it shows then."""
+        """Drag a slider to a fraction of its range; return the value it then shows."""
         slider = self.slider(name)
         self.wait(f"the handle of {name} is held", lambda: self._hold(slider))
         track, handle = slider.locator(".noUi-base").bounding_box(), slider.locator(".noUi-handle").bounding_box()
@@ -246,7 +246,7 @@ class LabPage:
         return self.shown(name)
 
     def _hold(self, slider: Locator) -> bool:
-        """Press the mouse on a slider's handle; False: the page moved meanwhile, and it is beside."""
+        """Press the mouse on a slider's handle; return False if the page moved meanwhile and the press missed."""
         handle = slider.locator(".noUi-handle")
         handle.hover()  # waits until it stands still
         self.page.mouse.down()
@@ -256,12 +256,12 @@ class LabPage:
         return held
 
     def button(self, name: str) -> Locator:
-        """A button by its text."""
+        """Find a button by its text."""
         text = re.compile(rf"^\s*{re.escape(name)}\s*$")
         return self.area.locator("button.jupyter-button", has_text=text).filter(visible=True).first
 
     def choose(self, name: str, option: str) -> None:
-        """Choose in a drop-down list by what is written before it."""
+        """Choose an option of the drop-down list with this label."""
         label = self.page.locator(".widget-label", has_text=re.compile(rf"^\s*{re.escape(name)}\s*$"))
         lists = self.area.locator(".widget-dropdown", has=label).filter(visible=True)
         lists.first.locator("select").select_option(label=option)
@@ -271,7 +271,7 @@ class LabPage:
         self.button(name).click()
 
     def tab(self, title: str) -> Locator:
-        """Choose a tab by its title; returns where its panel is."""
+        """Select a tab by its title; return the element of its panel."""
         tabs = self.area.locator(".jupyter-widget-tab, .widget-tab").filter(visible=True).first
         name = re.compile(rf"^\s*{re.escape(title)}( \(\d+\))?\s*$")
         tabs.locator(".lm-TabBar-tabLabel", has_text=name).click()
@@ -280,11 +280,11 @@ class LabPage:
     # ---- kernel and file ---------------------------------------------------------------------------------------------
 
     def interrupt(self) -> None:
-        """The button with the square."""
+        """Interrupt the kernel, as the toolbar button does."""
         self.command("notebook:interrupt-kernel")
 
     def restart_kernel(self) -> None:
-        """Restart the kernel, and say yes when asked."""
+        """Restart the kernel, and confirm the dialog."""
         self.command("notebook:restart-kernel")
         self.page.locator(".jp-Dialog .jp-mod-accept").click()
         self.page.locator(".jp-Dialog").wait_for(state="detached")
@@ -294,13 +294,13 @@ class LabPage:
         self.page.evaluate(f"async () => {{ await {PANEL}.context.save(); }}")
 
     def reload(self) -> None:
-        """The browser's own reload."""
+        """Reload the page."""
         self.page.reload()
         self._wait_until_ready()
 
 
 def kinds(cell: dict[str, Any]) -> list[str]:
-    """What kinds of output a cell has: "image/png", "stdout", "ZeroDivisionError", ..."""
+    """Return the kinds of output a cell has: "image/png", "stdout", "ZeroDivisionError", ..."""
     found: list[str] = []
     for output in cell["outputs"]:
         found += output.get("data", {}) or [output.get("name") or output.get("ename") or "?"]

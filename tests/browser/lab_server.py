@@ -1,4 +1,4 @@
-"""A JupyterLab of its own for the browser tests: on loopback, with a token, and gone when the tests are."""
+"""An isolated JupyterLab server for the browser tests: on loopback, with a token; it ends with the tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-# The server ends when the pipe to its parent breaks: also when the tests were killed and could end nothing.
+# The server ends when the pipe to its parent breaks, so also when the tests are killed and cannot stop it.
 MAIN = """
 import os, signal, sys, threading
 def end_with_parent():
@@ -29,7 +29,7 @@ main()
 """
 SETTINGS = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
-    "@jupyterlab/docmanager-extension:plugin": {"autosave": False},  # a test says when
+    "@jupyterlab/docmanager-extension:plugin": {"autosave": False},  # tests save explicitly
 }
 WARM_UP = "import ppo_lab.training.trainer, ppo_lab.notebook.live.dashboard, torch.utils.tensorboard"
 START_SECONDS = 90
@@ -37,7 +37,7 @@ STOP_SECONDS = 20
 
 
 class LabServer:
-    """JupyterLab on `root`, with settings, kernels and everything else it writes in `place`."""
+    """JupyterLab serving `root`; settings, runtime files and everything else it writes go to `place`."""
 
     def __init__(self, root: Path, place: Path) -> None:
         self.root = root
@@ -80,7 +80,7 @@ class LabServer:
             raise
 
     def _environment(self) -> dict[str, str]:
-        """Nothing of the person's own Jupyter is read or written; kernels run the Python that runs the tests."""
+        """Return an environment isolated from the user's Jupyter files; kernels run the Python that runs the tests."""
         env = {
             name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "PPO_LAB_", "JPY_"))
         }
@@ -90,16 +90,16 @@ class LabServer:
             **env,
             **{name: str(self._place / name.lower()) for name in own},
             "JUPYTER_PREFER_ENV_PATH": "1",
-            "JUPYTER_TOKEN": self._token,  # not an argument: those are for everybody on the machine to read
+            "JUPYTER_TOKEN": self._token,  # not an argument: every user of the machine can read those
             "PYTHONWARNINGS": "default",
         }
 
     def url(self, path: str) -> str:
-        """The address of a page, token included."""
+        """Return the address of a page, token included."""
         return f"http://127.0.0.1:{self._port}/{path}?token={self._token}"
 
     def ask(self, path: str, method: str = "GET", content: Any = None) -> Any:
-        """One request to the server's own interface, e.g. "api/sessions"."""
+        """Send a request to the server's REST API, e.g. "api/sessions", and return the parsed answer."""
         address, headers = f"http://127.0.0.1:{self._port}/{path}", {"Authorization": f"token {self._token}"}
         data = None if content is None else json.dumps(content).encode()
         request = urllib.request.Request(address, data, headers, method=method)
@@ -107,27 +107,27 @@ class LabServer:
             return json.loads(answer.read() or "null")
 
     def start_kernel(self, notebook: str) -> None:
-        """Start the kernel that a page with this notebook will find."""
+        """Start the kernel to which a page with this notebook will connect."""
         session = {"path": notebook, "name": "", "type": "notebook", "kernel": {"name": "python3"}}
         self.ask("api/sessions", "POST", session)
 
     def forget_settings(self) -> None:
-        """What a person has chosen in the settings, the theme for one, is the default again."""
+        """Reset user settings, such as the theme, to their defaults."""
         shutil.rmtree(self._place / "jupyterlab_settings_dir", ignore_errors=True)
 
     def shut_down_kernels(self) -> None:
-        """End every notebook's kernel and wait until it is gone."""
+        """Shut down every kernel and wait until it has ended."""
         for session in self.ask("api/sessions"):
             self.ask(f"api/sessions/{session['id']}", "DELETE")
         for kernel in self.ask("api/kernels"):
             self.ask(f"api/kernels/{kernel['id']}", "DELETE")
 
     def stop(self) -> None:
-        """End the server and all that it started, whatever state they are in."""
+        """End the server and all processes that it started, whatever state they are in."""
         family = []
         if self._process.poll() is None:
             server = psutil.Process(self._process.pid)
-            family = [*server.children(recursive=True), server]  # a kernel has a process group of its own
+            family = [*server.children(recursive=True), server]  # a kernel has its own process group
             self._process.send_signal(signal.SIGTERM)  # it shuts its kernels down
         try:
             self._process.wait(STOP_SECONDS)
@@ -156,7 +156,7 @@ class LabServer:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+    """Return a free port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

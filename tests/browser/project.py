@@ -1,4 +1,4 @@
-"""A project folder as a person has it: config.yaml, notebooks, and the runs that come of them."""
+"""A project folder like a user's: config.yaml, notebooks, and the runs they make."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from ppo_lab.runs.journal import Change, read_journal
 
-# a run that goes on until somebody stops it, and saves only when it is told to
+# a run that continues until it is stopped, and saves only on request
 ENDLESS = {"ppo.total_timesteps": 1_000_000_000, "run.checkpoint_every": 0}
 
 
 class Project:
-    """A folder with config.yaml and copies of notebooks; what a test asks about its runs, it reads from disk."""
+    """A folder with config.yaml and copies of notebooks; all methods read the runs from disk."""
 
     def __init__(self, checkout: Path, folder: Path) -> None:
         self._checkout, self.folder = checkout, folder
@@ -22,7 +22,7 @@ class Project:
         shutil.copy(checkout / "config.yaml", folder)
 
     def add_notebook(self, name: str, copy: str, parameters: dict[str, Any]) -> Path:
-        """A copy of a committed notebook, never run, with other values for its parameters."""
+        """Add a copy of a committed notebook, without outputs, with other values for its parameters."""
         notebook = json.loads((self._checkout / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
         for cell in notebook["cells"]:
             if cell["cell_type"] == "code":
@@ -41,21 +41,21 @@ class Project:
 
     @property
     def forks(self) -> list[Path]:
-        """Those of them that were forked."""
+        """Folders of the forked runs, oldest first."""
         return [run for run in self.runs if (run / "lineage.json").exists()]
 
     def journal(self, run: Path | None = None) -> list[Change]:
-        """What was changed in a run; without a name in the only one there is."""
+        """Return the live changes of a run; without an argument, of the only run."""
         return read_journal(run or self._only())
 
     def rows(self, run: Path | None = None) -> list[dict[str, Any]]:
-        """The metrics of a run's updates so far."""
+        """Return the metrics of a run's updates so far."""
         path = (run or self._only()) / "metrics.jsonl"
         whole = path.read_text(encoding="utf-8").rpartition("\n")[0] if path.exists() else ""
         return [json.loads(line) for line in whole.splitlines()]
 
     def checkpoints(self, run: Path | None = None) -> list[int]:
-        """The steps at which a run has whole checkpoints, ascending."""
+        """Return the steps at which a run has complete checkpoints, ascending."""
         place = (run or self._only()) / "checkpoints"
         return sorted(int(path.parent.name) for path in place.glob("[0-9]*/MANIFEST.json"))
 

@@ -1,4 +1,4 @@
-"""Every control of the dashboard does what is written on it, as a hand on the mouse finds it."""
+"""Every control of the dashboard does what its label says, operated with the mouse."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.browser.project import ENDLESS
 
 
 def hold(page):
-    """Press Pause, and return when the update under way is done."""
+    """Press Pause, and return when the current update is done."""
     page.click("Pause")
     page.wait("the page says so", lambda: "paused" in page.area.inner_text())
     page.python("session.at_boundary(lambda: None)")
@@ -46,7 +46,7 @@ def test_a_slider_says_pending_until_its_value_is_taken(training, project):
 
 
 def test_drawing_the_sliders_changes_nothing(opened, project):
-    # values off every grid: what a slider rounds and sends back would be seen
+    # values off every grid: one that a slider rounded and sent back would show
     values = {"ppo.learning_rate": 3.3e-4, "ppo.clip_coef": 0.123, "ppo.ent_coef": 0.0123, "ppo.gamma": 0.9876}
     page = opened(overrides={**ENDLESS, **values})
     page.run("preset =", "load_config", "launch(")
@@ -101,7 +101,7 @@ def test_fork_goes_on_in_a_new_run(training, project):
     shown = float(training.drag("clip_coef", 0.7))
     training.wait("its sliders work", lambda: project.journal(new))
     assert [change.new for change in project.journal(new)] == [shown]
-    training.run("launch(")  # of the trainer that was forked: the fork goes on
+    training.run("launch(")  # with the trainer that was forked: the fork continues
     done = len(project.rows(new))
     training.wait("the fork goes on", lambda: len(project.rows(new)) > done + 2)
     assert project.journal(old) == []
@@ -130,7 +130,7 @@ def test_undo_takes_the_last_change_back(training, project):
     assert [(change.old, change.new) for change in project.journal()] == [(0.2, shown), (shown, 0.2)]
     training.wait("the slider is back", lambda: training.shown("clip_coef") == "0.2")
     training.wait("there is nothing left to undo", lambda: training.button("Undo").is_disabled())
-    assert len(project.journal()) == 2  # the slider's way back is no change of its own
+    assert len(project.journal()) == 2  # moving the slider back is not another change
 
 
 def test_stop_leaves_a_picture_and_launching_goes_on(training, project):
@@ -168,7 +168,7 @@ def test_a_run_steered_by_hand_is_replayed_to_the_same_fingerprint(training, pro
 
 
 def test_how_long_a_slider_takes(training, project, capsys):
-    """No assertion about time: it is printed."""
+    """Print the latency from slider to journal; nothing is asserted about it."""
     seconds = []
     for count in range(10):
         training.drag("clip_coef", 0.3 if count % 2 else 0.8)

@@ -1,4 +1,4 @@
-"""What stays when the page is left: reloads, saved files, notebooks without their kernel."""
+"""Leaving the page: reloads, saved files, notebooks without their kernel."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 
 from tests.browser.lab_page import kinds
 
-PICTURES = ("Learning", "Dials", "Inside the update", "Agent")  # tabs, and what some of them say after a drag
+PICTURES = ("Learning", "Dials", "Inside the update", "Agent")  # tabs; WORDS: text on some of them after a drag
 TABS = (*PICTURES, "Health", "Journal")
-WORDS = {"Agent": "An environment of its own", "Health": "wrong", "Journal": "clip_coef"}
+WORDS = {"Agent": "A separate environment", "Health": "wrong", "Journal": "clip_coef"}
 
 
 def test_the_dashboard_can_be_shown_again_after_a_reload(training, project):
@@ -21,7 +21,7 @@ def test_the_dashboard_can_be_shown_again_after_a_reload(training, project):
     shown = float(training.drag("clip_coef", 0.7))
     assert [change.new for change in training.wait("the journal has it", project.journal)] == [shown]
     training.save()
-    training.reload()  # now there is a file to come back to, with widgets that live on in the kernel
+    training.reload()  # the file now refers to widgets that still live in the kernel
     training.area = training.code_cell("session.dashboard()")
     training.click("Pause")
     training.wait("it holds", lambda: "paused" in training.area.inner_text())
@@ -68,5 +68,5 @@ def test_every_tab_shows_its_panel(training, project, theme):
         said = WORDS.get(title, "")
         training.wait(f"{title} says {said!r}", lambda shown=panel, text=said: text in shown.inner_text())
         training.screenshot(f"{theme} {title}", "launch(")
-    assert "nothing to see here" not in training.text()
+    assert "cannot show the agent" not in training.text()
     assert training.errors == []

@@ -1,4 +1,4 @@
-"""A notebook that trains: from top to bottom, interrupted, failing, run twice, restarted."""
+"""A training notebook: run from top to bottom, interrupted, failing, run twice, restarted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_what_training_raises_stands_under_the_launch_cell(training):
 def test_launching_again_leaves_one_training_thread(training, project):
     for _ in range(3):
         training.start("launch(")
-        training.run("launch(")  # with two presses of the key, the second takes over from the first
+        training.run("launch(")  # as with two key presses: the second takes over from the first
         done = len(project.rows())
         training.wait("training goes on", lambda n=done: len(project.rows()) > n + 2)
         assert training.python(THREADS) == "1"

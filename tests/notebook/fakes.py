@@ -1,4 +1,4 @@
-"""Histories and trainers small enough to test what shows them."""
+"""Small histories and trainers for tests of plots, sessions and views."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ppo_lab.training.trainer import Trainer
 
 
 def columns(updates: int, steps: int = 1024) -> dict[str, np.ndarray]:
-    """Metrics of a run that learns, as `ppo_lab.runs.metrics.as_columns` gives them; no episode ends in update 1."""
+    """Return metrics of a run that learns, as `ppo_lab.runs.metrics.as_columns` does; no episode ends in update 1."""
     rng = np.random.default_rng(updates)
     progress = np.arange(1, updates + 1) / updates
     returns = 20 + 480 / (1 + np.exp(-12 * (progress - 0.5))) + rng.normal(0, 4, updates)
@@ -28,7 +28,7 @@ def columns(updates: int, steps: int = 1024) -> dict[str, np.ndarray]:
 
 
 def trainer(updates: int = 6, **overrides: object) -> Trainer:
-    """A real one, on probes of ours that need no package, whose update takes milliseconds."""
+    """Create a real trainer whose update takes milliseconds, on a built-in environment that needs no package."""
     small = {
         "env.id": "ppo_lab/CartPole-v1",
         "env.num_envs": 4,

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ppo_lab.notebook.agent.ink import FAINT, dot, font, name_of, title
-from ppo_lab.notebook.data.intention import Intention, Number, count, numbers_of
+from ppo_lab.notebook.data.action_arrays import ActionPart, Number, count, numbers_of
 from ppo_lab.notebook.plots.canvas import BLUE, TEXT, number
 
 PANEL = 296  # pixels: width of what stands beside a scene
@@ -19,7 +19,7 @@ LABEL, BAR, ROW, WIDE_ROW = 66, 176, 18, 30  # of an action: width of its name, 
 
 
 def draw_actions(
-    image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, parts: Sequence[Intention]
+    image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, parts: Sequence[ActionPart]
 ) -> None:
     """A title and below it the action, number by number; of one observation."""
     shown = numbers_of(parts, MOST_DIMS)
@@ -35,7 +35,7 @@ def draw_actions(
         draw.text(place, f"and {count(parts) - len(shown)} more numbers", TEXT, font(12), anchor="lm")
 
 
-def _alone(parts: Sequence[Intention]) -> bool:
+def _alone(parts: Sequence[ActionPart]) -> bool:
     """The action is one choice, and each of its probabilities has room for a bar of its own."""
     return count(parts) == 1 and parts[0].probabilities is not None
 
@@ -45,7 +45,7 @@ def _legend(shown: Sequence[Number]) -> str:
     return ", ".join("probability" if chances else "mean ± std" for chances in kinds) + "; dot: taken"
 
 
-def actions_height(parts: Sequence[Intention]) -> int:
+def actions_height(parts: Sequence[ActionPart]) -> int:
     """Pixels that `draw_actions` needs below its title."""
     if _alone(parts):
         size = parts[0].sizes[0]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ppo_lab.notebook.agent.action_picture import PANEL, actions_height, draw_actions
 from ppo_lab.notebook.agent.ink import empty, font, line, name_of, title
-from ppo_lab.notebook.data.intention import Intention
+from ppo_lab.notebook.data.action_arrays import ActionPart
 from ppo_lab.notebook.plots.canvas import TEXT, number
 
 SCENE = (400, 300)  # pixels: what the frame of the environment is fitted into
@@ -28,7 +28,7 @@ class Thought(NamedTuple):
     """What a policy made of one observation."""
 
     value: float  # V(s)
-    parts: tuple[Intention, ...]  # what it would do; `taken` as the environment got it
+    parts: tuple[ActionPart, ...]  # what it would do; `taken` as the environment got it
 
 
 def scene_of(frame: Image.Image, size: tuple[int, int] = SCENE) -> Image.Image:

@@ -21,7 +21,7 @@ from ppo_lab.models.actor_critic import ActorCritic, Memory
 from ppo_lab.models.distributions import check_mask
 from ppo_lab.notebook.agent.agent_picture import MOST_COMPONENTS, Thought, scene_of, scene_of_state
 from ppo_lab.notebook.agent.stage import Sight, make_stage
-from ppo_lab.notebook.data.intentions import intentions
+from ppo_lab.notebook.data.distribution_summary import action_parts
 from ppo_lab.trees import Tree, apply
 
 MOST_POINTS = 400  # of an observation's course that a scene shows
@@ -174,7 +174,7 @@ def think(
     value, memory = model.value_step(obs, memory, starts)
     distribution, memory = model.step(obs, memory, starts)
     chosen = distribution.mode() if deterministic else distribution.sample(generator)  # (1, *action)
-    parts = intentions(model.actor_head, distribution, chosen)
+    parts = action_parts(model.actor_head, distribution, chosen)
     return (
         model.to_env(chosen),
         memory,

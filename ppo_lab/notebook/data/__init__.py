@@ -1,1 +1,1 @@
-"""Gather what plots draw."""
+"""Collect the data that plots show."""

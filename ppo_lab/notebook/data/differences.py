@@ -1,4 +1,4 @@
-"""A table of what tells runs apart."""
+"""A table of the differences between runs."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ppo_lab.config.yaml_text import render_scalar
-from ppo_lab.notebook.data.compared import RunOnDisk, Runs, differing, read_runs, setting
+from ppo_lab.notebook.data.run_groups import RunOnDisk, Runs, differing, read_runs, setting
 from ppo_lab.runs import Change
 
-MOST_CHANGES = 3  # live changes that are told; more are counted
+MOST_CHANGES = 3  # live changes that are listed; the rest is counted
 
 
 @dataclass(frozen=True)
 class Differences:
-    """Rows are what differs, columns are runs. A notebook shows it as a table, `print` as text."""
+    """A table of differences by run. A notebook shows it as a table, `print` as text."""
 
     runs: list[str]
-    rows: dict[str, list[str]]  # "ppo.gamma" -> its value in every run; "parent" and "changed live" where there are
+    rows: dict[str, list[str]]  # "ppo.gamma" -> its value in every run; "parent", "changed live" if any
 
     def __str__(self) -> str:
         if not self.rows:
@@ -39,16 +39,16 @@ class Differences:
 
 
 def differences(runs: Runs = "runs", root: str | Path = "runs") -> Differences:
-    """The settings in which runs differ, whose fork each is, and what was changed while it trained.
+    """Return the settings in which runs differ, the parent of each fork, and the live changes.
 
-    runs: a folder of runs, or several runs, each by its folder, its name in `root`, or its line of `list_runs`.
+    runs: a folder of runs, or several runs, each by its folder, its name in `root`, or its entry of `list_runs`.
     Raises LabError if there are none, or if one cannot be read.
     """
     return tell_apart(read_runs(runs, root))
 
 
 def tell_apart(found: Sequence[RunOnDisk]) -> Differences:
-    """The same for runs that were read."""
+    """Return the differences between runs that were read already."""
     rows = {"parent": [f"{run.parent} at {run.forked_at:,}" if run.parent else "" for run in found]}
     for key in differing([run.config for run in found]):
         rows[key] = [render_scalar(setting(run.config, key)) for run in found]
@@ -67,5 +67,5 @@ def _changes(journal: Sequence[Change]) -> str:
 
 
 def _code(text: str) -> str:
-    """As it is, whatever a page makes of underscores and bars."""
+    """Format text as Markdown code, so that underscores and bars stay literal."""
     return "`{}`".format(text.replace("`", "'").replace("|", "\\|")) if text else ""

@@ -1,4 +1,4 @@
-"""The numbers of a run so far, as columns that grow."""
+"""The metrics of a run so far, as growing columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ppo_lab.training.trainer import Update
 
 
 class History:
-    """What every update reported. One thread appends, any thread reads; eight bytes a number."""
+    """The metrics of every update. One thread appends, any thread reads; eight bytes per number."""
 
     def __init__(self) -> None:
         self._columns: dict[str, array[float]] = {"update": array("d"), "global_step": array("d")}
@@ -22,7 +22,7 @@ class History:
         return len(self._columns["update"])
 
     def append(self, update: Update) -> None:
-        """Take in one update; a metric it lacks is NaN there."""
+        """Append one update; a metric that it lacks becomes NaN."""
         row = {"update": update.update, "global_step": update.global_step, **update.metrics}
         with self._lock:
             length = len(self)
@@ -32,7 +32,7 @@ class History:
                 column.append(row.get(name, math.nan))
 
     def until(self, update: int) -> History:
-        """A copy that ends with this update."""
+        """Return a copy that ends with this update."""
         shorter = History()
         with self._lock:
             length = sum(number <= update for number in self._columns["update"])
@@ -40,12 +40,12 @@ class History:
         return shorter
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Every metric as an array over the updates so far, as `ppo_lab.runs.read_metrics` gives it: a copy."""
+        """Return a copy of every metric as an array over the updates so far, as `ppo_lab.runs.read_metrics` does."""
         with self._lock:
             return {name: np.array(column) for name, column in self._columns.items()}
 
     def last(self, name: str) -> float:
-        """The newest value, NaN if there is none."""
+        """Return the newest value, NaN if there is none."""
         with self._lock:
             column = self._columns.get(name)
             return column[-1] if column else math.nan

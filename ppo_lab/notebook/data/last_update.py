@@ -1,4 +1,4 @@
-"""What an update learned from and what it made of it, as arrays: for the panel that looks inside."""
+"""The data and the effect of the last update, as arrays, for the panel "Inside the update"."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppo_lab.notebook.data.intention import Intention
-from ppo_lab.notebook.data.intentions import intentions
+from ppo_lab.notebook.data.action_arrays import ActionPart
+from ppo_lab.notebook.data.distribution_summary import action_parts
 from ppo_lab.ppo.advantages import normalized
 from ppo_lab.ppo.batches import chunk_batch
 from ppo_lab.ppo.rollout import Rollout
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from ppo_lab.models.actor_critic import ActorCritic
     from ppo_lab.training.trainer import Trainer
 
-MOST_SAMPLES = 4096  # more than a picture has room for; taken evenly over the rollout
+MOST_SAMPLES = 4096  # more than a picture can show; taken evenly over the rollout
 
 
 @dataclass(frozen=True)
 class LastUpdate:
-    """S samples of the rollout an update learned from (rows that are experience), and one environment's whole course.
+    """S samples of valid rows of the rollout that an update learned from, and all T steps of environment 0.
 
-    The policy and the critic before the update are those that collected it; `ratio` and `clipped` are of the policy
-    after it.
+    "Before the update" means the policy and the critic that collected the rollout; `ratio` and `clipped` are of the
+    policy after the update.
     """
 
     update: int
@@ -40,17 +40,17 @@ class LastUpdate:
     ratio: np.ndarray  # (S,) pi_after(a|s) / pi_before(a|s)
     clipped: np.ndarray  # (S,) bool: the ratio is outside 1 +- clip_coef
     advantage: np.ndarray  # (S,) as GAE estimated it
-    normalized: np.ndarray  # (S,) minus the mean, over the std of the rollout; as `advantage` if "never"
-    value: np.ndarray  # (S,) what the critic expected before the update
-    returns: np.ndarray  # (S,) what it was taught
+    normalized: np.ndarray  # (S,) normalized over the rollout; as `advantage` if "never"
+    value: np.ndarray  # (S,) the critic's value before the update
+    returns: np.ndarray  # (S,) the critic's target
     done: np.ndarray  # (T,) bool, of environment 0: an episode ended with this step
-    # over the T steps of environment 0: what the policy after the update would do, and what was drawn, before a
-    # Gaussian's numbers were clipped to the Box; one for each key of the action space
-    parts: tuple[Intention, ...]
+    # over the T steps of environment 0, one per key of the action space: the action distribution of the policy after
+    # the update, and the actions that were drawn, before a Gaussian's are clipped to the Box
+    parts: tuple[ActionPart, ...]
 
     @property
     def action(self) -> np.ndarray | None:
-        """(T,) of a Discrete action, (T, k) of others, as `parts` have it; None for a Dict of actions."""
+        """The actions that were drawn: (T,) if Discrete, (T, k) otherwise; None for a Dict of actions."""
         part = self._lone
         if part is None:
             return None
@@ -58,7 +58,7 @@ class LastUpdate:
 
     @property
     def probabilities(self) -> np.ndarray | None:
-        """(T, n) of a Discrete action, by the policy after the update; None for others."""
+        """(T, n) of a Discrete action, of the policy after the update; None for others."""
         part = self._lone
         known = None if part is None else part.probabilities
         return known[:, 0] if known is not None and known.shape[1] == 1 else None
@@ -74,16 +74,16 @@ class LastUpdate:
         return None if self._lone is None else self._lone.std
 
     @property
-    def _lone(self) -> Intention | None:
+    def _lone(self) -> ActionPart | None:
         return self.parts[0] if len(self.parts) == 1 else None
 
 
 @torch.no_grad()
 def look_inside(trainer: Trainer, advantage: Tensor, returns: Tensor, statistics: Mapping[str, Tensor]) -> LastUpdate:
-    """The update that was just done, seen from its boundary. Changes nothing.
+    """Return the data of the update that was just done. Call it at the update's boundary. Does not change the trainer.
 
-    advantage, returns: (T, N), as `AdvantagesEstimated` brought them. statistics: the model's buffers at the beginning
-    of the rollout: observations are seen through those of that time, or the ratios would move for another reason.
+    advantage, returns: (T, N), from `AdvantagesEstimated`. statistics: the model's buffers when the rollout was
+    collected: with newer ones, observations are normalised differently and the ratios change without a policy change.
     """
     rollout, state = trainer.rollout, trainer.state
     model = copy.deepcopy(state.model)
@@ -92,10 +92,10 @@ def look_inside(trainer: Trainer, advantage: Tensor, returns: Tensor, statistics
     before = state.global_step - int(rollout.valid.sum())
     ppo = settings_at(trainer.config.ppo, state.live, before, state.total_timesteps)
     used = advantage if ppo.normalize_advantage == "never" else normalized(advantage, rollout.valid)
-    # a critic that is asked again between the passes writes its newer values into the rollout
+    # recompute_advantage overwrites the rollout's values with newer ones between the passes
     value = returns - advantage if ppo.recompute_advantage else rollout.value
     rows = torch.arange(advantage.numel(), device=advantage.device).view_as(advantage)  # (T, N)
-    batch = chunk_batch(rollout, rows, rows, _some_chunks(rollout))  # (L, B), with the numbers of its rows
+    batch = chunk_batch(rollout, rows, rows, _some_chunks(rollout))  # (L, B), row indices in place of returns
     distribution = model.distribution(batch.obs, batch.memory, batch.starts)
     ratio = batch.experience((distribution.log_prob(batch.action) - batch.log_prob).exp()).flatten()  # (S,)
     index = batch.experience(batch.returns).flatten()  # (S,) of T * N
@@ -120,9 +120,9 @@ def look_inside(trainer: Trainer, advantage: Tensor, returns: Tensor, statistics
 
 
 def _some_chunks(rollout: Rollout) -> Tensor:
-    """Numbers of chunks for about MOST_SAMPLES rows, evenly over those with experience, (B,); of rows without memory.
+    """Return the indices (B,) of chunks with valid rows, evenly spaced, about MOST_SAMPLES rows in total.
 
-    Whole chunks, because what a recurrent policy does at a row depends on those before it.
+    Whole chunks, because a recurrent policy's action depends on earlier rows. Without memory, a chunk is one row.
     """
     L, valid = rollout.chunk_length, rollout.valid
     known = valid if L == 1 else torch.stack([valid[rows].any(0) for _, rows in rollout.chunks()])  # (chunks, N)
@@ -131,16 +131,16 @@ def _some_chunks(rollout: Rollout) -> Tensor:
     return chunks[torch.linspace(0, len(chunks) - 1, most, device=chunks.device).round().long()]
 
 
-def _course(model: ActorCritic, rollout: Rollout) -> tuple[Intention, ...]:
-    """What the model would do at the T steps of environment 0."""
+def _course(model: ActorCritic, rollout: Rollout) -> tuple[ActionPart, ...]:
+    """Return the model's action distributions at the T steps of environment 0."""
     T, N = rollout.reward.shape
     chunks = torch.arange(-(-T // rollout.chunk_length), device=rollout.reward.device) * N
     batch = chunk_batch(rollout, rollout.value, rollout.value, chunks)  # (L, chunks)
     distribution = model.distribution(batch.obs, batch.memory, batch.starts)
-    parts = intentions(model.actor_head, distribution, batch.action, drawn=True)
+    parts = action_parts(model.actor_head, distribution, batch.action, drawn=True)
 
     def in_time(rows: np.ndarray) -> np.ndarray:
-        """(L, chunks, *x) -> (T, *x), without what fills up the last chunk."""
+        """Reshape (L, chunks, *x) to (T, *x), without the padding of the last chunk."""
         return rows.swapaxes(0, 1).reshape(-1, *rows.shape[2:])[:T]
 
     return tuple(part.map(in_time) for part in parts)

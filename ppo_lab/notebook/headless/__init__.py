@@ -1,1 +1,1 @@
-"""Execute notebooks without a browser."""
+"""Execution of notebooks without a browser."""

@@ -1,4 +1,4 @@
-"""The notebooks of this repository: executed ones, with pictures, and without what differs from machine to machine."""
+"""Execute the committed notebooks of this repository, without output or metadata that depends on the machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nbclient import NotebookClient
 
 from ppo_lab.notebook.headless.fast import FAST_MODE
 
-# quiet: what a kernel says for itself is that it talks over TCP, and that it is being shut down
+# CRITICAL: a kernel otherwise logs that it uses TCP, and that it is being shut down
 KERNEL_OPTIONS: dict[str, Any] = {"kernel_name": "python3", "extra_arguments": ["--IPKernelApp.log_level=CRITICAL"]}
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
 LANGUAGE = {"language_info": {"name": "python"}}
@@ -25,8 +25,8 @@ STAMP = "ppo_lab"  # key of the notebook's metadata: {"source_sha256": ...}
 def regenerate(path: Path) -> None:
     """Execute a notebook in place, in full, and stamp it with the hash of its sources.
 
-    Its runs go to a temporary folder, which is also where it looks for config.yaml: so no output holds a path of this
-    machine. Raises nbclient's CellExecutionError, and then leaves the file as it was.
+    It runs in a temporary folder with a copy of config.yaml, so no output contains a path of this machine. Raises
+    nbclient's CellExecutionError, and then leaves the file unchanged.
     """
     notebook = nbformat.read(path, as_version=4)
     os.environ.pop(FAST_MODE, None)
@@ -52,7 +52,7 @@ def regenerate(path: Path) -> None:
 
 
 def clean(notebook: Any) -> None:
-    """Leave of the metadata what every machine agrees on: the kernel's name and the tags of cells."""
+    """Remove metadata that depends on the machine: keep the kernel's name, the language, and the tags of cells."""
     notebook.metadata = nbformat.from_dict({**KERNEL, **LANGUAGE})
     for cell in notebook.cells:
         tags = cell.metadata.get("tags")
@@ -60,6 +60,6 @@ def clean(notebook: Any) -> None:
 
 
 def source_sha256(notebook: Any) -> str:
-    """SHA-256 over the kinds and sources of all cells: what the outputs were made from."""
+    """Return the SHA-256 of the types and sources of all cells, from which the outputs were made."""
     sources = [[cell["cell_type"], "".join(cell["source"])] for cell in notebook["cells"]]
     return hashlib.sha256(json.dumps(sources, ensure_ascii=False).encode()).hexdigest()

@@ -1,9 +1,9 @@
-"""Run a notebook headlessly, with a progress bar and a summary in the terminal.
+"""Run notebooks headlessly, with a progress bar and a summary in the terminal.
 
     python -m ppo_lab.notebook.headless.execute notebooks/01_train.ipynb -p preset pendulum -p seed 3
     python -m ppo_lab.notebook.headless.execute --regenerate notebooks/*.ipynb
 
-The first keeps the executed notebook in the folder of the run it made; the second is for the committed notebooks
+The first saves the executed notebook in the folder of its run; the second is for the committed notebooks
 (`ppo_lab.notebook.headless.committed`). Both use the kernel of the Python they run in.
 """
 
@@ -36,22 +36,32 @@ POLL_SECONDS = 0.2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code: 0, 1 for an error, 130 for Ctrl-C, 143 for SIGTERM."""
+    """Run the command line; return the exit code: 0, 1 for an error, 130 for Ctrl-C, 143 for SIGTERM."""
     parser = argparse.ArgumentParser(
         prog="python -m ppo_lab.notebook.headless.execute", description="Run notebooks headlessly."
     )
     parser.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK")
-    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    parser.add_argument("--regenerate", action="store_true", help="execute in place, for a commit")
+    parser.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="set a parameter of the notebook, the value in YAML; repeatable",
+    )
+    parser.add_argument(
+        "--regenerate", action="store_true", help="execute in place and stamp with the hash of the sources"
+    )
     given = parser.parse_args(arguments)
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this Python's kernel before one the user has installed elsewhere
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # prefer this Python's kernel to the user's
     os.environ.pop("JUPYTER_PATH", None)
     stopped_by = signal.SIGINT
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal stopped_by
         stopped_by = signal.Signals(number)
-        raise KeyboardInterrupt  # on the way out papermill interrupts the kernel, which saves the run
+        raise KeyboardInterrupt  # papermill then interrupts the kernel, which saves the run
 
     before = signal.signal(signal.SIGTERM, stop) if threading.current_thread() is threading.main_thread() else None
     try:
@@ -74,9 +84,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def execute(path: Path, parameters: dict[str, Any]) -> str:
-    """Run one notebook; returns what to tell about it. The executed notebook goes to the folder of the run it made.
+    """Run one notebook, save the executed one in the folder of its run, and return a summary.
 
-    Raises ConfigError for a parameter the notebook does not have, and NotebookError for what it raised.
+    Raises ConfigError for a parameter that the notebook does not have, and NotebookError if a cell raised.
     """
     _check_parameters(path, parameters)
     folder = Path(tempfile.mkdtemp(prefix="ppo_lab-"))
@@ -90,11 +100,11 @@ def execute(path: Path, parameters: dict[str, Any]) -> str:
             except PapermillExecutionError as error:
                 where = f"cell [{error.exec_count}] of {path}"
                 if progress.run is not None:
-                    where += f"; the notebook so far: {_keep(executed, progress.run)}"
+                    where += f"; partly executed notebook: {_keep(executed, progress.run)}"
                 raise NotebookError(f"{error.ename}: {_first_line(error.evalue)} ({where})") from None
             except KeyboardInterrupt:
                 if progress.run is not None:
-                    tqdm.write(f"the notebook so far: {_keep(executed, progress.run)}", file=sys.stderr)
+                    tqdm.write(f"partly executed notebook: {_keep(executed, progress.run)}", file=sys.stderr)
                 raise
         return _summary(progress.run, _keep(executed, progress.run or Path("runs") / path.stem))
     finally:
@@ -103,18 +113,18 @@ def execute(path: Path, parameters: dict[str, Any]) -> str:
 
 
 class NotebookError(LabError, RuntimeError):
-    """A cell of the notebook raised."""
+    """An exception in a cell of the notebook."""
 
 
 class Progress:
-    """A progress bar that follows the run a notebook announces, by reading its metrics as they grow."""
+    """A progress bar that follows the run that a notebook announces, by reading its growing metrics file."""
 
     def __init__(self, announced: Path) -> None:
-        self.run: Path | None = None  # its folder, once it is known
+        self.run: Path | None = None  # the run's folder, once it is known
         self._announced = announced
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
-        pause = POLL_SECONDS if sys.stderr.isatty() else 5.0  # a log keeps every line
+        pause = POLL_SECONDS if sys.stderr.isatty() else 5.0  # fewer lines in a log file
         self._bar = tqdm(desc="starting", unit=" steps", unit_scale=True, mininterval=pause, maxinterval=pause)
 
     def __enter__(self) -> Progress:
@@ -135,13 +145,13 @@ class Progress:
         self._bar.total = about["total_timesteps"]
         self._bar.set_description("training")
         metrics = self.run / "metrics.jsonl"
-        unread = 0  # bytes of it that were read
+        unread = 0  # offset of the first unread byte
         while not self._over.wait(POLL_SECONDS):
             unread = self._read(metrics, unread)
         self._read(metrics, unread)
 
     def _read(self, metrics: Path, start: int) -> int:
-        """Show the last whole line after byte `start`; returns where it ends."""
+        """Show the last complete line after byte `start`; return the offset of its end."""
         if not metrics.exists():
             return start
         with metrics.open("rb") as file:
@@ -159,7 +169,7 @@ class Progress:
 
 
 def one_line(error: Exception) -> str:
-    """An error as one line: the text of ours, type and first line of any other."""
+    """Format an error as one line: a LabError by its text, any other by its type and first line."""
     text = _first_line(str(error))
     return text if isinstance(error, LabError) else f"{type(error).__name__}: {text}"
 
@@ -170,18 +180,21 @@ def _first_line(text: str) -> str:
 
 def _check_parameters(path: Path, parameters: dict[str, Any]) -> None:
     if not path.is_file() or path.suffix != ".ipynb":
-        raise ConfigError(f"there is no notebook {path}")
+        raise ConfigError(f"no notebook (.ipynb file) at {path}")
     try:
         known = papermill.inspect_notebook(str(path))
     except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
         raise ConfigError(f"{path} is not a notebook: {_first_line(str(error))}") from None
     unknown = sorted(parameters.keys() - known.keys())
     if unknown:
-        raise ConfigError(f"{path} has no parameter {unknown[0]!r}; it has: {', '.join(known) or 'none'}")
+        raise ConfigError(f"{path} has no parameter {unknown[0]!r}; parameters: {', '.join(known) or 'none'}")
 
 
 def with_tuples(value: Any) -> Any:
-    """A parameter without tuples, which papermill would turn into texts: settings that hold some as text in YAML."""
+    """Convert a parameter so that it contains no tuples, which papermill would turn into strings.
+
+    A dict with tuples becomes a flat one, in which settings that contain a tuple are YAML text.
+    """
     if not isinstance(value, dict) or not _holds_tuple(value):
         return value
     settings = flat(value).items()
@@ -194,7 +207,7 @@ def _holds_tuple(value: Any) -> bool:
 
 
 def _keep(executed: Path, folder: Path) -> Path:
-    """Move the executed notebook to the folder where it stays."""
+    """Move the executed notebook to `folder`, and return its new path."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.move(executed, folder / "notebook.ipynb")
     return Path(os.path.relpath(folder / "notebook.ipynb"))

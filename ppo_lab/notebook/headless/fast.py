@@ -1,4 +1,4 @@
-"""A mode in which every notebook finishes in seconds: for tests of the notebooks."""
+"""Fast mode, in which every notebook finishes in seconds, for tests of the notebooks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ppo_lab.config.yaml_text import parse_yaml
 from ppo_lab.errors import ConfigError
 
 FAST_MODE = "PPO_LAB_FAST"  # environment variable; a kernel inherits it
-SMALL = {"ppo.total_timesteps": 8_192, "ppo.update_epochs": 2, "run.root": None}  # nothing learned, nothing written
+SMALL = {"ppo.total_timesteps": 8_192, "ppo.update_epochs": 2, "run.root": None}  # too short to learn; no files
 
 
 def fast(*layers: Mapping[str, Any] | str) -> dict[str, Any]:
-    """Layers of overrides as one, shrunk to a run of seconds where PPO_LAB_FAST=1.
+    """Merge layers of overrides, and shrink the run to seconds if PPO_LAB_FAST=1.
 
-    A layer can be text, as papermill's `-p overrides "{ppo.gamma: 0.9}"` hands it over. Raises ConfigError.
+    A layer can be text, as passed by papermill's `-p overrides "{ppo.gamma: 0.9}"`. Raises ConfigError.
     """
     settings: dict[str, Any] = {}
     for layer in layers:
@@ -28,5 +28,5 @@ def fast(*layers: Mapping[str, Any] | str) -> dict[str, Any]:
 
 
 def is_fast() -> bool:
-    """PPO_LAB_FAST=1 is set."""
+    """Return whether PPO_LAB_FAST=1 is set."""
     return os.environ.get(FAST_MODE) == "1"

@@ -1,1 +1,1 @@
-"""Train in the background of a notebook, with a dashboard."""
+"""Training in the background of a notebook, with a dashboard."""

@@ -1,4 +1,4 @@
-"""What other threads want done between two updates, where nothing of the trainer moves."""
+"""Run calls from other threads on the training thread, between two updates, where the trainer's state is consistent."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ T = TypeVar("T")
 
 
 class Boundary:
-    """A queue of calls. One thread, the one that trains, does them; any thread asks."""
+    """A queue of calls. Any thread may submit one; only the training thread runs them."""
 
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None  # the one that trains; None: nobody does, calls are done at once
+        self._thread: threading.Thread | None = None  # the training thread; None: no training, calls run at once
 
     def open(self) -> None:
-        """This thread trains from now on."""
+        """Make the current thread the training thread."""
         with self._lock:
             self._thread = threading.current_thread()
 
     def close(self) -> None:
-        """Training is over: do what is left, and from now on everything at once in the thread that asks."""
+        """Run the calls that remain; later ones run at once in the calling thread. Call it when training is over."""
         while True:
             while not self._calls.empty():
                 self._calls.get()()
             with self._lock:
-                if self._calls.empty():  # from here on nobody puts a call in the queue
+                if self._calls.empty():  # under the lock: no further call can enter the queue
                     self._thread = None
                     return
 
     def is_here(self) -> bool:
-        """This thread is the one that trains."""
+        """Return whether the current thread is the training thread."""
         return threading.current_thread() is self._thread
 
     def ask(self, call: Callable[[], T]) -> Future[T]:
-        """Have `call()` done at the next boundary; the future has what it returned or raised."""
+        """Run `call()` at the next update boundary; the future gets its result or exception."""
         answer: Future[T] = Future()
         with self._lock:
             elsewhere = self._thread is not None and threading.current_thread() is not self._thread
@@ -50,11 +50,11 @@ class Boundary:
         return answer
 
     def wake(self) -> None:
-        """Let `work` look again at whether to hold."""
+        """Make `work` check again whether to hold."""
         self._calls.put(_nothing)
 
     def work(self, hold: Callable[[], bool]) -> None:
-        """At a boundary: do what was asked for, and go on doing so while `hold()`."""
+        """Run the queued calls, and keep serving the queue while `hold()`. Call it at a boundary."""
         while hold() or not self._calls.empty():
             self._calls.get()()
 

@@ -1,4 +1,4 @@
-"""What each panel shows of a session: the same for the widget that is watched and for the picture that stays."""
+"""Contents of each dashboard panel: the same for the live widgets and for the static pictures that replace them."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ CELL = "padding: 2px 12px 2px 0; text-align: left"
 
 
 def learning(session: Session, figure: Figure | None = None, others: Mapping[str, Columns] | None = None) -> Figure:
-    """Return and length; `others` are runs to see beside it.
+    """Draw episode return and length; `others` are runs to compare with.
 
-    figure: an earlier one to draw anew, here and below.
+    figure: an earlier one to redraw, here and below.
     """
     trainer = session.trainer
     return learning_figure(session.history, trainer.changes, others, trainer.state.total_timesteps, figure)
 
 
 def dials(session: Session, figure: Figure | None = None) -> Figure:
-    """The diagnostics of every update."""
+    """Draw the diagnostics of every update."""
     trainer, ppo = session.trainer, session.trainer.config.ppo
     norm = last_set(session, "max_grad_norm")
     goal = ppo.desired_kl if ppo.learning_rate_schedule == "adaptive" else None
@@ -47,23 +47,23 @@ def dials(session: Session, figure: Figure | None = None) -> Figure:
 
 
 def other_names(session: Session) -> list[str]:
-    """Metrics that are not the lab's own: from info, from the environments, from `trainer.record`."""
+    """Return the names of metrics that are not built in: from info, from the environments, from `trainer.record`."""
     return sorted(session.history.keys() - LAB_METRICS - {"update", "global_step"})
 
 
 def numbers(session: Session, figure: Figure | None = None) -> Figure:
-    """Those metrics, each over env steps."""
+    """Draw the metrics of `other_names`, each over env steps."""
     return numbers_figure(session.history, other_names(session), session.trainer.state.total_timesteps, figure)
 
 
 def inside(session: Session, figure: Figure | None = None) -> Figure | None:
-    """The last update; None before the first."""
+    """Draw the last update; None before the first."""
     last = session.last_update()
     return None if last is None else inside_figure(last, figure)
 
 
 def health(session: Session) -> list[Finding]:
-    """What looks wrong."""
+    """Return the findings of the health checks."""
     trainer, state, rollout = session.trainer, session.trainer.state, session.trainer.rollout
     ppo = settings_at(trainer.config.ppo, state.live, state.global_step, state.total_timesteps)
     chunks = sum(rollout.reward.shape[1] for _ in rollout.chunks()) if rollout.memory else None
@@ -71,7 +71,7 @@ def health(session: Session) -> list[Finding]:
 
 
 def journal_rows(session: Session) -> list[tuple[str, ...]]:
-    """The live changes, the last one first, as words."""
+    """Return the live changes as text, the newest first; columns as in `JOURNAL`."""
     return [
         (f"{change.global_step:,}", f"{change.update:,}", change.key, str(change.old), str(change.new), change.source)
         for change in reversed(session.trainer.changes)
@@ -79,10 +79,10 @@ def journal_rows(session: Session) -> list[tuple[str, ...]]:
 
 
 def journal_html(session: Session) -> str:
-    """The journal as a table."""
+    """Format the journal as an HTML table."""
     rows = journal_rows(session)
     if not rows:
-        return "No dial was turned yet."
+        return "No setting has been changed yet."
     lines = ["".join(f'<td style="{CELL}">{escape(cell)}</td>' for cell in row) for row in rows]
     cells = "".join(f"<tr>{line}</tr>" for line in lines)
     head = "".join(f'<th style="{CELL}">{name}</th>' for name in JOURNAL)
@@ -90,22 +90,22 @@ def journal_html(session: Session) -> str:
 
 
 def journal_markdown(session: Session) -> str:
-    """The journal as a table."""
+    """Format the journal as a Markdown table."""
     rows = journal_rows(session)
     if not rows:
-        return "**Journal.** No dial was turned."
+        return "**Journal.** No setting was changed."
     lines = [f"| {' | '.join(row)} |" for row in (JOURNAL, ("---",) * len(JOURNAL), *rows)]
     return "**Journal**\n\n" + "\n".join(lines)
 
 
 def last_set(session: Session, key: str) -> Any:
-    """A setting as the last live change left it, or as configured: where its slider stands."""
+    """Return a setting as the last live change left it, else as configured: the position of its slider."""
     live = session.trainer.state.live
     return live[key].value if key in live else getattr(session.trainer.config.ppo, key)
 
 
 class EntropyScale(NamedTuple):
-    """What the entropy of a policy is measured against; see `health.examine`."""
+    """The reference for a policy's entropy; see `health.examine`."""
 
     num_actions: int | None = None
     action_dims: int | None = None
@@ -113,9 +113,10 @@ class EntropyScale(NamedTuple):
 
 
 def entropy_scale(trainer: Trainer) -> EntropyScale:
-    """Of choices: how many different actions there are. Of a Box: its dimensions, and how far it is from -1..1.
+    """Return the number of distinct actions (discrete), or a Box's dimensions and its entropy shift from [-1, 1].
 
-    Masks leave now more and now less to choose from, and choices beside numbers have no common measure: no scale.
+    No scale where action masks vary the number of choices, or where discrete and continuous parts are mixed: their
+    entropies have no common measure.
     """
     model, head = trainer.state.model, trainer.state.model.actor_head
     if model.masked or isinstance(head, JointHead):

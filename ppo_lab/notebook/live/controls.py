@@ -1,4 +1,4 @@
-"""The row of buttons and the sliders: what a person can do to a session with the mouse."""
+"""The buttons and sliders of the dashboard, which steer a session."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from ppo_lab.notebook.live.sliders import Slider, slider_label
 from ppo_lab.notebook.live.static import progress_line
 from ppo_lab.runs.checkpoint import checkpoints
 
-FIRST = ("learning_rate", "clip_coef", "ent_coef")  # the dials that are turned most
+FIRST = ("learning_rate", "clip_coef", "ent_coef")  # the settings that are changed most often
 WIDTH = {"width": "auto"}
 NO_RUN = "needs a run folder: run.root is null"
-ENVS_GIVEN = "the trainer was given its environments: session.fork(envs=...) in a cell"
-LIST_SECONDS = 2.0  # between two looks at the checkpoints on disk
+ENVS_GIVEN = "the trainer was given its environments: use session.fork(envs=...) in a cell"
+LIST_SECONDS = 2.0  # between two scans of the checkpoints on disk
 
 
 class Controls:
-    """Buttons and sliders over a session, and a line that says what they did.
+    """Buttons and sliders for a session, and a message line that reports the result of each.
 
-    The kernel calls them from threads of its own, and the training thread writes into them: a lock keeps them apart.
+    The kernel calls them from its own threads and the training thread writes into them: both hold a lock.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._lock = threading.RLock()
         self._listed_at = -math.inf
-        self._waiting = 0  # buttons whose work is not done yet
+        self._waiting = 0  # calls of buttons that have not finished
         self.status = widgets.HTML()
         self._progress = widgets.FloatProgress(min=0.0, layout={"width": "180px"})
         self._message = widgets.HTML(layout={"height": "24px"})
-        self._hold = _button("Pause", "pause", "hold at the next update", self._toggle)
-        step = _button("One update", "step-forward", "do one update, and hold", lambda: session.step(wait=False))
-        stop = _button("Stop", "stop", "end training; launching again goes on", lambda: session.stop(wait=False))
-        self._undo = _button("Undo", "undo", "take back the last change of a dial", self._take_back)
-        self._save = _button("Save", "save", "a checkpoint, now", lambda: self._ask(self._saved))
-        self._fork = _button("Fork", "code-fork", "go on in a new run from here", lambda: self._ask(self._forked))
+        self._hold = _button("Pause", "pause", "pause at the next update", self._toggle)
+        step = _button("One update", "step-forward", "do one update, then pause", lambda: session.step(wait=False))
+        stop = _button("Stop", "stop", "end training; launch again to continue", lambda: session.stop(wait=False))
+        self._undo = _button("Undo", "undo", "undo the last change of a setting", self._take_back)
+        self._save = _button("Save", "save", "save a checkpoint at the next update", lambda: self._ask(self._saved))
+        self._fork = _button("Fork", "code-fork", "continue in a new run from here", lambda: self._ask(self._forked))
         self._places = widgets.Dropdown(description="checkpoint", layout={"width": "210px"})
-        self._rewind = _button("Rewind", "history", "go on in a new run from this checkpoint", self._go_back)
+        self._rewind = _button("Rewind", "history", "continue in a new run from this checkpoint", self._go_back)
         keys = [*FIRST, *(key for key in LIVE if key not in FIRST)]
         self._sliders = [Slider(key, last_set(session, key), self._change, self._lock) for key in keys]
         buttons = [self._hold, step, stop, self._undo, self._save, self._fork, self._rewind, self._places]
@@ -63,7 +63,7 @@ class Controls:
         self.write()
 
     def write(self) -> None:
-        """Bring text, buttons and sliders up to date with the session."""
+        """Update text, buttons and sliders from the session."""
         with self._lock:
             session, pending = self._session, self._session.pending
             state = session.trainer.state
@@ -82,11 +82,11 @@ class Controls:
             self._enable()
 
     def say(self, text: str, wrong: bool = False) -> None:
-        """A line about what was done, or why not."""
+        """Show a message; `wrong` marks an error."""
         self._message.value = f"<b>{escape(text)}</b>" if wrong else f"<i>{escape(text)}</i>"
 
     def close(self) -> None:
-        """Take the widgets out of the notebook."""
+        """Close the widgets."""
         for part in (*self._sliders, *self._parts):
             part.close()
 
@@ -97,14 +97,14 @@ class Controls:
         if options != self._places.options:
             chosen = self._places.value
             self._places.options = options
-            if steps:  # None would stand for "right here"
+            if steps:  # None would mean "fork from here"
                 self._places.value = chosen if chosen in steps else steps[0]
 
     def _enable(self) -> None:
-        """A second click waits until the first one's work is done."""
+        """Enable Save, Fork and Rewind where they can work; disable them while an earlier click is still pending."""
         trainer = self._session.trainer
         for button in (self._save, self._fork, self._rewind):
-            given = trainer.envs_given and trainer.env_factory is None  # a factory makes others like them
+            given = trainer.envs_given and trainer.env_factory is None  # a factory can make them again
             why = ENVS_GIVEN if given and button is not self._save else ""
             why = NO_RUN if trainer.run is None else why
             nothing = button is self._rewind and not self._places.options
@@ -126,7 +126,7 @@ class Controls:
     def _take_back(self) -> None:
         with self._lock:
             back = self._session.undo(source="dashboard")
-            self.say(f"undone: {', '.join(f'{key} is to be {slider_label(value)}' for key, value in back.items())}")
+            self.say(f"undone: {', '.join(f'{key} returns to {slider_label(value)}' for key, value in back.items())}")
             self.write()
 
     def _go_back(self) -> None:
@@ -134,11 +134,11 @@ class Controls:
         self._ask(lambda: self._forked(step))
 
     def _ask(self, call: Callable[[], str]) -> None:
-        """Have it done at the next boundary; its words, or its error, appear when it is done."""
+        """Run `call()` at the next boundary, and show the text it returns, or its error, when it is done."""
         with self._lock:
             self._waiting += 1
             self._enable()
-        self.say("at the next update ...")
+        self.say("waiting for the next update ...")
 
         def done(answer: Future[str]) -> None:
             with self._lock:
@@ -155,12 +155,12 @@ class Controls:
 
     def _saved(self) -> str:
         path = self._session.trainer.save()
-        return f"saved: {path}" if path is not None else "saved with the end of this update"
+        return f"saved: {path}" if path is not None else "to be saved at the end of this update"
 
     def _forked(self, at: int | None = None) -> str:
         old = self._session.trainer.run
         name = self._session.fork(at)
-        return f"{old.name if old is not None else '?'} stays as it is; {name} goes on from step {self._step()}"
+        return f"{old.name if old is not None else '?'} stays unchanged; {name} continues from step {self._step()}"
 
     def _step(self) -> str:
         return f"{self._session.trainer.state.global_step:,}"
@@ -170,7 +170,7 @@ WRAP = {"flex_flow": "row wrap", "align_items": "center"}
 
 
 def in_force(session: Session, key: str) -> float:
-    """What the last update used: schedules and live changes applied."""
+    """Return the value that the last update used, with schedules and live changes applied."""
     used = session.records.last(f"update/{key}")
     return used if used == used else last_set(session, key)
 

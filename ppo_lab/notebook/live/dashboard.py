@@ -1,4 +1,4 @@
-"""The view of a session that a person watches: buttons, sliders, and panels in tabs."""
+"""The interactive view of a session: buttons, sliders, and panels in tabs."""
 
 from __future__ import annotations
 
@@ -16,60 +16,60 @@ from ppo_lab.notebook.live.controls import Controls
 from ppo_lab.notebook.live.panels import Learning, Panel, Picture, Words, health_html
 from ppo_lab.notebook.live.session import Session
 from ppo_lab.notebook.live.static import HIDE_TWIN, LIVE, closing_line, drawn, pictures, progress_line
-from ppo_lab.notebook.live.viewer import AgentView
+from ppo_lab.notebook.live.viewer import AgentPanel
 
-SHARE = 0.04  # of the time may go into drawing
+SHARE = 0.04  # of the wall time that drawing may take
 MOST_FPS = 3.0
 START_SECONDS = 0.3
-STATUS_SECONDS = 0.25  # between two changes of the text
-HEALTH_SECONDS = 2.0  # between two looks at the health
-TWIN_SECONDS = 30.0  # between two pictures for a notebook that is saved meanwhile
+STATUS_SECONDS = 0.25  # between two updates of the text
+HEALTH_SECONDS = 2.0  # between two runs of the health checks
+TWIN_SECONDS = 30.0  # between two updates of the hidden picture; see `static.HIDE_TWIN`
 
 
 class Budget:
-    """When to draw again, so that drawing takes at most a share of the time.
+    """Limit drawing to a share of the wall time, and to a frame rate.
 
-    Seconds to draw in are earned as time goes by. Some are there at the beginning, and never more than those can be
-    saved: a run that is over in five seconds is worth watching too.
+    A token bucket: drawing time accrues at `share` seconds per second. It starts full, at START_SECONDS, and never
+    holds more: so a run of five seconds is drawn too.
     """
 
     def __init__(self, share: float = SHARE, most_fps: float = MOST_FPS) -> None:
         self.share, self.most_fps = share, most_fps
         self.seconds = START_SECONDS
-        self._counted = -math.inf  # earned up to here, on any clock
+        self._counted = -math.inf  # time of the last accrual, on any clock
         self._last = -math.inf
 
     def ready(self, now: float) -> bool:
-        """Whether a frame may be drawn now."""
+        """Return whether a frame may be drawn now."""
         self.seconds = min(self.seconds + self.share * (now - self._counted), START_SECONDS)
         self._counted = now
         return self.seconds > 0.0 and now - self._last >= 1 / self.most_fps
 
     def spent(self, began: float, ended: float) -> None:
-        """A frame was drawn from `began` to `ended`."""
+        """Record that a frame was drawn from `began` to `ended`."""
         self._last = began
         self.seconds -= ended - began
 
 
 class Dashboard:
-    """Widgets over one session. They are replaced by pictures at the end, which a saved notebook keeps.
+    """The widgets of one session. At the end, pictures replace them, which a saved notebook keeps.
 
-    Drawing happens in the thread that trains, between two updates; the buttons and sliders call the session from
-    threads of the kernel's.
+    Drawing happens on the training thread, between two updates; the buttons and sliders call the session from the
+    kernel's threads.
     """
 
     def __init__(self, session: Session) -> None:
         self._budget = Budget()
         self._status_at = self._health_at = self._twin_at = -math.inf
         self._over = False
-        self._lock = threading.Lock()  # of what is shown where: cells show it, the training thread takes it away
+        self._lock = threading.Lock()  # guards _over and _handles: cells show, the training thread removes
         self._controls = Controls(session)
         self._panels: list[Panel] = [
             Learning(session, lambda: session.soon(lambda: self._draw(session))),
             Picture("Dials", contents.dials),
             Picture("Inside the update", contents.inside),
             Picture("Numbers", contents.numbers),
-            AgentView(),
+            AgentPanel(),
             Words("Health", health_html),
             Words("Journal", contents.journal_html),
         ]
@@ -77,15 +77,15 @@ class Dashboard:
         self._tabs.observe(lambda _: session.soon(lambda: self._turn(session)), names="selected_index")
         self._in_sight = 0
         self._style = widgets.HTML(HIDE_TWIN, layout={"display": "none"})
-        # sliders above: in sight without scrolling
+        # sliders above the tabs: visible without scrolling
         self._box = widgets.VBox([self._controls.widget, self._tabs, self._style])
         self._box.add_class(LIVE)
         self._draw(session)
-        self._handles: list[tuple[Any, Any]] = []  # of each place it is shown at: the widgets, and their picture
+        self._handles: list[tuple[Any, Any]] = []  # per cell that shows it: the widgets, the hidden picture
         self.show(session)
 
     def show(self, session: Session) -> None:
-        """Show the widgets under this cell too; the pictures, when training is over."""
+        """Show the widgets under the current cell too, or the pictures when training is over."""
         with self._lock:
             if not self._over:
                 self._twin_at = time.perf_counter()
@@ -97,7 +97,7 @@ class Dashboard:
         print(closing_line(session), flush=True)
 
     def refresh(self, session: Session, force: bool = False) -> None:
-        """Draw if the budget allows it; force: anyway."""
+        """Draw if the budget allows it, or if `force`."""
         now = time.perf_counter()
         if force or now - self._status_at >= STATUS_SECONDS:
             self._status_at = now
@@ -115,7 +115,7 @@ class Dashboard:
             self._budget.spent(began, time.perf_counter())
 
     def finish(self, session: Session) -> None:
-        """Pictures take the place of the widgets."""
+        """Replace the widgets by pictures."""
         with self._lock:
             self._over = True
         self._guarded("Agent", lambda: self._panels[self._in_sight].show(False))
@@ -143,14 +143,14 @@ class Dashboard:
             self._guarded(panel.title, lambda: panel.refresh(session))
 
     def _guarded(self, title: str, do: Callable[[], None]) -> None:
-        """One panel that fails says so, and costs neither the others nor the run."""
+        """Call `do()` for a panel; report an error as a message, so that it stops neither the others nor the run."""
         try:
             do()
         except Exception as error:
             self._controls.say(f"{title}: {type(error).__name__}: {error}", wrong=True)
 
     def _turn(self, session: Session) -> None:
-        """Another tab was chosen."""
+        """Switch to the panel whose tab was selected."""
         chosen = self._tabs.selected_index
         if self._over or chosen is None or chosen == self._in_sight:
             return
@@ -161,7 +161,7 @@ class Dashboard:
         self._draw(session)
 
     def _badge(self, session: Session) -> None:
-        """The number of findings, on the tab of the health panel."""
+        """Show the number of warnings on the tab of the health panel."""
         place = next(i for i, panel in enumerate(self._panels) if panel.title == "Health")
         wrong = [finding for finding in contents.health(session) if finding.severity == "warning"]
         title = f"Health ({len(wrong)})" if wrong else "Health"
@@ -170,5 +170,5 @@ class Dashboard:
 
 
 def _twin(session: Session) -> dict[str, Any]:
-    text = f"while it trained: {progress_line(session)}"
+    text = f"during training: {progress_line(session)}"
     return drawn(text, lambda: contents.learning(session, None, session.others)) or {"text/plain": text}

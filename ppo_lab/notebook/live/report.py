@@ -1,4 +1,4 @@
-"""Where a run got to: for the reader of the notebook, and for the program that executes it."""
+"""Summarize a run's progress, for the reader of the notebook and for the program that executes it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ppo_lab.training.trainer import Trainer
 if TYPE_CHECKING:
     from ppo_lab.notebook.live.session import Session
 
-ANNOUNCE = "PPO_LAB_ANNOUNCE"  # environment variable: the file in which a notebook says which run is its own
+ANNOUNCE = "PPO_LAB_ANNOUNCE"  # environment variable: the file into which a notebook writes its run's folder
 SUMMARY = "summary.json"
 
 
@@ -25,15 +25,15 @@ SUMMARY = "summary.json"
 class Report:
     """The state of a run in numbers. Returns are those of the last 100 training episodes."""
 
-    training: bool  # still under way
-    return_mean: float | None  # None: no episode has ended
+    training: bool  # still running
+    return_mean: float | None  # None: no episode has ended yet
     return_low: float | None  # 95 % interval of the mean; None with fewer than two episodes
     return_high: float | None
-    episodes: int  # that the mean is over
-    score: str  # the same in words
+    episodes: int  # that the mean is taken over
+    score: str  # return and interval as text
     global_step: int
     total_timesteps: int
-    seconds: float  # spent on updates: pauses and pictures do not count
+    seconds: float  # spent on updates, without pauses and drawing
     steps_per_second: float | None
     run: str | None  # the run's folder
 
@@ -44,13 +44,13 @@ class Report:
         if self.run is not None:
             lines.append(("run", self.run))
         text = "\n".join(f"{name:<12} {value}" for name, value in lines)
-        return f"Training is still under way; run this cell again for the end.\n{text}" if self.training else text
+        return f"Training is still running; run this cell again for the result.\n{text}" if self.training else text
 
     __repr__ = __str__
 
 
 def report(session: Session) -> Report:
-    """Where the session's run is. When training is over, also written to the run's folder as summary.json."""
+    """Return the state of the session's run; when training is over, also write it to summary.json in its folder."""
     training = session.running
     result = session.at_boundary(lambda: _report(session, training))
     run = session.trainer.run
@@ -60,13 +60,16 @@ def report(session: Session) -> Report:
 
 
 def announce(trainer: Trainer) -> None:
-    """Tell the program that executes this notebook which run it is, and how long. Does nothing where none asks."""
+    """Write the run's folder and length to the file named by PPO_LAB_ANNOUNCE, which `headless.execute` reads.
+
+    Does nothing without that variable or without a run folder.
+    """
     path = os.environ.get(ANNOUNCE)
     if path and trainer.run is not None:
         about = {"run": str(trainer.run.folder.resolve()), "total_timesteps": trainer.state.total_timesteps}
         draft = Path(f"{path}.draft")
         draft.write_text(json.dumps(about), encoding="utf-8")
-        draft.replace(path)  # the reader finds all of it or nothing
+        draft.replace(path)  # atomic: the reader never sees half a file
 
 
 def _report(session: Session, training: bool) -> Report:
@@ -98,7 +101,7 @@ def _score(returns: np.ndarray) -> str:
 
 
 def _timing(history: dict[str, np.ndarray]) -> tuple[float, float | None]:
-    """Seconds spent on the updates of a history, and env steps a second over them."""
+    """Return the seconds spent on the updates of a history, and the mean env steps per second."""
     names = ("time/rollout_seconds", "time/learn_seconds", "time/steps_per_second")
     if not all(name in history for name in names):
         return 0.0, None

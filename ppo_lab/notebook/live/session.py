@@ -1,4 +1,4 @@
-"""A session: training under way in a notebook, and what one may ask of it meanwhile."""
+"""A session: training that runs in a notebook, and the calls that inspect and steer it meanwhile."""
 
 from __future__ import annotations
 
@@ -24,71 +24,71 @@ from ppo_lab.notebook.live.training import Others, Training
 from ppo_lab.training.trainer import Trainer
 
 T = TypeVar("T")
-OVER = "training is over; launch(session.trainer) goes on"
+OVER = "training is over; launch(session.trainer) continues it"
 
 
-class View(Protocol):
-    """What shows a session: the dashboard, or lines of text.
+class SessionView(Protocol):
+    """The display of a session: the dashboard, or lines of text.
 
-    `refresh` and `finish` are called by the thread that trains.
+    `refresh` and `finish` are called on the training thread.
     """
 
     def refresh(self, session: Session, force: bool = False) -> None:
-        """An update is done: show it, if it is time to; force: show it anyway."""
+        """Show the state after an update if a refresh is due, or if `force`."""
         ...
 
     def finish(self, session: Session) -> None:
-        """Training is over: leave pictures that stay."""
+        """Leave static pictures. Called when training is over."""
         ...
 
     def show(self, session: Session) -> None:
-        """Show it (again) under the cell that asks."""
+        """Show it (again) under the current cell."""
         ...
 
 
 class Session:
-    """Training under way, or over. Every method may be called from any thread and any cell."""
+    """Training that is running or over. Every method may be called from any thread and any cell."""
 
     def __init__(self, trainer: Trainer, before: Session | None = None) -> None:
-        """before: the session that this one goes on from, in the same picture."""
+        """Create a session. before: the session that this one continues, in the same plots."""
         self._training: Training = Training(trainer, before._training if before is not None else None)
-        self.view: View | None = None
-        self._complaint = ""  # the last one about the view
+        self.view: SessionView | None = None
+        self._complaint = ""  # the last error of the view that was printed
 
     def __repr__(self) -> str:
         state = "failed" if self.error else "paused" if self.paused else "training" if self.running else "done"
         return f"<Session {state} at step {self.trainer.state.global_step:,}>"
 
-    # ---- for the person --------------------------------------------------------------------------------------------
+    # ---- for notebook cells ----------------------------------------------------------------------------------------
 
     @property
     def running(self) -> bool:
-        """Training is under way; it may be paused."""
+        """Whether training is running; it may be paused."""
         return not self._training.done.is_set()
 
     @property
     def paused(self) -> bool:
-        """`pause` was called and `resume` was not."""
+        """Whether `pause` was called and `resume` was not."""
         return self._training.paused and self.running
 
     @property
     def trainer(self) -> Trainer:
-        """The trainer; after a fork or a rewind, that of the new run."""
+        """The trainer; after a fork or a rewind, the one of the new run."""
         return self._training.trainer
 
     @property
     def error(self) -> BaseException | None:
-        """What ended training, if not the end of it."""
+        """The exception that ended training; None if there was none."""
         return self._training.error
 
     @property
     def records(self) -> History:
-        """The numbers of every update so far."""
+        """The metrics of every update so far."""
         return self._training.records
 
     @property
     def others(self) -> Others:
-        """Runs that this one was forked from: name -> history."""
+        """The runs that this one was forked from: name -> history."""
         return self._training.others
 
     @property
@@ -97,7 +97,7 @@ class Session:
         return self.records.columns()
 
     def wait(self) -> None:
-        """Return when training is over; raise what it raised. The interrupt button ends training, not the notebook."""
+        """Wait until training is over; raise what it raised. The interrupt button ends training, not the notebook."""
         try:
             self._training.done.wait()
         except KeyboardInterrupt:
@@ -106,32 +106,32 @@ class Session:
             raise self.error
 
     def stop(self, wait: bool = True) -> None:
-        """End training after this update, or at once in the middle of one that takes long, and save.
+        """End training after this update, or at once in the middle of a long one, and save.
 
-        `launch(session.trainer)` goes on from there.
+        `launch(session.trainer)` continues from there.
         """
         self._training.stop = True
         self.trainer.pause()
-        self._training.boundary.wake()  # a paused session
+        self._training.boundary.wake()  # else a paused session would wait for ever
         if wait and not self._training.boundary.is_here():
             self._training.done.wait()
 
     def pause(self) -> None:
-        """Hold training at the next update boundary."""
+        """Pause training at the next update boundary."""
         self._training.paused = True
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Continue after `pause`."""
         self._training.paused, self._training.left = False, 0
         self._training.boundary.wake()
 
     def step(self, updates: int = 1, wait: bool = True) -> None:
-        """Do this many updates, and hold; wait: return when they are done, and raise what training raised meanwhile.
+        """Do this many updates, then pause; wait: return when they are done, and raise what training raised meanwhile.
 
-        Raises RunError if training is over.
+        Raises ConfigError if `updates` < 1, and RunError if training is over.
         """
         if updates < 1:
-            raise ConfigError(f"step: at least one update, got {updates}")
+            raise ConfigError(f"step: updates must be at least 1, got {updates}")
         if not self.running:
             raise RunError(OVER)
         self._training.left += updates
@@ -143,85 +143,85 @@ class Session:
             raise self.error
 
     def succeeds(self, trainer: Trainer) -> bool:
-        """`trainer` is the one that trains here, or one whose place a fork has taken."""
+        """Return whether `trainer` is the one of this session, or one that a fork has replaced."""
         return trainer is self.trainer or trainer in self._training.replaced
 
     def set(self, *, source: str = "code", **changes: Any) -> None:
-        """Change settings of ppo while it trains, e.g. set(learning_rate=1e-4). Raises ConfigError."""
-        self._training.wishes.ask(self.trainer, source, changes)
+        """Change settings of ppo while training runs, e.g. set(learning_rate=1e-4). Raises ConfigError."""
+        self._training.pending_changes.ask(self.trainer, source, changes)
 
     def undo(self, *, source: str = "code") -> dict[str, Any]:
-        """Take back the last change made with `set` or a slider; again: the one before. Returns what was asked for.
+        """Undo the last change made with `set` or a slider; a second call undoes the one before. Return the new values.
 
-        A setting with a schedule goes back to where the schedule would be now.
+        A setting with a schedule returns to where the schedule would be now.
         """
-        return self._training.wishes.undo(self.trainer, source)
+        return self._training.pending_changes.undo(self.trainer, source)
 
     @property
     def can_undo(self) -> bool:
-        """There is a change to take back."""
-        return self._training.wishes.can_undo
+        """Whether there is a change to undo."""
+        return self._training.pending_changes.can_undo
 
     @property
     def pending(self) -> dict[str, Any]:
-        """Changes made by `set` that the trainer has not taken yet: it does so when the next update begins."""
-        return self._training.wishes.pending
+        """Changes that the trainer has not applied yet: it applies them when the next update begins."""
+        return self._training.pending_changes.pending
 
     def save(self) -> Path | None:
-        """A checkpoint, at the next update boundary. Raises RunError if there is no run folder."""
-        return self.at_boundary(lambda: self.trainer.save())  # a fork may come before it
+        """Save a checkpoint at the next update boundary. Raises RunError if there is no run folder."""
+        return self.at_boundary(lambda: self.trainer.save())  # lambda: a fork may replace the trainer first
 
     def fork(self, at: int | str | None = None, envs: Envs | EnvFactory | None = None, **overrides: Any) -> str:
-        """Go on in a new run that begins at a checkpoint of this one.
+        """Continue in a new run that begins at a checkpoint of this one.
 
         at: the checkpoint's step, "latest" or "best"; None: save one now, and begin there.
-        envs: for a trainer that was given its environments: others like them; a factory is used again by itself.
-        overrides: settings of ppo for the new run, e.g. fork(clip_coef=0.1). Changes that are still pending go along,
-        without `at`. The old run is closed and stays as it is.
-        Returns the new run's name; `session.trainer` is its trainer. Raises RunError or ConfigError, and then goes on
-        with the old one.
+        envs: environments like the old ones, for a trainer that was given its own; a factory is reused automatically.
+        overrides: settings of ppo for the new run, e.g. fork(clip_coef=0.1). Without `at`, pending changes carry over.
+        The old run is closed and stays unchanged.
+        Returns the new run's name; `session.trainer` becomes its trainer. Raises RunError or ConfigError; training then
+        continues in the old run.
         """
         settings = {key if "." in key else f"ppo.{key}": value for key, value in overrides.items()}
 
         def fork() -> str:
             name = self._training.fork(at, settings, envs)
-            self._refresh(True)  # also while paused
+            self._refresh(True)  # while paused, nothing else would redraw
             return name
 
         return self.at_boundary(fork)
 
     def policy(self) -> Policy:
-        """The policy at the last update boundary, as a copy. While training runs, this waits for the next boundary."""
+        """Return a copy of the policy. While training runs, wait for the next update boundary first."""
         return self.at_boundary(lambda: self.trainer.policy())
 
     def last_update(self) -> LastUpdate | None:
-        """What the last update learned from and what it made of it; None before the first."""
+        """Return the data and the effect of the last update; None before the first."""
         return self.at_boundary(self._training.look_inside)
 
     def dashboard(self) -> None:
-        """Show this session again, under this cell: after a reload of the page, or to have it nearer."""
+        """Show this session again, under the current cell, e.g. after a reload of the page."""
         if self.view is not None:
             self.view.show(self)
 
     def at_boundary(self, call: Callable[[], T]) -> T:
-        """Have `call()` done between two updates, where nothing of the trainer moves; returns what it returns."""
+        """Run `call()` between two updates, where the trainer's state is consistent, and return its result."""
         return self.soon(call).result()
 
     def soon(self, call: Callable[[], T]) -> Future[T]:
-        """The same without waiting for it."""
+        """Schedule `call()` as `at_boundary` does, without waiting for it."""
         return self._training.boundary.ask(call)
 
     # ---- for `launch` ------------------------------------------------------------------------------------------------
 
-    def train_in_background(self, view: View) -> None:
-        """Start a thread that trains and shows it; called once, from the cell it belongs to."""
+    def train_in_background(self, view: SessionView) -> None:
+        """Start a thread that trains and refreshes the view. Call it once, from the cell the output belongs to."""
         shell: Any = get_ipython()
         cell = shell.get_parent() if shell is not None and hasattr(shell, "get_parent") else None
         begun = threading.Event()
 
         def train() -> None:
             if cell is not None:
-                shell.set_parent(cell)  # else prints, pictures and errors appear under whichever cell ran last
+                shell.set_parent(cell)  # else output and errors appear under the cell that ran last
             self._train(view, begun)
             if self.error is not None and shell is not None:
                 shell.showtraceback(_exception_info(self.error))
@@ -230,14 +230,14 @@ class Session:
         threading.Thread(target=train, name="ppo_lab training", daemon=True).start()
         begun.wait()
 
-    def train_here(self, view: View) -> None:
-        """Train and show it until training is over; raises what it raised. SIGTERM ends it as `stop` does, first."""
+    def train_here(self, view: SessionView) -> None:
+        """Train and refresh the view until training is over; raise what it raised. SIGTERM stops it as `stop` does."""
         with sigterm_held_back(lambda: self.stop(wait=False)):
             self._train(view, threading.Event())
         if self.error is not None:
             raise self.error
 
-    def _train(self, view: View, begun: threading.Event) -> None:
+    def _train(self, view: SessionView, begun: threading.Event) -> None:
         self.view = view
         self._training.run(self._refresh, lambda: self._show(lambda: view.finish(self)), begun)
 
@@ -249,7 +249,7 @@ class Session:
     def _show(self, show: Callable[[], None]) -> None:
         try:
             show()
-        except Exception as error:  # a picture that cannot be drawn is no reason to lose a run
+        except Exception as error:  # a drawing error must not end the run
             complaint = f"the view of this session failed: {type(error).__name__}: {error}"
             if complaint != self._complaint:  # once, not at every update
                 self._complaint = complaint
@@ -257,7 +257,7 @@ class Session:
 
 
 def _exception_info(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
-    """As sys.exc_info() gives it, without the frames of the training thread in front."""
+    """Return the triple of sys.exc_info() without the leading frames of the training thread."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename == training.__file__:
         trace = trace.tb_next

@@ -1,4 +1,4 @@
-"""Sliders for the settings that may change while training runs, made from their ranges in the config."""
+"""Sliders for the settings that may change while training runs, built from their ranges in the config."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ PER_DECADE = (1.0, 1.3, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0, 6.3, 8.0)  # of a logarith
 
 
 def slider_values(key: str, current: float) -> list[float]:
-    """The values a slider for ppo.<key> offers, ascending, `current` among them exactly as it is."""
+    """Return the values that a slider for ppo.<key> offers, ascending, including exactly `current`.
+
+    Raises ConfigError for a key that is not live.
+    """
     if key not in LIVE:
         raise ConfigError(f"{key!r} cannot change while training runs; live keys: {', '.join(LIVE)}")
     extra: Any = PPOConfig.model_fields[key].json_schema_extra
@@ -38,7 +41,7 @@ def slider_values(key: str, current: float) -> list[float]:
 
 
 def slider_label(value: float) -> str:
-    """A value as the slider shows it: 0.2, 3.2e-4."""
+    """Format a value as the slider shows it: 0.2, 3.2e-4."""
     if value and abs(value) < 0.01:
         mantissa, exponent = f"{value:.6e}".split("e")
         return f"{float(mantissa):g}e{int(exponent)}"
@@ -46,26 +49,27 @@ def slider_label(value: float) -> str:
 
 
 class Slider:
-    """One setting: the slider, and what is in force."""
+    """One setting: its slider, and a note with the value in force."""
 
     def __init__(
         self, key: str, current: float, change: Callable[[str, Any], None], lock: AbstractContextManager[Any]
     ) -> None:
-        """change: called with key and value when the person has moved the slider. It may raise LabError.
+        """Create the widgets.
 
-        lock: a reentrant one; its owner holds it around `show`, so that who moved the knob is never in doubt.
+        change: called with key and value when the user has moved the slider. It may raise LabError.
+        lock: reentrant; its owner holds it during `show`, so that moves by the user and by the program do not mix.
         """
         self.key = key
         self._change, self._lock = change, lock
-        self._asked_for = current  # the last value known to be wished for, by whomever
-        self._moving = False  # it is not the person who moves it
-        # An explicit list of values, not a FloatSlider: that one rounds the value it is given to its own grid when the
-        # browser draws it and sends the rounded one back, which changes a setting that nobody has touched.
+        self._asked_for = current  # the last requested value known here, whatever its source
+        self._moving = False  # the program, not the user, moves it
+        # A SelectionSlider, not a FloatSlider: a FloatSlider rounds its value to its own grid when the browser draws
+        # it and sends the rounded value back, which changes a setting that the user has not touched.
         self.slider = widgets.SelectionSlider(
             options=_options(key, current),
             value=current,
             description=key,
-            continuous_update=False,  # one change a drag
+            continuous_update=False,  # one change per drag
             tooltip=PPOConfig.model_fields[key].description,
             style={"description_width": "120px"},
             layout={"width": "330px"},
@@ -74,26 +78,26 @@ class Slider:
         self.slider.observe(self._moved, names="value")
         self.widget = widgets.VBox([self.slider, self.note])
 
-    def show(self, in_force: float, pending: float | None, wished: float) -> None:
-        """Say beside the slider what the trainer uses now, or what it has been asked for and not taken yet.
+    def show(self, in_force: float, pending: float | None, requested: float) -> None:
+        """Show the value in force, and the pending one if there is one, below the slider.
 
-        wished: the setting as the last change left it. Where that came from elsewhere, the knob goes there.
+        requested: the setting as the last change left it. The slider moves there if that change came from elsewhere.
         """
         used = slider_label(float(f"{in_force:.3g}"))
         if pending is not None:
             self.note.value = f"<i>pending: {slider_label(pending)}; in force: {used}</i>"
         else:
             self.note.value = f"in force: {used}"
-        if wished != self._asked_for:
-            self._move_to(wished)
+        if requested != self._asked_for:
+            self._move_to(requested)
 
     def close(self) -> None:
-        """Take the widgets out of the notebook."""
+        """Close the widgets."""
         for widget in (self.slider, self.note, self.widget):
             widget.close()
 
     def _move_to(self, value: float) -> None:
-        """Put the knob there; that is not the person's doing."""
+        """Move the slider without reporting a change."""
         self._asked_for = value
         self._moving = True
         try:
@@ -120,6 +124,6 @@ def _options(key: str, current: float) -> list[tuple[str, float]]:
 
 
 def _round_step(step: float) -> float:
-    """The next of 1, 2, 5 times a power of ten at or above `step`."""
+    """Round `step` up to 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(step) + 1e-9)
     return next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= step * (1 - 1e-9))

@@ -1,4 +1,4 @@
-"""Training in a notebook: in the background while a person watches, in the foreground where nobody does."""
+"""Launch training in a notebook: in the background with a dashboard, in the foreground when headless."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _current: Session | None = None  # the one session of this process
 
 
 def launch(trainer: Trainer) -> Session:
-    """Train, and show it.
+    """Train, and show the progress.
 
-    With a person at the notebook: sliders and buttons appear, training goes on in a thread of its own, and the next
-    cells can be run. Headless (papermill, nbval, nbconvert, a plain script): it blocks, prints a line now and then, and
-    leaves the same picture. The environment variable PPO_LAB_UI=0 or 1 overrules who is there.
+    Interactive: a dashboard appears, training runs in a background thread, and the next cells can be run. Headless
+    (papermill, nbval, nbconvert, a plain script): it blocks, prints a progress line now and then, and leaves the same
+    pictures. The environment variable PPO_LAB_UI=0 or 1 overrides the detection.
 
     `session.dashboard()` shows a running session again, e.g. after the page was reloaded.
 
-    There is one session at a time: launching stops the one before at its next update. Launching the same trainer again
-    goes on where it stopped; one that was forked goes on with the fork. What training raises, it raises here or shows
-    under this cell, and in `Session.wait`.
+    There is one session at a time: launching stops the previous one at its next update. Launching the same trainer
+    again continues where it stopped; for one that was forked, the fork continues. What training raises, it raises here
+    or shows under this cell, and in `Session.wait`.
     """
     global _current
     before = _current
@@ -42,7 +42,7 @@ def launch(trainer: Trainer) -> Session:
         print(*filter(None, (trainer.memory_plan, trainer.engine_line, trainer.thread_choice, exact)), sep="\n")
     session = Session(trainer, before)
     if ui_attached():
-        from ppo_lab.notebook.live.dashboard import Dashboard  # ipywidgets only where they are used
+        from ppo_lab.notebook.live.dashboard import Dashboard  # imports ipywidgets, which headless runs do not need
 
         view = Dashboard(session)
         _current = session
@@ -54,13 +54,13 @@ def launch(trainer: Trainer) -> Session:
 
 
 def ui_attached() -> bool:
-    """Whether a person runs this cell. Call it from the cell, on its thread."""
+    """Return whether this cell runs interactively. Call it from the cell, on its thread."""
     forced = os.environ.get("PPO_LAB_UI")
     if forced in ("0", "1"):
         return forced == "1"
     shell: Any = get_ipython()
     if shell is None or not hasattr(shell, "kernel"):
         return False
-    # the one sign that is right everywhere: papermill, nbconvert and nbval can answer no input(). JPY_SESSION_NAME is
-    # inherited by a papermill that was started from a notebook.
+    # the only reliable sign: papermill, nbconvert and nbval cannot answer input(). Not JPY_SESSION_NAME: a papermill
+    # that was started from a notebook inherits it.
     return bool(shell.get_parent().get("content", {}).get("allow_stdin"))

@@ -1,4 +1,4 @@
-"""What needs no widgets: lines of text on the way, and a picture and a line that stay when training is over."""
+"""Output without widgets: progress lines while training runs, and pictures and a closing line when it is over."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
     from ppo_lab.notebook.live.session import Session
 
 
-# A box of widgets of this class is followed by a picture that nobody sees while the widgets live. A notebook that is
-# saved meanwhile and reopened without its kernel has it; for the widgets JupyterLab can show no more than an error.
+# A box of widgets of this class is followed by a picture that is hidden while the widgets live. It shows when a
+# notebook that was saved meanwhile is reopened without its kernel, where JupyterLab shows an error for the widgets.
 LIVE = "ppo-lab-live"
 HIDE_TWIN = f"<style>.jp-OutputArea-child:has(.{LIVE}) + .jp-OutputArea-child {{ display: none; }}</style>"
 
 
 class Lines:
-    """The view of a session that nobody watches."""
+    """The view of a headless session."""
 
     def __init__(self, seconds: float = 10.0) -> None:
         self.seconds = seconds  # between two lines
         self._last = time.monotonic()
 
     def refresh(self, session: Session, force: bool = False) -> None:
-        """A line now and then."""
+        """Print a progress line every `seconds`, or if `force`."""
         if force or time.monotonic() - self._last >= self.seconds:
             self._last = time.monotonic()
             print(progress_line(session), flush=True)
 
     def finish(self, session: Session) -> None:
-        """The pictures and the last line."""
+        """Show the pictures and print the closing line."""
         self.show(session)
 
     def show(self, session: Session) -> None:
-        """The same again: there is nothing else to see."""
+        """Show the same as `finish`."""
         if get_ipython() is not None:
             for bundle in pictures(session):
                 display(bundle, raw=True)
@@ -51,25 +51,25 @@ class Lines:
 
 
 def pictures(session: Session) -> list[dict[str, Any]]:
-    """A twin of every panel that stays without a kernel, for `display(..., raw=True)`. The first one has the return."""
+    """Return a static version of every panel, for `display(..., raw=True)`. The first one is the learning curve."""
     draw: list[tuple[str, Callable[[], Figure | None]]] = [
         (progress_line(session), lambda: contents.learning(session, None, session.others)),
         ("KL, clip fraction, entropy, critic, gradients, losses", lambda: contents.dials(session)),
         ("the last update", lambda: contents.inside(session)),
     ]
     if contents.other_names(session):
-        draw.append(("numbers from info, environments and trainer.record", lambda: contents.numbers(session)))
+        draw.append(("metrics from info, environments and trainer.record", lambda: contents.numbers(session)))
     write = [lambda: as_markdown(contents.health(session)), lambda: contents.journal_markdown(session)]
     found = [drawn(text, make) for text, make in draw]
     return [bundle for bundle in (*found, *map(_written, write)) if bundle is not None]
 
 
 def drawn(text: str, draw: Callable[[], Figure | None]) -> dict[str, Any] | None:
-    """A picture for `display(..., raw=True)`, or why there is none; None where there is nothing to draw yet."""
+    """Return a picture for `display(..., raw=True)`, or the error as text; None if there is nothing to draw yet."""
     try:
         figure = draw()
         return None if figure is None else as_bundle(to_small_png(figure), text)
-    except Exception as error:  # one picture that cannot be drawn does not cost the others
+    except Exception as error:  # the other pictures are still drawn
         return {"text/plain": f"{text}: cannot be drawn: {type(error).__name__}: {error}"}
 
 
@@ -82,12 +82,12 @@ def _written(write: Callable[[], str]) -> dict[str, Any]:
 
 
 def as_bundle(png: bytes, text: str) -> dict[str, Any]:
-    """A picture as `display(..., raw=True)` takes it; `text` is for where there are no pictures."""
+    """Return a picture for `display(..., raw=True)`; `text` is for frontends without pictures."""
     return {"image/png": base64.b64encode(png).decode("ascii"), "text/plain": text}
 
 
 def progress_line(session: Session) -> str:
-    """ "20,480 of 100,000 steps, return 87 ± 40, 24,012 steps per second"."""
+    """Format the progress: "20,480 of 100,000 steps, return 87 ± 40, 24,012 steps per second"."""
     trainer, last = session.trainer, session.records.last
     parts = [f"{trainer.state.global_step:,} of {trainer.state.total_timesteps:,} steps"]
     mean = last("episode/return_mean")
@@ -102,10 +102,10 @@ def progress_line(session: Session) -> str:
 
 
 def closing_line(session: Session) -> str:
-    """How it ended."""
+    """Format how training ended."""
     if session.error is not None:
         error = session.error
         return f"failed at {progress_line(session)}: {type(error).__name__}: {error}"
     if session.trainer.finished:
         return f"done: {progress_line(session)}"
-    return f"stopped at {progress_line(session)}; launch(session.trainer) goes on from here"
+    return f"stopped at {progress_line(session)}; launch(session.trainer) continues from here"

@@ -1,4 +1,4 @@
-"""The thread that trains: one update after the other, and between two of them what other threads ask for."""
+"""The training thread: one update after the other, and between two of them the calls of other threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ppo_lab.errors import RunError
 from ppo_lab.notebook.data.history import History
 from ppo_lab.notebook.data.last_update import LastUpdate, look_inside
 from ppo_lab.notebook.live.boundary import Boundary
-from ppo_lab.notebook.live.wishes import Wishes
+from ppo_lab.notebook.live.pending_changes import PendingChanges
 from ppo_lab.ppo.events import AdvantagesEstimated, Event, RolloutCollected, Update
 from ppo_lab.training.trainer import Trainer
 
@@ -22,20 +22,20 @@ Others = dict[str, dict[str, np.ndarray]]  # name of a run -> its history
 
 
 class Training:
-    """A trainer under way. Any thread may set `stop`, `paused` and `left` (and then wakes the boundary)."""
+    """The training loop of a session. Any thread may set `stop`, `paused` and `left`, and then wakes the boundary."""
 
     def __init__(self, trainer: Trainer, before: Training | None = None) -> None:
-        """before: what this one goes on from."""
-        self.trainer = trainer  # a fork puts another one here
+        """Create it. before: the one that this one continues."""
+        self.trainer = trainer  # a fork replaces it
         self.records: History = before.records if before is not None else History()
         self.others: Others = before.others if before is not None else {}  # runs this one was forked from
-        # trainers whose place a fork took
+        # trainers that forks have replaced
         self.replaced: weakref.WeakSet[Trainer] = before.replaced if before is not None else weakref.WeakSet()
-        self.error: BaseException | None = None  # what ended it, if not the end of it
-        self.done = threading.Event()  # not under way: not begun, or over
+        self.error: BaseException | None = None  # the exception that ended training
+        self.done = threading.Event()  # set while not training: before it starts, and when it is over
         self.done.set()
         self.boundary = Boundary()
-        self.wishes = Wishes()
+        self.pending_changes = PendingChanges()
         self.stop = False
         self.paused = False
         self.left = 0  # updates to do although paused
@@ -43,9 +43,9 @@ class Training:
         self._statistics: dict[str, Any] | None = None  # the model's buffers when its rollout was collected
 
     def run(self, refresh: Callable[[bool], None], finish: Callable[[], None], begun: threading.Event) -> None:
-        """Train in this thread until it is over; what training raises is kept in `error`.
+        """Train in this thread until training is over; store what it raises in `error`.
 
-        refresh: called after every update, with True when training is about to hold. finish: called at the end.
+        refresh: called after every update, with True when training is about to pause. finish: called at the end.
         """
         self.done.clear()
         self.boundary.open()
@@ -55,7 +55,7 @@ class Training:
                 try:
                     if self._updates(self.trainer, refresh):
                         break
-                except KeyboardInterrupt:  # only on the main thread; the update it fell into is done, or can be left
+                except KeyboardInterrupt:  # main thread only; the interrupted update is finished or can be left
                     self.stop = True
                     if self.trainer.can_be_left:
                         break
@@ -63,7 +63,7 @@ class Training:
                 self.trainer.save()
         except BaseException as error:
             self.error = error
-            self._learned = None  # the rollout may be half another one
+            self._learned = None  # the rollout may be partly overwritten by the next one
         try:
             finish()
         finally:
@@ -73,16 +73,16 @@ class Training:
                 self.done.set()
 
     def look_inside(self) -> LastUpdate | None:
-        """The last update, seen from its boundary; None before the first."""
+        """Return the data of the last update; None before the first. Call it at a boundary."""
         if self._learned is None or self._statistics is None or not len(self.records):
             return None
         return look_inside(self.trainer, self._learned.advantage, self._learned.returns, self._statistics)
 
     def fork(self, at: int | str | None, overrides: dict[str, Any], envs: Envs | EnvFactory | None) -> str:
-        """At a boundary: let a fork take the trainer's place. Returns its name."""
+        """Replace the trainer by a fork, and return its name. Call it at a boundary. Raises RunError, ConfigError."""
         old = self.trainer
         if old.run is None:
-            raise RunError("there is nothing to fork from: run.root is null")
+            raise RunError("cannot fork without a run folder: run.root is null")
         if at is None:
             old.save()
         step = old.state.global_step if at is None else at
@@ -92,19 +92,19 @@ class Training:
         self.records = self.records.until(new.state.update)
         self.replaced.add(old)
         self.trainer, self._learned = new, None
-        pending = self.wishes.forget()
+        pending = self.pending_changes.forget()
         if at is None and pending:
-            self.wishes.ask(new, "fork", pending)
+            self.pending_changes.ask(new, "fork", pending)
         old.close()
         return new.run.name
 
     def _updates(self, trainer: Trainer, refresh: Callable[[bool], None]) -> bool:
-        """Train until the end, or until a fork takes over. True: it is over."""
+        """Train until the end, a stop, or a fork that replaces the trainer. Return whether training is over."""
         for event in trainer.events():
             self._look_at(event)
             if isinstance(event, Update):
                 self.records.append(event)
-                self.wishes.taken(event.update, trainer.state.live)
+                self.pending_changes.taken(event.update, trainer.state.live)
                 refresh(self._holds())
                 self.boundary.work(self._holds)
                 if self.paused and self.left:
@@ -117,7 +117,7 @@ class Training:
         return self.paused and not self.left and not self.stop
 
     def _look_at(self, event: Event) -> None:
-        """Keep what `look_inside` needs: references, and a few numbers for each observation."""
+        """Keep what `look_inside` needs: a reference to the estimated advantages, and a copy of the model's buffers."""
         if isinstance(event, RolloutCollected):
             self._statistics = {name: buffer.clone() for name, buffer in self.trainer.state.model.named_buffers()}
         elif isinstance(event, AdvantagesEstimated):

@@ -1,4 +1,4 @@
-"""The Agent panel: the policy as it is now, playing in an environment of its own while training goes on."""
+"""The Agent panel: shows the current policy playing in a separate environment while training runs."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ from ppo_lab.training.trainer import Trainer
 
 MOST_FPS = 15.0
 SHARE, IDLE_SHARE = 0.04, 0.5  # of one core: while training runs, and while it does not
-MOST_LENGTH = 10_000  # steps of an episode that does not end
+MOST_LENGTH = 10_000  # steps after which an episode is cut off
 FRESH_SECONDS = 2.0  # a policy older than this is replaced, also in the middle of an episode
-END_SECONDS = 0.8  # an episode's last picture stands still
-NAP = 0.2  # seconds until somebody who waits looks again
+END_SECONDS = 0.8  # for which an episode's last picture is shown
+NAP = 0.2  # seconds between two polls
 SPEEDS = {"quarter speed": 0.25, "real time": 1.0, "4 times as fast": 4.0}
-ABOUT = "An environment of its own and a copy of the policy; while training runs, in slow motion if need be."
-GIVEN = "The trainer was given its environments: this one is what config.env says."
-CHOICES = {"the most likely action": True, "actions drawn as in training": False}
+ABOUT = "A separate environment and a copy of the policy; playback may slow down while training runs."
+GIVEN = "The trainer was given its environments; this one is made from config.env."
+CHOICES = {"the most likely action": True, "sampled actions, as in training": False}
 
 
-class AgentView:
-    """A panel of the dashboard. One thread plays and draws while it is in sight, and none otherwise.
+class AgentPanel:
+    """A panel of the dashboard. A thread plays and draws while it is visible; otherwise there is none.
 
-    Environment, random numbers and network are its own: it has a copy of the policy made between two updates.
+    It shares nothing with training: it has its own environment and random generator, and a copy of the policy made
+    between two updates.
     """
 
     title = "Agent"
@@ -45,9 +46,9 @@ class AgentView:
         self._choice = widgets.Dropdown(options=CHOICES, value=True, layout={"width": "220px"})
         self._speed = widgets.Dropdown(options=SPEEDS, value=1.0, layout={"width": "140px"})
         self._row = widgets.HBox([self._hold, self._choice, self._speed])
-        # flex-start: stretched to the width of the page it would be blurred
+        # flex-start: stretching to the width of the page would blur it
         layout = {"object_fit": "contain", "align_self": "flex-start"}
-        self._image = widgets.Image(value=placeholder("on its way ..."), format="png", layout=layout)
+        self._image = widgets.Image(value=placeholder("loading ..."), format="png", layout=layout)
         self._image.layout.max_width = "100%"
         self._line = widgets.HTML()
         self.widget = widgets.VBox([self._row, self._image, self._line])
@@ -55,16 +56,16 @@ class AgentView:
         self._session: Session | None = None
         self._in_sight = False
         self._thread: threading.Thread | None = None
-        self._stop = threading.Event()  # of that thread: a new one has a new one
+        self._stop = threading.Event()  # one per thread
 
     def refresh(self, session: Session) -> None:
-        """Play this session's policy. Costs nothing: the thread fetches what it needs, when it needs it."""
+        """Play this session's policy. Cheap: the thread fetches a policy only when it needs one."""
         with self._lock:
             self._session = session
             self._start()
 
     def show(self, in_sight: bool) -> None:
-        """Start playing once there is a session, or stop."""
+        """Start playing (once there is a session), or stop."""
         with self._lock:
             self._in_sight = in_sight
             if in_sight:
@@ -73,10 +74,10 @@ class AgentView:
             thread, self._thread = self._thread, None
             self._stop.set()
         if thread is not None:
-            thread.join(5.0)  # an environment that hangs holds nobody up: its thread is told to end and draws no more
+            thread.join(5.0)  # a timeout, as the environment may hang; the thread draws nothing after the stop
 
     def close(self) -> None:
-        """Stop, and take the widgets out of the notebook."""
+        """Stop, and close the widgets."""
         self.show(False)
         for part in (self._hold, self._choice, self._speed, self._row, self._image, self._line, self.widget):
             part.close()
@@ -93,9 +94,9 @@ class AgentView:
     # ---- the viewer's thread -----------------------------------------------------------------------------------------
 
     def _run(self, session: Session, stop: threading.Event) -> None:
-        """Play until told to stop. What goes wrong is said in the panel, and ends nothing but this."""
+        """Play until `stop` is set. An error is shown in the panel and ends only this thread."""
         try:
-            while not stop.is_set():  # anew when a fork, whose environment may be another one, takes over
+            while not stop.is_set():  # a new player after a fork, whose environment may be a different one
                 trainer = session.trainer
                 player = Player(trainer.config, _seed(trainer), "cpu", trainer.env_factory)
                 try:
@@ -106,11 +107,11 @@ class AgentView:
         except Exception as error:
             problem = str(error) if isinstance(error, LabError) else describe_error(error)
             if not stop.is_set():
-                self._line.value = f"<b>{escape(f'nothing to see here: {problem}')}</b>"
+                self._line.value = f"<b>{escape(f'cannot show the agent: {problem}')}</b>"
 
     def _play(self, session: Session, trainer: Trainer, player: Player, stop: threading.Event) -> None:
         policies, episode = Policies(session), 1
-        thought: Thought | None = None  # about a step that was shown and not taken yet
+        thought: Thought | None = None  # of a step that was shown but not taken yet
         scene = Image.new("RGB", SCENE)
         while not stop.is_set() and session.trainer is trainer:
             policy = policies.newest(begins=thought is None)
@@ -124,7 +125,7 @@ class AgentView:
             if over is None:
                 scene = player.scene(SCENE)
             else:
-                note += ", ended" if over.terminated else ", cut off"
+                note += ", terminated" if over.terminated else ", truncated"
                 seconds, episode = END_SECONDS, episode + 1
             picture = to_png(compose(scene, thought, course.values, len(course.rewards), course.total, note))
             if not stop.is_set():
@@ -136,24 +137,27 @@ class AgentView:
     def _show_frame(self, picture: bytes, player: Player, trainer: Trainer) -> None:
         self._image.value = picture
         text = f"{ABOUT} {GIVEN}" if trainer.envs_given and trainer.env_factory is None else ABOUT
-        text = text if player.no_picture is None else f"{text} It cannot be drawn: {player.no_picture}."
+        text = text if player.no_picture is None else f"{text} The environment cannot be rendered: {player.no_picture}."
         if self._line.value != escape(text):
             self._line.value = escape(text)
 
 
 class Policies:
-    """The policy of a session, copied now and then by the thread that trains, between two updates."""
+    """Recent copies of a session's policy, made by the training thread between two updates."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._policy: Policy | None = None
-        self.update = 0  # updates it had seen
+        self.update = 0  # number of the last update before the copy
         self._asked: Future[tuple[Policy, Trainer, int]] | None = None
-        self._trainer: Trainer | None = None  # whose it is: a fork has another one
+        self._trainer: Trainer | None = None  # the one it was copied from; a fork has another
         self._since = -math.inf
 
     def newest(self, begins: bool) -> Policy | None:
-        """The last copy; None: the first is under way. begins: an episode does."""
+        """Return the latest copy, and request a newer one if it is old; None until the first copy is there.
+
+        begins: a new episode begins, where a change of policy is wanted sooner.
+        """
         if self._asked is None and self._old(begins):
             self._asked = self._session.soon(self._copy)
         if self._asked is not None and self._asked.done():
@@ -171,21 +175,21 @@ class Policies:
         trainer = self._session.trainer
         policy = trainer.policy()
         if policy.device.type != "cpu":
-            policy = Policy(policy.model.cpu())  # one observation at a time is no work for a GPU that trains
+            policy = Policy(policy.model.cpu())  # keeps batches of one off the GPU that trains
         return policy, trainer, trainer.state.update
 
 
 def pace(rate: float) -> tuple[int, float]:
-    """Env steps from one frame to the next, and seconds, to play `rate` steps per second at MOST_FPS at most."""
+    """Return the env steps and the seconds per frame that play `rate` steps per second at no more than MOST_FPS."""
     steps = max(1, math.ceil(rate / MOST_FPS))
     return steps, steps / rate
 
 
 def affordable(seconds: float, spent: float, cost: float, training: bool) -> float:
-    """Seconds from one frame to the next: at least so many that a frame takes a small share of a core.
+    """Return the seconds from one frame to the next: `seconds`, or more so that frames take a small share of a core.
 
-    spent, cost: seconds a frame took on the clock and on a core. On a busy machine a thread is interrupted while it
-    holds the interpreter, and training waits with it: so time on the clock counts too, half.
+    spent, cost: wall time and CPU time of a frame, in seconds. On a busy machine a thread may be preempted while it
+    holds the GIL, and training waits with it: so half of the wall time counts too.
     """
     return max(seconds, max(cost, spent / 2) / (SHARE if training else IDLE_SHARE))
 
@@ -193,7 +197,7 @@ def affordable(seconds: float, spent: float, cost: float, training: bool) -> flo
 def _go_on(
     player: Player, policy: Policy, deterministic: bool, thought: Thought | None, steps: int
 ) -> tuple[Thought, Course | None]:
-    """Take steps until there is something new to show: what the policy thinks then, and the episode if it is over."""
+    """Take up to `steps` env steps; return the policy's next `Thought`, and the episode if it is over, else None."""
     if thought is None:
         return _aloud(player, policy, deterministic), None
     for _ in range(steps):
@@ -211,14 +215,14 @@ def _aloud(player: Player, policy: Policy, deterministic: bool) -> Thought:
 
 
 def _check(trainer: Trainer, player: Player) -> None:
-    """Raises ConfigError if the trainer's environments, given as objects, are not what config.env says."""
+    """Raise ConfigError if the trainer was given environments whose spaces differ from those that config.env makes."""
     theirs = (trainer.envs.observation_space, trainer.envs.action_space)
     if trainer.envs_given and theirs != (player.observation_space, player.action_space):
         raise ConfigError(
-            f"the trainer was given its environments, and config.env ({trainer.config.env.id}) has other spaces"
+            f"the trainer was given environments whose spaces differ from those of config.env ({trainer.config.env.id})"
         )
 
 
 def _seed(trainer: Trainer) -> int:
-    """A seed of the viewer's own, from the run's."""
+    """Derive the viewer's seed from the run's."""
     return int(np.random.SeedSequence(trainer.config.run.seed, spawn_key=(2,)).generate_state(1)[0] >> 1)

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ppo_lab.errors import ConfigError
 from ppo_lab.evaluation.statistics import mean_interval
-from ppo_lab.notebook.data import compared
+from ppo_lab.notebook.data import run_groups
 from ppo_lab.notebook.plots.canvas import (
     COLORS,
     DASHES,
@@ -68,7 +68,7 @@ class Band(NamedTuple):
 
 
 def compare(
-    runs: compared.Runs = "runs",
+    runs: run_groups.Runs = "runs",
     metric: str = "episode/return_mean",
     root: str | Path = "runs",
     ylabel: str | None = None,
@@ -85,9 +85,9 @@ def compare(
     Raises RunError for runs that do not exist, cannot be read, or have all recorded nothing; ConfigError for a metric
     that none of them knows, or for more curves than can be told apart.
     """
-    found = compared.read_runs(runs, root)
-    compared.check_metric(found, metric)
-    groups = compared.groups(found, metric)
+    found = run_groups.read_runs(runs, root)
+    run_groups.check_metric(found, metric)
+    groups = run_groups.groups(found, metric)
     if len(groups) > MOST_CURVES:
         raise ConfigError(f"{len(groups)} curves are too many to tell apart: pass at most {MOST_CURVES} runs or groups")
     metrics = {group.label: [run.metrics for run in group.runs] for group in groups}
@@ -100,9 +100,9 @@ def compare(
     return figure
 
 
-def lineage(runs: compared.Runs = "runs", root: str | Path = "runs") -> Figure:
+def lineage(runs: run_groups.Runs = "runs", root: str | Path = "runs") -> Figure:
     """The tree of runs over env steps (`plot_lineage`). runs, root: as in `compare`. Raises RunError."""
-    summaries = [summarize(folder) for folder in compared.find_runs(runs, root)]
+    summaries = [summarize(folder) for folder in run_groups.find_runs(runs, root)]
     figure, ax = _picture(len(summaries))
     plot_lineage(summaries, ax)
     figure.alt = "the tree of runs over env steps"

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from ppo_lab.notebook.data.intention import Number, count, numbers_of
+from ppo_lab.notebook.data.action_arrays import Number, count, numbers_of
 from ppo_lab.notebook.plots.canvas import (
     BLUE,
     COLORS,

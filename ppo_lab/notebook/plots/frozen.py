@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from ppo_lab.notebook.plots.canvas import BLUE, TEXT, VERMILLION, number, style
 
 if TYPE_CHECKING:
-    from ppo_lab.notebook.data.frozen import Surrogate
+    from ppo_lab.notebook.data.frozen_rollout import Surrogate
 
 ON_BOTH = [withStroke(linewidth=3.2, foreground="white")]  # a black mark with a white rim is seen on any cell and page
 BANDS = ((1, 99), (10, 90), (25, 75))  # percentiles

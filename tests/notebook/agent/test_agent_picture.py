@@ -7,7 +7,7 @@ from PIL import Image, ImageColor
 from ppo_lab.notebook.agent import action_picture, agent_picture
 from ppo_lab.notebook.agent.action_picture import BAR, LABEL, ROW, WIDE_ROW
 from ppo_lab.notebook.agent.agent_picture import SCENE, Thought, compose, scene_of, scene_of_state, to_png
-from ppo_lab.notebook.data.intention import Intention, numbers_of
+from ppo_lab.notebook.data.action_arrays import ActionPart, numbers_of
 from ppo_lab.notebook.plots.canvas import BLUE, VERMILLION
 
 SMALL = Image.new("RGB", (40, 30), "white")
@@ -36,14 +36,14 @@ def marked(pixels, rows, height=ROW):
 
 
 def discrete(chances, taken=0, first=0):
-    return Thought(1.0, (Intention(np.array([taken + first]), np.asarray(chances)[None], [first], [len(chances)]),))
+    return Thought(1.0, (ActionPart(np.array([taken + first]), np.asarray(chances)[None], [first], [len(chances)]),))
 
 
 def continuous(mean, std, taken, low=-1.0, high=1.0):
     parts = (np.atleast_1d(np.asarray(part, dtype=float)) for part in (taken, mean, std))
     action, mean, std = parts
     ends = np.full(len(action), low), np.full(len(action), high)
-    return Thought(1.0, (Intention(action, mean=mean, std=std, low=ends[0], high=ends[1]),))
+    return Thought(1.0, (ActionPart(action, mean=mean, std=std, low=ends[0], high=ends[1]),))
 
 
 @pytest.mark.parametrize("size", [(600, 400), (500, 500), (1000, 100), (100, 1000), (400, 300)])
@@ -186,7 +186,7 @@ def choice(sizes, chances, taken, key="", first=0):
     padded = np.zeros((len(sizes), max(sizes)))
     for row, some in zip(padded, chances, strict=True):
         row[: len(some)] = some
-    return Intention(np.asarray(taken) + first, padded, [first] * len(sizes), sizes, key=key)
+    return ActionPart(np.asarray(taken) + first, padded, [first] * len(sizes), sizes, key=key)
 
 
 def spans(pixels, row):
@@ -208,7 +208,7 @@ def test_several_choices_are_strips_with_the_taken_one_marked():
 
 
 def test_a_hybrid_action_has_strips_and_intervals():
-    turn = Intention(
+    turn = ActionPart(
         np.zeros(1), mean=np.array([0.2]), std=np.array([0.4]), low=-np.ones(1), high=np.ones(1), key="turn"
     )
     thought = Thought(0.0, (choice([4], [[0.25] * 4], [3], "pick"), turn))

@@ -1,4 +1,4 @@
-"""Columns that grow, whatever an update reports."""
+"""History: columns that grow with every update, whichever metrics it reports."""
 
 import math
 

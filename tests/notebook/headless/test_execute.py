@@ -1,4 +1,4 @@
-"""Notebooks run from a terminal: a summary where it works, one line where it does not."""
+"""Notebooks run from a terminal: a summary on success, one line on an error."""
 
 import ast
 import json
@@ -21,7 +21,7 @@ SMALL = "{ppo.total_timesteps: 4_096, run.tensorboard: false}"
 
 @pytest.fixture
 def project(tmp_path, root, monkeypatch):
-    """A folder with the settings and notebooks of this one."""
+    """Create a folder with copies of this project's config.yaml and notebooks, and change to it."""
     shutil.copy(root / "config.yaml", tmp_path)
     shutil.copytree(root / "notebooks", tmp_path / "notebooks")
     monkeypatch.chdir(tmp_path)
@@ -87,7 +87,7 @@ def test_what_an_error_leaves_is_kept(project):
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: ZeroDivisionError: division by zero (cell [3] of ")
-    assert last.endswith("the notebook so far: runs/half/notebook.ipynb)")
+    assert last.endswith("partly executed notebook: runs/half/notebook.ipynb)")
     assert (project / "runs/half/notebook.ipynb").exists()
     assert "Traceback" not in done.stdout + done.stderr
 
@@ -95,9 +95,9 @@ def test_what_an_error_leaves_is_kept(project):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["notebooks/01_train.ipynb", "-p", "presett", "cartpole"], "no parameter 'presett'; it has: preset, seed"),
-        (["notebooks/nothing.ipynb"], "there is no notebook notebooks/nothing.ipynb"),
-        (["config.yaml"], "there is no notebook config.yaml"),
+        (["notebooks/01_train.ipynb", "-p", "presett", "cartpole"], "no parameter 'presett'; parameters: preset, seed"),
+        (["notebooks/nothing.ipynb"], "no notebook (.ipynb file) at notebooks/nothing.ipynb"),
+        (["config.yaml"], "no notebook (.ipynb file) at config.yaml"),
         (["empty.ipynb"], "empty.ipynb is not a notebook"),
     ],
 )
@@ -119,7 +119,7 @@ def test_the_bar_follows_the_metrics(tmp_path):
         announced.write_text(json.dumps({"run": str(run), "total_timesteps": 1000}))
         while progress.run is None:
             pass
-    assert progress._bar.n == 200  # a line that is not whole is left for later
+    assert progress._bar.n == 200  # an incomplete line is read later
     assert "return 7.0" in progress._bar.postfix
 
 

@@ -1,4 +1,4 @@
-"""The buttons and sliders do what they say, say what they did, and do nothing that nobody asked for."""
+"""The buttons and sliders do what their labels say, report the result, and do nothing unasked."""
 
 import threading
 
@@ -28,7 +28,7 @@ class Watched(Silent):
 
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
-    """A paused session on disk and its controls."""
+    """Yield a paused session on disk and its controls."""
     monkeypatch.setattr(controls_module, "LIST_SECONDS", 0.0)
     settings = {"run.root": str(tmp_path), "run.name": "mine", "run.tensorboard": False, "run.checkpoint_every": 0}
     session, view = Session(trainer(1_000_000, **settings)), Watched()
@@ -50,7 +50,7 @@ def slider(controls, key):
 
 
 def message(session, controls):
-    session.policy()  # what was asked for before this is done
+    session.policy()  # returns after all earlier calls are done
     return controls._message.value
 
 
@@ -79,7 +79,7 @@ def test_run_and_pause(stage):
     held = session.trainer.state.update
     session.policy()
     assert session.trainer.state.update == held
-    session.resume()  # by a cell: the button follows
+    session.resume()  # from a cell: the button follows
     session.policy()
     controls.write()
     assert button(controls, "Pause")
@@ -121,7 +121,7 @@ def test_a_slider_is_a_line_in_the_journal_and_undo_another(stage, tmp_path):
     session.step()
     button(controls, "Undo").click()
     assert slider(controls, "gae_lambda").value == 0.95
-    assert "undone: gae_lambda is to be 0.95" in controls._message.value
+    assert "undone: gae_lambda returns to 0.95" in controls._message.value
     session.step()
     lines = [(change.key, change.old, change.new, change.source) for change in read_journal(tmp_path / "mine")]
     assert lines == [("gae_lambda", 0.95, 0.5, "dashboard"), ("gae_lambda", 0.5, 0.95, "dashboard")]
@@ -143,7 +143,7 @@ def test_fork_goes_on_in_another_run(stage, tmp_path):
     session, controls = stage
     old = session.trainer
     button(controls, "Fork").click()
-    assert "mine stays as it is" in message(session, controls)
+    assert "mine stays unchanged" in message(session, controls)
     assert session.trainer is not old
     assert session.trainer.run.name in message(session, controls)
 
@@ -158,7 +158,7 @@ def test_rewind_goes_back_to_the_chosen_checkpoint(stage):
     controls._places.value = places[1]
     session.save()
     controls.write()
-    assert controls._places.value == places[1]  # a new checkpoint does not change what the person chose
+    assert controls._places.value == places[1]  # a new checkpoint does not change the selection
     button(controls, "Rewind").click()
     assert f"from step {places[1]:,}" in message(session, controls)
     assert session.trainer.state.global_step == places[1]

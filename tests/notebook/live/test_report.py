@@ -1,4 +1,4 @@
-"""The report is the run's own numbers, and the file beside the run says the same."""
+"""The report holds the run's own numbers, and summary.json in the run's folder the same."""
 
 import json
 
@@ -48,15 +48,15 @@ def test_before_the_first_episode_it_says_so():
 def test_while_training_it_says_so_and_writes_nothing(tmp_path):
     session = trained(**{"run.root": str(tmp_path), "run.name": "mine"})
     session._training.done.clear()
-    session._thread = __import__("threading").current_thread()  # so that it is answered here
-    assert "still under way" in str(report(session))
+    session._thread = __import__("threading").current_thread()  # so that the call runs in this thread
+    assert "still running" in str(report(session))
     assert not (tmp_path / "mine" / "summary.json").exists()
 
 
 def test_a_run_is_announced_to_whoever_asks(tmp_path, monkeypatch):
     ours = trainer(2, **{"run.root": str(tmp_path), "run.name": "mine"})
     ours.close()
-    announce(ours)  # nobody asks
+    announce(ours)  # without the variable: writes nothing
     monkeypatch.setenv(ANNOUNCE, str(tmp_path / "run.json"))
     announce(ours)
     about = json.loads((tmp_path / "run.json").read_text())

@@ -1,4 +1,4 @@
-"""Sessions: the same training whoever watches, stopped and continued anywhere, and nothing lost on the way."""
+"""Sessions: training does not depend on the view, can be stopped and continued anywhere, and loses nothing."""
 
 import signal
 import threading
@@ -16,7 +16,7 @@ from tests.notebook.fakes import Silent, trainer
 
 
 class Handle:
-    """Where a notebook would show something."""
+    """A fake of IPython's `display` and its handle, which records what is shown."""
 
     def __init__(self):
         self.shown, self.below = [], []
@@ -41,7 +41,7 @@ def _no_session_is_left(monkeypatch):
 
 @pytest.fixture
 def handle(monkeypatch):
-    """Somebody watches: `launch` trains in the background under a real dashboard, shown to this handle."""
+    """Make `launch` train in the background with a real dashboard, displayed in the handle that is returned."""
     handle = Handle()
     monkeypatch.setenv("PPO_LAB_UI", "1")
     monkeypatch.setattr(dashboard, "display", handle.display)
@@ -107,7 +107,7 @@ def test_headless_training_is_the_same_too():
 def test_pictures_take_the_place_of_the_widgets(handle):
     running = launch(trainer(4))
     running.wait()
-    first, second = handle.shown[-2:]  # in place of the widgets, and of the picture that was hidden behind them
+    first, second = handle.shown[-2:]  # in place of the widgets, and of the hidden picture after them
     assert set(first) == set(second) == {"image/png", "text/plain"}
     assert "256 of 256 steps" in first["text/plain"]
     kinds = ["image/png" if "image/png" in bundle else "text/markdown" for bundle in handle.below]
@@ -119,7 +119,7 @@ def test_a_notebook_saved_while_it_trains_has_a_picture(handle, monkeypatch):
     running = launch(trainer(1_000_000))
     while not handle.shown:
         running.policy()
-    assert handle.shown[0]["text/plain"].startswith("while it trained: ")
+    assert handle.shown[0]["text/plain"].startswith("during training: ")
     running.stop()
 
 
@@ -131,7 +131,7 @@ def test_the_dashboard_can_be_shown_again(handle):
     assert len(handle.shown) >= 4  # two pictures in both
     below = len(handle.below)
     running.dashboard()
-    assert len(handle.below) == 2 * below + 2  # no widgets any more: all the pictures
+    assert len(handle.below) == 2 * below + 2  # static pictures instead of widgets
 
 
 def test_an_error_in_the_background_is_raised_by_wait():
@@ -227,7 +227,7 @@ def test_launching_again_goes_on_in_the_same_picture(handle):
 def test_paused_nothing_moves():
     running = background(trainer(1_000_000))
     running.pause()
-    running.policy()  # answered at a boundary, which is where it then stays
+    running.policy()  # runs at a boundary, where the session then pauses
     steps = running.trainer.state.global_step
     assert running.paused
     for _ in range(3):
@@ -268,7 +268,7 @@ def test_a_change_made_past_the_session_does_not_leave_it_pending():
     running.pause()
     running.policy()
     running.set(clip_coef=0.1)
-    running.trainer.set(clip_coef=0.3)  # from another cell, before the first was taken
+    running.trainer.set(clip_coef=0.3)  # from another cell, before the first was applied
     running.resume()
     while running.pending:
         running.policy()
@@ -290,8 +290,8 @@ def test_the_policy_is_the_one_of_a_boundary():
     weights = [parameter.clone() for parameter in first.model.parameters()]
     running.policy()
     running.stop()
-    assert all((a == b).all() for a, b in zip(weights, first.model.parameters(), strict=True))  # a copy: it stays
-    after = running.policy()  # training is over: answered here
+    assert all((a == b).all() for a, b in zip(weights, first.model.parameters(), strict=True))  # a copy: unchanged
+    after = running.policy()  # training is over: runs in this thread
     now = running.trainer.state.model.parameters()
     assert all((a == b).all() for a, b in zip(after.model.parameters(), now, strict=True))
 
@@ -329,7 +329,7 @@ def test_a_broken_panel_costs_neither_the_others_nor_the_pictures(handle, monkey
     running.step(2)
     running.policy()
     running.view._controls.write()
-    assert running.view._controls.status.value != before  # the rest goes on
+    assert running.view._controls.status.value != before  # the rest still updates
     running.stop()
     first, second = handle.shown[-2:]
     assert "no picture today" in first["text/plain"]

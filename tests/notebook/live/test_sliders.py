@@ -1,4 +1,4 @@
-"""A slider moves nothing that the person did not move."""
+"""Sliders change a setting only when the user moves them; the drawing budget holds."""
 
 import threading
 from itertools import pairwise
@@ -84,7 +84,7 @@ def test_a_refused_change_is_said():
     slider = Slider("gamma", 0.99, refuse, threading.RLock())
     slider.slider.value = slider_values("gamma", 0.99)[-1]
     assert "needs gamma &lt; 1" in slider.note.value
-    assert slider.slider.value == 0.99  # the knob shows what rules
+    assert slider.slider.value == 0.99  # back at the value in force
 
 
 @pytest.mark.parametrize("value", [0.1, 0.123])  # on the slider's grid, and off it

@@ -1,4 +1,4 @@
-"""What one may ask of a session while it trains: steps, forks, undo, a look inside. None of it disturbs."""
+"""Steering a session while it trains: steps, forks, undo, inspecting the last update. None of it disturbs training."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.notebook.data import last_update
-from ppo_lab.notebook.data.intentions import intentions
+from ppo_lab.notebook.data.distribution_summary import action_parts
 from ppo_lab.notebook.live.controls import Controls
 from ppo_lab.notebook.live.session import Session
 from ppo_lab.notebook.live.sliders import slider_label
@@ -79,7 +79,7 @@ def test_a_step_past_the_end_ends(start):
 
 
 def test_a_step_is_at_least_one_update(start):
-    with pytest.raises(ConfigError, match="at least one update, got 0"):
+    with pytest.raises(ConfigError, match="updates must be at least 1, got 0"):
         start(trainer(1_000_000)).step(0)
 
 
@@ -200,7 +200,7 @@ def test_a_fork_takes_over_here_and_now(start, tmp_path):
 
 
 def test_a_fork_alone_is_the_same_run(start, tmp_path):
-    """Without overrides, what a fork goes on to is what the run itself would have gone on to."""
+    """Check that a fork without overrides continues exactly as the run itself would have."""
     alone = trainer(12)
     list(alone)
     session = start(on_disk(tmp_path, 12), paused=True)
@@ -275,7 +275,7 @@ def test_a_change_of_an_adaptive_rate_is_a_new_start_and_undo_goes_back_to_where
     session.policy()
     session.step(4)
     adapted = session.trainer.state.adapted["learning_rate"][1]
-    assert adapted < 0.5e-3  # far more than the KL that was asked for
+    assert adapted < 0.5e-3  # the KL is far above desired_kl
     session.set(learning_rate=5e-3)
     session.step(1)
     assert session.records.last("update/learning_rate") == 5e-3
@@ -298,7 +298,7 @@ def test_the_knob_of_an_adaptive_rate_stays_and_what_is_in_force_is_said(start):
     used = session.records.last("update/learning_rate")
     assert used < 0.9e-3
     assert slider.note.value == f"in force: {slider_label(float(f'{used:.3g}'))}"
-    assert not session.trainer.changes  # nobody turned it
+    assert not session.trainer.changes  # no live change
     slider.slider.value = 2e-3
     session.step(1)
     controls.write()
@@ -318,7 +318,7 @@ def test_before_the_first_update_there_is_nothing_inside():
     "settings", [{}, {"model.normalize_obs": True}, {"env.id": "Pendulum-v1", "ppo.normalize_reward": True}]
 )
 def test_inside_is_what_the_update_saw(start, settings):
-    """Held against the events of the same trainer, driven by hand."""
+    """Compare with the events of a trainer with the same settings, driven by hand."""
 
     twin, ratios = trainer(5, **settings), []
     for event in twin.events():
@@ -372,7 +372,7 @@ MANY_WAYS = {
 
 @pytest.mark.parametrize("name", MANY_WAYS)
 def test_inside_is_what_the_update_saw_whatever_the_model(start, name):
-    """As above; `ratio` against the whole rollout as the loss would take it after the last step."""
+    """Compare likewise; `ratio` with the whole rollout evaluated as the loss does, after the last step."""
 
     twin = trainer(5, **MANY_WAYS[name])
     for event in twin.events():
@@ -402,7 +402,7 @@ def test_inside_is_what_the_update_saw_whatever_the_model(start, name):
 
 @pytest.mark.parametrize("name", ["gru", "window, gsde, hybrid, frames", "dict and masks"])
 def test_the_course_is_that_of_environment_0_step_by_step(start, name):
-    """Held against the model asked one step after the other, with what it remembered at the start of each chunk."""
+    """Compare with the model evaluated step by step, with the memory stored at the start of each chunk."""
 
     settings = {**MANY_WAYS[name], "ppo.learning_rate": 0.0, "model.normalize_obs": False}
     session = start(trainer(5, **settings), paused=True)
@@ -415,7 +415,7 @@ def test_the_course_is_that_of_environment_0_step_by_step(start, name):
             memory = at(at(rollout.memory, t // rollout.chunk_length), first) or None
         with torch.no_grad():
             policy, memory = model.step(at(at(rollout.obs, t), first), memory, rollout.starts[t, first])
-        parts = intentions(model.actor_head, policy, rollout.action[t, first], drawn=True)
+        parts = action_parts(model.actor_head, policy, rollout.action[t, first], drawn=True)
         for mine, other in zip(last.parts, parts, strict=True):
             np.testing.assert_allclose(mine.taken[t], other.taken[0], rtol=1e-5)
             for a, b in ((mine.probabilities, other.probabilities), (mine.mean, other.mean), (mine.std, other.std)):

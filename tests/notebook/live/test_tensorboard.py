@@ -1,4 +1,4 @@
-"""TensorBoard in a cell: there for a person, on loopback, and gone with the kernel."""
+"""TensorBoard in a cell: started only interactively, on loopback, and ended with the kernel."""
 
 import importlib
 import os
@@ -18,7 +18,7 @@ board = importlib.import_module("ppo_lab.notebook.live.tensorboard")  # the func
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What is displayed, with a person there; every server is ended afterwards."""
+    """Yield the list of displayed frames of an interactive notebook; stop every server afterwards."""
     monkeypatch.setenv("PPO_LAB_UI", "1")
     frames = []
     monkeypatch.setattr(board, "display", frames.append)
@@ -106,7 +106,7 @@ def test_it_ends_with_the_kernel_however_that_ends(tmp_path, end):
 
 
 def _alive(pid):
-    """It runs; one that has ended may still be in the table of processes."""
+    """Return whether a process runs; a zombie, which is still in the process table, does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""The Agent panel: it plays beside training and leaves no trace in it."""
+"""The Agent panel plays in parallel with training and does not affect it."""
 
 import io
 import random
@@ -16,7 +16,7 @@ from PIL import Image
 from ppo_lab.envs.making import make_envs
 from ppo_lab.notebook.live import viewer
 from ppo_lab.notebook.live.session import Session
-from ppo_lab.notebook.live.viewer import IDLE_SHARE, MOST_FPS, SHARE, AgentView, Policies, affordable, pace
+from ppo_lab.notebook.live.viewer import IDLE_SHARE, MOST_FPS, SHARE, AgentPanel, Policies, affordable, pace
 from ppo_lab.training.trainer import Trainer
 from tests.notebook.fakes import trainer
 
@@ -29,7 +29,7 @@ class Watched:
     def __init__(self, panel, patience=0):
         self.panel = panel
         self.frames = []
-        self.patience = patience  # updates may wait for this many frames
+        self.patience = patience  # updates wait until this many frames were drawn
         panel._image.observe(lambda change: self.frames.append(change["new"]), names="value")
 
     def refresh(self, session, force=False):
@@ -47,7 +47,7 @@ class Watched:
 
 @pytest.fixture
 def panel():
-    panel = AgentView()
+    panel = AgentPanel()
     yield panel
     panel.close()
     assert not viewers()
@@ -55,7 +55,7 @@ def panel():
 
 @pytest.fixture
 def start():
-    """Trains in the background; stopped at the end."""
+    """Yield a function that starts a session in the background; stop all sessions at the end."""
     sessions = []
 
     def start(trainer, view):
@@ -74,7 +74,7 @@ def viewers():
 
 
 def until(condition, seconds=30.0):
-    """Wait for it, and fail if it never comes."""
+    """Wait until `condition()` holds; fail after `seconds`."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never came"
@@ -88,7 +88,7 @@ def global_random_states():
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "ppo_lab/CartPole-v1"])
 def test_who_watches_changes_nothing(panel, start, env_id, monkeypatch):
-    monkeypatch.setattr(viewer, "SHARE", 1.0)  # as often as it can
+    monkeypatch.setattr(viewer, "SHARE", 1.0)  # as many frames as possible
     settings = {"env.id": env_id, "env.num_envs": 2}
     alone = trainer(40, **settings)
     for _ in alone:
@@ -124,7 +124,7 @@ def test_who_watches_a_policy_of_any_kind_changes_nothing(panel, start, settings
     panel._choice.value = False
     start(watched, view).wait()
     assert len(view.frames) >= 5
-    assert panel._line.value == viewer.ABOUT or "It cannot be drawn" in panel._line.value
+    assert panel._line.value == viewer.ABOUT or "The environment cannot be rendered" in panel._line.value
     assert watched.fingerprint() == alone.fingerprint()
 
 
@@ -144,7 +144,7 @@ def test_it_goes_on_while_training_is_paused(panel, start):
     session = start(trainer(10**6), view)
     session.pause()
     session.policy()
-    session.at_boundary(lambda: panel.show(True))  # not before: the first policy is fetched from a paused session
+    session.at_boundary(lambda: panel.show(True))  # not before: the first policy must come from a paused session
     panel.refresh(session)
     until(lambda: len(view.frames) >= 3)
     before = session.trainer.state.global_step
@@ -223,7 +223,7 @@ def test_an_environment_that_breaks_is_one_line_and_training_goes_on(panel, star
     session.wait()
     assert ours.finished
     until(lambda: "ZeroDivisionError" in panel._line.value)
-    assert panel._line.value.startswith("<b>nothing to see here: ")
+    assert panel._line.value.startswith("<b>cannot show the agent: ")
 
 
 def test_what_it_says_is_no_html(panel, start, monkeypatch):
@@ -245,7 +245,7 @@ def test_what_cannot_be_drawn_shows_its_state(panel, start, monkeypatch):
     panel.show(True)
     start(trainer(10**6, **{"env.id": "CartPole-v1", "env.num_envs": 2}), view)
     until(lambda: len(view.frames) >= 2)
-    assert panel._line.value.endswith("It cannot be drawn: RuntimeError: no display.")
+    assert panel._line.value.endswith("The environment cannot be rendered: RuntimeError: no display.")
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -258,11 +258,11 @@ def test_environments_given_as_objects_are_played_if_config_says_what_they_are(p
     if same:
         until(lambda: view.frames)
     else:
-        until(lambda: "given its environments, and config.env (ppo_lab/CartPole-v1)" in panel._line.value)
+        until(lambda: "spaces differ from those of config.env (ppo_lab/CartPole-v1)" in panel._line.value)
 
 
 class Lit(gymnasium.Env):
-    """Shows one colour, its number's; observations and actions are those of no id in the config."""
+    """Renders a single colour given by its index; its spaces match no env id in the config."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
 
@@ -291,7 +291,7 @@ def test_what_a_factory_makes_is_shown_as_it_is(panel, start, mode):
     until(lambda: len(view.frames) >= 2)
     picture = np.asarray(Image.open(io.BytesIO(view.frames[-1])).convert("RGB"))
     assert ((picture == 200).all(-1).sum() > 1000) == (mode is not None)
-    why = "" if mode else " It cannot be drawn: it was made without render_mode=&#x27;rgb_array&#x27;."
+    why = "" if mode else " The environment cannot be rendered: it was made without render_mode=&#x27;rgb_array&#x27;."
     assert panel._line.value == viewer.ABOUT + why
 
 
@@ -309,7 +309,7 @@ def test_an_endless_episode_is_broken_off(panel, start, monkeypatch):
 
 
 class Asked:
-    """A session whose boundary comes when the test says so."""
+    """A fake session whose update boundary comes when the test calls `boundary`."""
 
     def __init__(self):
         self.running, self.paused, self.waiting = True, False, []
@@ -336,15 +336,15 @@ def clock(monkeypatch):
 def test_a_policy_is_copied_when_an_episode_begins_or_it_is_old(clock):
     session = Asked()
     policies = Policies(session)
-    assert policies.newest(begins=True) is None  # asked for, not there yet
+    assert policies.newest(begins=True) is None  # requested, not there yet
     assert len(session.waiting) == 1
     assert policies.newest(begins=True) is None
-    assert len(session.waiting) == 1  # once is enough
+    assert len(session.waiting) == 1  # not requested twice
     session.boundary()
     first = policies.newest(begins=False)
     assert first.model is not session.trainer.state.model
     clock.now += 100.0
-    assert policies.newest(begins=True) is first  # nothing was learned since
+    assert policies.newest(begins=True) is first  # no update since
     assert not session.waiting
 
     next(iter(session.trainer))

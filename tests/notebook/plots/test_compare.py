@@ -14,7 +14,7 @@ from ppo_lab.config.loading import override, render_yaml
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.evaluation.statistics import mean_interval
 from ppo_lab.notebook import plots
-from ppo_lab.notebook.data.compared import MOST_SETTINGS, find_runs
+from ppo_lab.notebook.data.run_groups import MOST_SETTINGS, find_runs
 from ppo_lab.notebook.plots.compare import GRID, LONGEST_LINE, seed_band
 from ppo_lab.runs import Change, list_runs
 from ppo_lab.training.trainer import Trainer
@@ -216,12 +216,12 @@ def test_runs_of_the_same_name_are_told_apart_by_their_folders(root):
 @pytest.mark.parametrize(
     ("given", "options", "error", "says"),
     [
-        ([], {}, RunError, "no runs: "),
+        ([], {}, RunError, "no runs given: "),
         ("nowhere", {}, RunError, "no run nowhere in runs"),
         (["nowhere"], {}, RunError, "no run at runs/nowhere; runs in runs: a, empty, torn"),
         (["else/where"], {}, RunError, "no run at else/where"),
         ("void", {}, RunError, "no runs in void"),
-        ("empty", {}, RunError, "nothing was recorded yet in empty"),
+        ("empty", {}, RunError, "no metrics recorded yet in empty"),
         ("torn", {}, RunError, "line 1 is no update's metrics"),
         ("a", {"metric": "loss/entrpy"}, ConfigError, "known: episode/return_mean, loss/entropy"),
         ("a", {"metric": "episode/retrun"}, ConfigError, "known: "),

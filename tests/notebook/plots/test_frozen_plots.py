@@ -8,7 +8,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 
-from ppo_lab.notebook.data.frozen import Surrogate
+from ppo_lab.notebook.data.frozen_rollout import Surrogate
 from ppo_lab.notebook.plots import frozen as pictures
 from ppo_lab.notebook.plots.canvas import BLUE, VERMILLION, to_png
 

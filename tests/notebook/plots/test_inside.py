@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import StepPatch
 
-from ppo_lab.notebook.data.intention import Intention, numbers_of
+from ppo_lab.notebook.data.action_arrays import ActionPart, numbers_of
 from ppo_lab.notebook.data.last_update import LastUpdate
 from ppo_lab.notebook.plots import inside_figure, to_png
 from ppo_lab.notebook.plots.canvas import BLUE, OCHRE, TEXT, VERMILLION
@@ -39,7 +39,7 @@ def last(S=300, T=40, n=3, A=0, spread=0.1, **fields):
     if A:
         taken, ends = mean + rng.normal(0, 0.4, mean.shape), np.full(A, 1.0)
         mean, std = known.pop("mean", mean), known.pop("std", np.full(mean.shape, 0.4))
-        part = Intention(taken, mean=mean, std=std, low=-ends, high=ends)
+        part = ActionPart(taken, mean=mean, std=std, low=-ends, high=ends)
     else:
         part = choices(known.pop("probabilities", odds / odds.sum(-1, keepdims=True))[:, None], [0], [n])
     known.setdefault("parts", (part,))
@@ -54,7 +54,7 @@ def last(S=300, T=40, n=3, A=0, spread=0.1, **fields):
 def choices(probabilities, first, sizes, key=""):
     """What a policy chose that finds them equally likely; probabilities (T, k, n)."""
     taken = np.random.default_rng(0).integers(0, sizes, (len(probabilities), len(sizes))) + first
-    return Intention(taken, probabilities, first, sizes, key=key)
+    return ActionPart(taken, probabilities, first, sizes, key=key)
 
 
 def several(T, sizes, key=""):
@@ -69,7 +69,7 @@ def several(T, sizes, key=""):
 def numbers(T, size, key):
     mean = np.sin(np.arange(T)[:, None] * 0.1 + np.arange(size))
     ends = np.ones(size)
-    return Intention(mean + 0.2, mean=mean, std=np.full(mean.shape, 0.4), low=-ends, high=ends, key=key)
+    return ActionPart(mean + 0.2, mean=mean, std=np.full(mean.shape, 0.4), low=-ends, high=ends, key=key)
 
 
 def broken(size):

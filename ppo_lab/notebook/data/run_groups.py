@@ -1,4 +1,4 @@
-"""Runs that are put beside each other: found, read from disk, and sorted into groups of seeds."""
+"""Find runs to compare, read them from disk, and sort them into groups of seeds."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from ppo_lab.runs import Change, RunSummary, read_journal, read_metrics
 from ppo_lab.runs.run import find_run, read_config, read_lineage
 
 Runs = str | Path | Iterable[str | Path | RunSummary]  # one run, a folder of runs, or several runs
-MOST_SETTINGS = 4  # of a group that its name tells
+MOST_SETTINGS = 4  # in the label of a group
 
 
 class RunOnDisk(NamedTuple):
-    """What is written down about a run."""
+    """The recorded data of a run."""
 
-    name: str  # the folder's, or its path where two have the same
+    name: str  # the folder's name, or its path if two runs have the same name
     config: Config
     metrics: dict[str, np.ndarray]  # (updates,) each; empty if nothing was recorded
     journal: list[Change]
     parent: str | None
-    forked_at: int | None  # env step at which it left its parent
+    forked_at: int | None  # env step of its parent at the fork
 
 
 class Group(NamedTuple):
-    """Runs that differ in their seeds and in nothing else that could matter, or one run that is like no other."""
+    """Runs that differ only in their seeds, apart from other `run.*` settings; or a single run."""
 
     label: str
     runs: list[RunOnDisk]
 
 
 def find_runs(runs: Runs, root: str | Path = "runs") -> list[Path]:
-    """The folders that are meant, each once. Names without a folder are looked for in `root`. Raises RunError."""
+    """Return the folders of runs, without duplicates. Bare names are searched in `root`. Raises RunError."""
     if isinstance(runs, str | Path) and not Path(runs).exists() and not (Path(root) / runs).exists():
-        raise RunError(f"there is no run and no folder of runs at {runs}, and no run {runs} in {root}")
+        raise RunError(f"no run or folder of runs at {runs}, and no run {runs} in {root}")
     if not isinstance(runs, str | Path):
         found = [_folder(run.name if isinstance(run, RunSummary) else run, Path(root)) for run in runs]
         if not found:
-            raise RunError("no runs: pass names, folders, or the folder that holds them")
+            raise RunError("no runs given: pass run names, run folders, or a folder that contains runs")
     elif Path(runs).is_dir() and not (Path(runs) / "config.yaml").is_file():
         configs = Path(runs).glob("*/config.yaml")
         found = [path.parent for path in sorted(configs, key=lambda path: path.stat().st_mtime)]  # oldest first
@@ -56,7 +56,7 @@ def find_runs(runs: Runs, root: str | Path = "runs") -> list[Path]:
 
 
 def read_runs(runs: Runs, root: str | Path = "runs") -> list[RunOnDisk]:
-    """Everything that comparing needs, from disk. Raises LabError with one line for a run that cannot be read."""
+    """Read the data for a comparison from disk. Raises LabError with one line for a run that cannot be read."""
     folders = find_runs(runs, root)
     count = Counter(folder.name for folder in folders)
     found = []
@@ -76,17 +76,17 @@ def read_runs(runs: Runs, root: str | Path = "runs") -> list[RunOnDisk]:
 
 
 def check_metric(runs: Sequence[RunOnDisk], metric: str) -> None:
-    """Raises RunError if nothing was recorded in any of the runs, ConfigError if none of them knows the metric."""
+    """Raise RunError if no run has recorded anything, ConfigError if no run has the metric."""
     known = sorted({name for run in runs for name in run.metrics} - {"update", "global_step"})
     if not known:
-        raise RunError(f"nothing was recorded yet in {', '.join(run.name for run in runs)}: train first")
+        raise RunError(f"no metrics recorded yet in {', '.join(run.name for run in runs)}: train first")
     waiting = metric.startswith("episode/") and not any(name.startswith("episode/") for name in known)
-    if metric not in known and not waiting:  # until an episode has ended, its metrics are absent but not unknown
+    if metric not in known and not waiting:  # absent until the first episode has ended, but not unknown
         raise ConfigError(f"no metric {metric!r} in these runs; known: {', '.join(known)}")
 
 
 def differing(configs: Sequence[Config]) -> list[str]:
-    """Dotted keys of the settings that are not the same in all of them; a run's own name and place left out."""
+    """Return the dotted keys of the settings that differ between configs, without run.name and run.root."""
     return [
         f"{section}.{key}"
         for section, model in SECTIONS.items()
@@ -97,17 +97,17 @@ def differing(configs: Sequence[Config]) -> list[str]:
 
 
 def setting(config: Config, key: str) -> Any:
-    """The value of "ppo.gamma"."""
+    """Return the value of a dotted key such as "ppo.gamma"."""
     section, name = key.split(".")
     return getattr(getattr(config, section), name)
 
 
 def groups(runs: Sequence[RunOnDisk], metric: str) -> list[Group]:
-    """Runs whose settings differ in `run.*` only, together, named by the settings in which groups differ.
+    """Group runs whose settings differ only in `run.*`; label each group by the settings in which groups differ.
 
-    They are seeds of one experiment only if nothing else told them apart: they were changed in the same way while they
-    trained, they began at 0 or at the same checkpoint, and no two have the same seed. What fits nowhere stands alone,
-    and so does a run that has no value of the metric yet: it would leave nothing of the mean of the others.
+    Runs of a group are seeds of one experiment: they have the same live changes, begin at 0 or at the same checkpoint,
+    and no two have the same seed. A run that fits no group is a group alone, and so is one without a value of the
+    metric yet: in a group, it would make the mean of the others NaN.
     """
     members: list[list[RunOnDisk]] = []
     waiting = []
@@ -124,18 +124,18 @@ def groups(runs: Sequence[RunOnDisk], metric: str) -> list[Group]:
 
 
 def _belongs(run: RunOnDisk, group: Sequence[RunOnDisk]) -> bool:
-    """Another seed, and the same story."""
+    """Return whether `run` has the group's settings, parent and live changes, and a seed that the group lacks."""
     first = group[0]
     return (
         all(getattr(run.config, section) == getattr(first.config, section) for section in SECTIONS if section != "run")
         and (run.parent, run.forked_at) == (first.parent, first.forked_at)
-        and [change[:5] for change in run.journal] == [change[:5] for change in first.journal]  # whoever made them
+        and [change[:5] for change in run.journal] == [change[:5] for change in first.journal]  # from any source
         and all(run.config.run.seed != other.config.run.seed for other in group)
     )
 
 
 def _labels(members: Sequence[Sequence[RunOnDisk]]) -> list[str]:
-    """A name for every group; single runs have names of their own, and beside groups their settings are told too."""
+    """Return a label for every group; a single run is labelled by its name, and by its settings if there are groups."""
     keys = [key for key in differing([group[0].config for group in members]) if not key.startswith("run.")]
     several = any(len(group) > 1 for group in members)
     labels = [_label(group, keys if several else []) for group in members]
@@ -158,7 +158,7 @@ def _label(group: Sequence[RunOnDisk], keys: Sequence[str]) -> str:
 
 
 def _folder(run: str | Path, root: Path) -> Path:
-    """A run given by its folder, or by its name in `root`."""
+    """Return the folder of a run, given by its folder or by its name in `root`."""
     place = Path(run)
     if (place / "config.yaml").is_file() or place.name != str(run):
         return find_run(place)

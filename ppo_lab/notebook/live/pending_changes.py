@@ -1,4 +1,4 @@
-"""Live changes a person asked for: which of them wait for the trainer, and how the last one is undone."""
+"""The pending live changes of a session, and undo."""
 
 from __future__ import annotations
 
@@ -10,30 +10,33 @@ from ppo_lab.training.trainer import Trainer
 
 
 class Before(NamedTuple):
-    """What a setting was when somebody changed it."""
+    """A setting before a change, for undo."""
 
     key: str
-    live: LiveChange | None  # the change that ruled until then; None: the config
-    pending: Any  # what had been asked for and was not taken yet; None: nothing
-    adapted: float | None  # where it had moved by itself; None: it does not
+    live: LiveChange | None  # the live change in force until then; None: the config
+    pending: Any  # a pending value, not applied yet; None: there was none
+    adapted: float | None  # the value to which an adaptive schedule had moved it; None: it had not
 
 
-class Wishes:
-    """Called by any thread."""
+class PendingChanges:
+    """The changes requested through a session that the trainer has not applied yet, and a history for undo.
+
+    Thread-safe.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._asked: dict[str, tuple[Any, int]] = {}  # setting -> value asked for, updates done by then
-        self._before: list[list[Before]] = []  # of every change, the last one at the end
+        self._asked: dict[str, tuple[Any, int]] = {}  # setting -> requested value, updates done by then
+        self._before: list[list[Before]] = []  # one entry per change, the newest last
 
     @property
     def pending(self) -> dict[str, Any]:
-        """Setting -> value that was asked for and that the trainer has not taken yet."""
+        """Setting -> requested value that the trainer has not applied yet."""
         with self._lock:
             return {key: value for key, (value, _) in self._asked.items()}
 
     def ask(self, trainer: Trainer, source: str, changes: dict[str, Any], undoable: bool = True) -> None:
-        """Hand changes to the trainer, all or none. Raises ConfigError."""
+        """Pass changes to the trainer, all or none. Raises ConfigError."""
         with self._lock:
             trainer.set(source=source, **changes)
             live = trainer.state.live
@@ -45,15 +48,15 @@ class Wishes:
             self._asked.update({key: (value, trainer.state.update) for key, value in changes.items()})
 
     def taken(self, update: int, live: dict[str, LiveChange]) -> None:
-        """An update is done: what it took is no longer pending."""
+        """Remove the changes that the update just done has applied."""
         with self._lock:
             for key, (value, updates_before) in list(self._asked.items()):
                 took = key in live and live[key].value == value
-                if took or update > updates_before + 1:  # taken and changed again since, or nothing new to take
+                if took or update > updates_before + 1:  # applied and changed again since, or equal to the old value
                     del self._asked[key]
 
     def undo(self, trainer: Trainer, source: str) -> dict[str, Any]:
-        """Ask for what ruled before the last change that was not undone yet; {} if there is none."""
+        """Request the values before the last change that was not undone yet, and return them; {} if there is none."""
         with self._lock:
             before = self._before.pop() if self._before else []
         changes = {was.key: _value_now(trainer, was) for was in before}
@@ -63,11 +66,11 @@ class Wishes:
 
     @property
     def can_undo(self) -> bool:
-        """There is a change to undo."""
+        """Whether there is a change to undo."""
         return bool(self._before)
 
     def forget(self) -> dict[str, Any]:
-        """Another run goes on: nothing is pending in it, and there is nothing to undo. Returns what was pending."""
+        """Clear the pending changes and the undo history, for a fork. Return what was pending."""
         with self._lock:
             pending = {key: value for key, (value, _) in self._asked.items()}
             self._asked.clear()
@@ -76,7 +79,10 @@ class Wishes:
 
 
 def _value_now(trainer: Trainer, was: Before) -> Any:
-    """What the setting would be now without the change: a schedule has gone on meanwhile, what adapts has not."""
+    """Return the value the setting would have now without the change.
+
+    A schedule has advanced meanwhile; an adapted value is the one before the change.
+    """
     if was.pending is not None:
         return was.pending
     if was.adapted is not None:
@@ -89,7 +95,7 @@ def _value_now(trainer: Trainer, was: Before) -> Any:
 
 
 def _adapted(trainer: Trainer, key: str) -> float | None:
-    """Where a setting that adapts itself has gone; None for others, and where it stands at its start."""
+    """Return the current value of an adaptive setting; None for other settings, or while it has its initial value."""
     state, ppo = trainer.state, trainer.config.ppo
     start = settings_at(ppo, state.live, state.global_step, state.total_timesteps)
     now = in_force(start, state.adapted)

@@ -1,4 +1,4 @@
-"""A rollout that stays as it was, and what an update would make of it with other settings."""
+"""A frozen copy of a rollout, to recompute advantages, ratios and the objective with other settings."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ class Surrogate(NamedTuple):
     """PPO's objective on M samples, before the first (row 0) and after each of S gradient steps."""
 
     clip_coef: float
-    ratio: np.ndarray  # (S + 1, M) pi_now(a|s) / pi_then(a|s)
+    ratio: np.ndarray  # (S + 1, M) pi_now(a|s) / pi_old(a|s)
     advantage: np.ndarray  # (M,) as the loss uses it
-    objective: np.ndarray  # (S + 1,) mean(min(r A, clip(r) A)), which the gradient climbs
+    objective: np.ndarray  # (S + 1,) mean(min(r A, clip(r) A)), which is maximized
     unclipped: np.ndarray  # (S + 1,) mean(r A)
-    stopped: np.ndarray  # (S + 1, M) bool: past the clip in the direction its advantage asks for, so no gradient
+    stopped: np.ndarray  # (S + 1, M) bool: past the clip range in the direction of the advantage, so no gradient
 
 
 @dataclass(frozen=True)
 class FrozenRollout:
-    """Copies of all that an update learns from. Nothing here changes, whatever the trainer does next."""
+    """Copies of the data of an update. They stay unchanged when training continues."""
 
     rollout: Rollout
-    reward: Tensor  # (T, N) as the critic learns it: scaled, bounded, normalised where the settings say so
-    ppo: PPOConfig  # in force in this update
-    statistics: dict[str, Tensor]  # the model's buffers, through which it saw the observations
+    reward: Tensor  # (T, N) as the critic learns it: scaled, bounded, normalised as configured
+    ppo: PPOConfig  # the settings in force in this update
+    statistics: dict[str, Tensor]  # the model's buffers, which normalised the observations
 
     def advantages(self, gamma: float | None = None, gae_lambda: float | None = None) -> tuple[Tensor, Tensor]:
-        """Advantage and returns (T, N) from `ppo_lab.gae`; None takes the value that was in force.
+        """Compute advantage and returns (T, N) with `ppo_lab.gae`; None uses the value that was in force.
 
-        Scaled rewards stay scaled as they were, with the gamma of the run.
+        The reward scaling stays the one computed with the gamma in force.
         """
         r = self.rollout
         gamma = self.ppo.gamma if gamma is None else gamma
@@ -58,14 +58,14 @@ class FrozenRollout:
 
     @torch.no_grad()
     def ratio(self, model: ActorCritic) -> Tensor:
-        """How likely `model` finds every recorded action, over how likely it was: (T, N), 1 where nothing changed.
+        """Return the probability ratio pi_now(a|s) / pi_old(a|s) of every recorded action, (T, N).
 
-        Step by step, in batches of N as when it was collected: so it is 1 exactly and not but for rounding. What a
-        recurrent model remembers is taken from the rollout at the beginning of every chunk, as the update takes it.
+        Computed step by step, in batches of N as during collection: so an unchanged policy gives exactly 1, not 1 up to
+        rounding. Memory is read from the rollout at the beginning of every chunk, as the update does.
         """
         rollout, seen = self.rollout, copy.deepcopy(model)
         for name, buffer in seen.named_buffers():
-            buffer.copy_(self.statistics[name])  # another normalisation would move the ratio for another reason
+            buffer.copy_(self.statistics[name])  # with newer ones, the ratio would change although the policy did not
         log_prob = torch.empty_like(rollout.log_prob)  # (T, N)
         memory: Memory = None
         for t in range(len(rollout)):
@@ -76,7 +76,7 @@ class FrozenRollout:
         return (log_prob - rollout.log_prob).exp()
 
     def surrogate(self, ratio: Sequence[Tensor], advantage: Tensor, clip_coef: float) -> Surrogate:
-        """PPO's objective under a clip range.
+        """Compute PPO's objective with a clip range, over the valid rows.
 
         ratio: S + 1 of (T, N), the first from before the first gradient step. advantage: (T, N), from `advantages`; it
         is normalised here over the whole rollout unless normalize_advantage is "never".
@@ -98,24 +98,24 @@ class FrozenRollout:
 
 
 def freeze(trainer: Trainer, event: Event) -> FrozenRollout:
-    """A copy of the rollout that was just collected; the next update of the trainer writes over its own.
+    """Copy the rollout that was just collected; the trainer overwrites its own in the next update.
 
-    event: what `trainer.events()` just yielded. Changes nothing. Raises LabError if that is not RolloutCollected: any
-    later, the policy is another one than the one that collected.
+    event: the one that `trainer.events()` just yielded. Does not change the trainer. Raises LabError if the event is
+    not RolloutCollected: later, the policy is no longer the one that collected.
     """
     if not isinstance(event, RolloutCollected):
-        raise LabError(f"freeze at RolloutCollected, the first event of an update; this one is {type(event).__name__}")
+        raise LabError(f"freeze: expected RolloutCollected, the first event of an update, got {type(event).__name__}")
     state, rollout = trainer.state, copied(event.rollout)
     before = state.global_step - int(rollout.valid.sum())
     ppo = in_force(settings_at(trainer.config.ppo, state.live, before, state.total_timesteps), state.adapted)
-    # a copy of the scaler takes this rollout in, as the trainer's own is about to
+    # a copy of the scaler: the trainer is about to update its own with this rollout
     reward = rewards_to_learn(rollout, ppo, copy.deepcopy(state.reward_scaler))
     statistics = {name: buffer.detach().clone() for name, buffer in state.model.named_buffers()}
     return FrozenRollout(rollout, reward, ppo, statistics)
 
 
 def copied(rollout: Rollout) -> Rollout:
-    """The same numbers in memory of their own."""
+    """Return a copy that shares no memory with the original."""
     return Rollout(**{field.name: _own(getattr(rollout, field.name)) for field in fields(rollout)})
 
 

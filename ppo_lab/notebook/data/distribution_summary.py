@@ -1,4 +1,4 @@
-"""What a policy means to do, read from its distribution: probabilities of choices, mean and std of numbers."""
+"""Read an action distribution into arrays: probabilities of discrete components, mean and std of continuous ones."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from ppo_lab.models.distributions import (
 from ppo_lab.models.distributions.box_heads import BoxRange
 from ppo_lab.models.distributions.heads import LeafHead
 from ppo_lab.models.distributions.joint import split
-from ppo_lab.notebook.data.intention import Intention
+from ppo_lab.notebook.data.action_arrays import ActionPart
 
-NODES, NODES_REACH = 65, 6.0  # of the moments of a squashed action: points, and how many std they reach
+NODES, NODES_REACH = 65, 6.0  # quadrature for the moments of a squashed action: nodes, and their reach in std
 
 
 @torch.no_grad()
-def intentions(head: Head, distribution: Distribution, action: Tensor, drawn: bool = False) -> tuple[Intention, ...]:
-    """One Intention a key of the action space, in its order; one alone where the space is no Dict.
+def action_parts(head: Head, distribution: Distribution, action: Tensor, drawn: bool = False) -> tuple[ActionPart, ...]:
+    """Return one ActionPart per key of the action space, in its order; a single one if the space is no Dict.
 
-    action: the policy's own, (*batch, *action), which the distribution is over. drawn: a Gaussian's numbers as they
-    were drawn, also where the environment got them clipped to its Box.
+    action: the policy's raw action, (*batch, *action), in the space of the distribution. drawn: report a Gaussian
+    action as it was drawn, not as the environment received it, clipped to its Box.
     """
-    return tuple(_intention(*part, drawn) for part in _parts(head, distribution, action))
+    return tuple(_action_part(*part, drawn) for part in _parts(head, distribution, action))
 
 
 def _parts(
     head: Head, distribution: Distribution, action: Tensor
 ) -> Iterator[tuple[str, LeafHead, Distribution, Tensor]]:
-    """(key, head, distribution, the policy's action) of each key."""
+    """Yield (key, head, distribution, raw action) for each key."""
     if not isinstance(head, JointHead):
         yield "", head, distribution, action
         return
@@ -53,32 +53,32 @@ def _parts(
     yield from zip(head.keys, head.parts, distribution.parts, split(action, head.columns), strict=True)
 
 
-def _intention(key: str, head: LeafHead, distribution: Distribution, action: Tensor, drawn: bool) -> Intention:
+def _action_part(key: str, head: LeafHead, distribution: Distribution, action: Tensor, drawn: bool) -> ActionPart:
     batch = action.dim() - len(head.action_shape)
     taken = head.to_env(action).reshape(*action.shape[:batch], -1)  # (*batch, k)
     if isinstance(distribution, Categorical | MultiCategorical):
         chances = distribution.probabilities
         chances = chances.unsqueeze(-2) if isinstance(distribution, Categorical) else chances  # (*batch, k, n)
-        return Intention(_array(taken), _array(chances), _first(head), head.mask_layout, key=key)
+        return ActionPart(_array(taken), _array(chances), _first(head), head.mask_layout, key=key)
     mean, std = _moments(distribution)
     box, offset, factor = _units(head)
     if drawn and isinstance(head, GaussianHead):
         taken = offset + factor * action
     low, high = _array(box.low), _array(box.high)
-    return Intention(
+    return ActionPart(
         _array(taken), mean=_array(offset + factor * mean), std=_array(factor * std), low=low, high=high, key=key
     )
 
 
 def _first(head: LeafHead) -> list[int]:
-    """What each number's first choice is called in the environment."""
+    """Return the environment's value of each component's first choice."""
     if isinstance(head, CategoricalHead):
         return [head.start]
     return head.start.tolist() if isinstance(head, MultiCategoricalHead) else [0] * len(head.mask_layout)
 
 
 def _moments(distribution: Distribution) -> tuple[Tensor, Tensor]:
-    """Mean and std of a continuous action, (*batch, A) each: of a squashed one after the tanh, in [-1, 1]."""
+    """Return mean and std of a continuous action, (*batch, A) each; for a squashed one after the tanh, in [-1, 1]."""
     if isinstance(distribution, SquashedGaussian):
         return _squashed(distribution.mean, distribution.std)
     assert isinstance(distribution, DiagonalGaussian | Beta)
@@ -86,7 +86,7 @@ def _moments(distribution: Distribution) -> tuple[Tensor, Tensor]:
 
 
 def _squashed(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and std of tanh(z), z normal, by the trapezoidal rule over its density; there is no closed form."""
+    """Compute mean and std of tanh(z), z normal, by the trapezoidal rule over its density; there is no closed form."""
     t = torch.linspace(-NODES_REACH, NODES_REACH, NODES, dtype=torch.float64, device=mean.device)
     weights = (-0.5 * t.square()).softmax(0)  # (nodes,)
     squashed = (mean.double().unsqueeze(-1) + std.double().unsqueeze(-1) * t).tanh()  # (*batch, A, nodes)
@@ -96,14 +96,14 @@ def _squashed(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _units(head: LeafHead) -> tuple[BoxRange, Tensor, Tensor]:
-    """The Box, and offset and factor (A,) that turn the numbers of the distribution's moments into its numbers."""
+    """Return the Box, and the offset and factor (A,) that convert the distribution's moments to its units."""
     assert isinstance(head, GaussianHead | SquashedHead | BetaHead)
     low, high = head.box.low, head.box.high
-    if isinstance(head, BetaHead):  # [0, 1] is the Box
+    if isinstance(head, BetaHead):  # [0, 1] maps to the Box
         return head.box, low, high - low
     if isinstance(head, GaussianHead) and not head.rescale:
         return head.box, torch.zeros_like(low), torch.ones_like(low)
-    return head.box, low + (high - low) / 2, (high - low) / 2  # [-1, 1] is
+    return head.box, low + (high - low) / 2, (high - low) / 2  # [-1, 1] maps to the Box
 
 
 def _array(tensor: Tensor) -> np.ndarray:

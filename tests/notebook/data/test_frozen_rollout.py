@@ -1,4 +1,4 @@
-"""A frozen rollout stays what it was, and what is recomputed on it is what the trainer computes."""
+"""A frozen rollout stays unchanged, and recomputing on it gives what the trainer computes."""
 
 from dataclasses import fields
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ppo_lab.errors import LabError
-from ppo_lab.notebook.data.frozen import freeze
+from ppo_lab.notebook.data.frozen_rollout import freeze
 from ppo_lab.ppo.events import AdvantagesEstimated, MinibatchStepped, RolloutCollected, Update
 from ppo_lab.ppo.losses import clipped_surrogate
 from ppo_lab.trees import leaves
@@ -67,7 +67,7 @@ def until(events, kind):
 
 
 def whole(frozen):
-    """Every number in it."""
+    """Return copies of all its tensors."""
     parts = [getattr(frozen.rollout, field.name) for field in fields(frozen.rollout)]
     return [tensor.clone() for part in parts if not isinstance(part, int) for tensor in leaves(part)] + [
         frozen.reward.clone()
@@ -89,7 +89,7 @@ def test_other_settings_give_other_advantages_by_the_definition(trainer):
     r = frozen.rollout
     surprise = frozen.reward + 0.5 * r.next_value * ~r.terminated - r.value
     torch.testing.assert_close(frozen.advantages(gamma=0.5, gae_lambda=0.0)[0], surprise)
-    sums = torch.empty_like(surprise)  # with lambda 1, all surprises until the episode ends
+    sums = torch.empty_like(surprise)  # with lambda 1, the discounted sum of TD errors until the episode ends
     running = torch.zeros_like(surprise[0])
     for t in reversed(range(len(surprise))):
         running = surprise[t] + 0.5 * running * ~r.done[t]
@@ -115,16 +115,16 @@ def test_looking_changes_nothing(trainer, overrides):
             break
         ratio = frozen.ratio(trainer.state.model)
         frozen.surrogate([ratio], frozen.advantages()[0], 0.1)
-    frozen.ratio(trainer.state.model)  # the normaliser has taken the rollout in by now
+    frozen.ratio(trainer.state.model)  # after the update has changed the normaliser
     assert trained(3, overrides).fingerprint() == trainer.fingerprint()
 
 
 def test_every_ratio_is_one_before_the_first_step_and_not_after_it(trainer):
-    trainer.set(learning_rate=0.02)  # a step that no rounding hides
+    trainer.set(learning_rate=0.02)  # a step far larger than rounding
     events = trainer.events()
     frozen = freeze(trainer, next(events))
     next(events)
-    # the policy takes a rollout step by step or as a whole, from other memory: two ways to one number
+    # collected step by step, evaluated here from other memory: two computations of the same number
     limit = rounding(torch.float32, 64)  # sums over a few inputs, 8 or 16 units and a memory of 8, and the logarithm
     assert (frozen.ratio(trainer.state.model) - 1.0).abs().max() < limit
     next(events)
@@ -163,7 +163,7 @@ def test_ratios_are_likelier_now_over_likelier_then():
             now, _, _ = made.state.model.evaluate(r.obs[:-1], r.action, None, r.starts)
         torch.testing.assert_close(ratio, now.exp() / r.log_prob.exp())
         kl, outside = (before - 1 - before.log()).mean(), ((before - 1).abs() > 0.2).float().mean()
-        # the loss is from before its step, so it says what the last look said
+        # the loss is from before its step, so it agrees with the previous ratio
         assert event.loss.approx_kl.item() == pytest.approx(kl.item(), rel=1e-3, abs=1e-6)
         assert event.loss.clip_fraction.item() == pytest.approx(outside.item())
         before = ratio
@@ -229,5 +229,5 @@ def test_later_is_too_late():
     made = small_trainer()
     events = made.events()
     next(events)
-    with pytest.raises(LabError, match=r"freeze at RolloutCollected.*AdvantagesEstimated"):
+    with pytest.raises(LabError, match=r"freeze: expected RolloutCollected.*got AdvantagesEstimated"):
         freeze(made, next(events))

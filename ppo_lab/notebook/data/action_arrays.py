@@ -1,4 +1,4 @@
-"""What a policy means to do, as arrays: what the pictures of actions are drawn from."""
+"""A policy's action distribution as arrays, from which pictures of actions are drawn."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Intention(NamedTuple):
-    """What a policy means to do about one key of an action: k numbers, in the environment's units.
+class ActionPart(NamedTuple):
+    """The action distribution for one key of an action: k components, in the environment's units.
 
-    Choices have `probabilities`, `first` and `sizes`; continuous numbers `mean`, `std`, `low` and `high`, where bounds
-    may be infinite. *batch is nothing for one observation, and T for a course.
+    Discrete components have `probabilities`, `first` and `sizes`; continuous ones `mean`, `std`, `low` and `high`; the
+    bounds may be infinite. *batch is empty for one observation, and T for a trajectory.
     """
 
     taken: np.ndarray  # (*batch, k)
-    probabilities: np.ndarray | None = None  # (*batch, k, n); 0 for choices that a number does not have
-    first: Sequence[int] = ()  # (k) what each number's first choice is called
-    sizes: Sequence[int] = ()  # (k) how many choices each has
+    probabilities: np.ndarray | None = None  # (*batch, k, n); 0 for choices that a component does not have
+    first: Sequence[int] = ()  # (k) the value of each component's first choice
+    sizes: Sequence[int] = ()  # (k) the number of choices of each
     mean: np.ndarray | None = None  # (*batch, k)
     std: np.ndarray | None = None  # (*batch, k)
     low: np.ndarray | None = None  # (k,)
     high: np.ndarray | None = None  # (k,)
     key: str = ""  # of a Dict; "" where the action is one space
 
-    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> Intention:
-        """function(rows) of every array that has rows for the batch."""
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> ActionPart:
+        """Apply `function` to every array that has the batch dimensions."""
         chances, mean, std = (
             None if rows is None else function(rows) for rows in (self.probabilities, self.mean, self.std)
         )
@@ -34,31 +34,31 @@ class Intention(NamedTuple):
 
 
 class Number(NamedTuple):
-    """One number of an action: either `probabilities`, or `mean`, `std`, `low` and `high`."""
+    """One component of an action: it has either `probabilities`, or `mean`, `std`, `low` and `high`."""
 
     name: str
     taken: np.ndarray  # (*batch)
     probabilities: np.ndarray | None = None  # (*batch, n)
-    first: int = 0  # what the first choice is called
+    first: int = 0  # the value of the first choice
     mean: np.ndarray | None = None  # (*batch)
     std: np.ndarray | None = None  # (*batch)
     low: float = -np.inf
     high: float = np.inf
 
 
-def count(parts: Sequence[Intention]) -> int:
-    """How many numbers an action has."""
+def count(parts: Sequence[ActionPart]) -> int:
+    """Return the number of components of an action."""
     return sum(part.taken.shape[-1] for part in parts)
 
 
-def numbers_of(parts: Sequence[Intention], most: int) -> list[Number]:
-    """At most so many numbers of an action, in its order; where it has more, of every key about equally many."""
+def numbers_of(parts: Sequence[ActionPart], most: int) -> list[Number]:
+    """Return at most `most` components of an action, in its order; if it has more, about equally many of each key."""
     places = [(i, j) for i, part in enumerate(parts) for j in range(part.taken.shape[-1])]
     chosen = sorted(sorted(places, key=lambda place: place[1])[:most])  # the first of every key, the second, ...
     return [_number(parts[i], j) for i, j in chosen]
 
 
-def _number(part: Intention, j: int) -> Number:
+def _number(part: ActionPart, j: int) -> Number:
     name = part.key or "action"
     name = name if part.taken.shape[-1] == 1 else f"{name} {j}"
     if part.probabilities is not None:
