@@ -1,4 +1,4 @@
-"""The game of Spaces-v0 itself; its rules stand in the docstring of the package."""
+"""The game of Spaces-v0; the docstring of the package has its rules."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ppo_lab.errors import EnvError
 
 
 class Spaces:
-    """N games as one tensor program: `ppo_lab.envs.Envs`, with same-step reset.
+    """N games as one batched tensor program: `ppo_lab.envs.Envs`, with same-step reset.
 
     Args:
         num_envs: N.
-        device: Where all tensors lie.
+        device: Device of all tensors.
         observation: A key of OBSERVATIONS.
         action: A key of ACTIONS.
-        masked: Show which actions are legal, as "action_mask".
+        masked: Add the mask of legal actions to the observation, as "action_mask".
         min_length, max_length: Steps of an episode.
         image_size: Height and width of images.
 
     Attributes:
-        chance_reward: Mean reward of a step at random: uniform over the legal choices and over the Box.
+        chance_reward: Mean reward of a random step: uniform over the legal choices and over the Box.
 
     Raises:
-        EnvError: An argument outside its range; `masked` where the action has nothing to mask.
+        EnvError: An argument is outside its range, or `masked` is True for an action that cannot be masked.
     """
 
     next_step_autoreset = False
@@ -69,7 +69,7 @@ class Spaces:
         self._cut = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
         self._memory = {
             "target": self._target,
-            "noise": self._noise,  # of the observation, then of the mask: both are functions of it and of the target
+            "noise": self._noise,  # of the observation, then of the mask: target and noise determine both
             "elapsed": self._elapsed,
             "length": self._length,
             "cut": self._cut,  # this episode will be truncated
@@ -78,7 +78,7 @@ class Spaces:
 
     @property
     def obs(self) -> Obs:
-        """What to act on next, as the observation space says, with N in front."""
+        """The observation to act on next, batched (N, ...)."""
         shown = self._shown.write(self._target, self._noise)
         legal = self._legal()
         if legal is None:
@@ -90,18 +90,18 @@ class Spaces:
         return self._scorer.legal(self._target, self._noise[:, NUM_NOISE:]) if self.masked else None
 
     def right_action(self) -> Action:
-        """The action that pays 1 in each game now."""
+        """Return the action that gets reward 1 in each game now."""
         return self._scorer.right_action(self._target)
 
     def reset(self, seed: int) -> Obs:
-        """Start N new episodes; equal seeds on equal devices give equal ones."""
+        """Start N new episodes; equal seeds on equal devices give equal episodes. Returns obs."""
         self.generator.manual_seed(seed)
         self._show_next(self._valid)
         self._start(self._valid)
         return self.obs
 
     def step(self, action: Action) -> Step:
-        """Answer every target: a tensor (N, *action), for a Dict a dict of them by key."""
+        """Act on every target: a tensor (N, *action), for a Dict a dict of these by key."""
         reward = self._scorer.score(action, self._target, self._legal())
         self._elapsed += 1
         done = self._elapsed >= self._length
@@ -113,7 +113,7 @@ class Spaces:
         return Step(self.obs, reward, terminated, truncated, final_obs, self._valid)
 
     def _show_next(self, where: Tensor) -> None:
-        # Drawn for all and used in `where`: nobody has to ask the device whether an episode ended.
+        # Drawn for all and used in `where`: checking whether an episode ended would synchronize with the device.
         noise = torch.rand(self._noise.shape, generator=self.generator, device=self.device)
         self._target.copy_(torch.where(where, self._draw(0, 3), self._target))
         self._noise.copy_(torch.where(where[:, None], noise, self._noise))
@@ -127,15 +127,15 @@ class Spaces:
         return torch.randint(low, high + 1, (self.num_envs,), generator=self.generator, device=self.device)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything the next step depends on: `target`, `noise`, `elapsed`, `length`, `cut`, `generator`."""
+        """Return everything the next step depends on: `target`, `noise`, `elapsed`, `length`, `cut`, `generator`."""
         return snapshots.save(self._memory, self.generator)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from a `state_dict` as if never stopped. Raises EnvError where it does not fit."""
+        """Continue from a `state_dict` as if never stopped. Raises EnvError if it does not fit."""
         snapshots.load("Spaces", self._memory, self.generator, state)
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is nothing to release."""
 
 
 def _with_mask(space: Space, mask_size: int) -> Space:

@@ -1,6 +1,6 @@
-"""Functions that make environments: how they are called, and one line for what is none or makes something else.
+"""Call functions that make environments, and explain in one line what is not such a function or environment.
 
-It stands on Gymnasium alone: the workers that step environments import it, and torch would cost each of them seconds.
+Imports Gymnasium but not torch: every worker process imports this module, and torch would cost each of them seconds.
 """
 
 from __future__ import annotations
@@ -21,47 +21,48 @@ from ppo_lab.errors import ConfigError, EnvError
 
 Factory = Callable[[int], gymnasium.Env]  # the number of the environment -> the environment
 ENVS = ("num_envs", "observation_space", "action_space", "device", "next_step_autoreset", "reset", "step", "close")
-INDEX_NAMES = ("index", "env_index", "idx", "rank", "i")  # with a default: passed nevertheless, that is what it is for
+INDEX_NAMES = ("index", "env_index", "idx", "rank", "i")  # passed even where it has a default
 
 
 @dataclass(frozen=True)
 class WithoutIndex:
-    """A function of nothing as one of the index."""
+    """A function without arguments as a function of the index."""
 
     make: Callable[[], gymnasium.Env]
 
     def __call__(self, index: int) -> gymnasium.Env:
-        """Environment number `index`, which `make` does not hear of."""
+        """Make environment number `index`; `make` does not get the number."""
         return self.make()
 
 
 @dataclass(frozen=True)
 class OneOfEach:
-    """Several functions: environment i is made by the i-th, and where more are asked for, by the first again."""
+    """Several functions: function i modulo their number makes environment i."""
 
     makers: Sequence[Factory]
 
     def __call__(self, index: int) -> gymnasium.Env:
-        """Environment number `index`."""
+        """Make environment number `index`."""
         return self.makers[index % len(self.makers)](index)
 
 
 @dataclass(frozen=True)
 class FromSpec:
-    """What Gymnasium's `EnvSpec` describes: an id with its arguments and wrappers."""
+    """Makes environments from Gymnasium's `EnvSpec`: an id with its arguments and wrappers."""
 
     spec: EnvSpec
 
     def __call__(self, index: int) -> gymnasium.Env:
-        """One more environment of this kind."""
+        """Make one more environment of this spec."""
         return make_single(self.spec, {})
 
 
 def as_factory(given: Any, name: str = "envs") -> Factory:
-    """A callable as a function of the index. Raises ConfigError for one that needs other arguments.
+    """Convert a callable to a function of the index. Raises ConfigError for one that needs other arguments.
 
-    A class, or a partial of one, is called without arguments: its first one is a render mode or a size and not a
-    number of ours. A function gets the index where it has to be given one argument, or has one that is called so.
+    A class, or a partial of one, is called without arguments: its first argument is a render mode or a size, not an
+    environment number. A function gets the index if it requires exactly one argument, or its first one is in
+    INDEX_NAMES.
     """
     inner: Any = given
     while isinstance(inner, partial):
@@ -72,7 +73,7 @@ def as_factory(given: Any, name: str = "envs") -> Factory:
     try:
         parameters = list(inspect.signature(given).parameters.values())
     except (TypeError, ValueError):
-        return WithoutIndex(given) if isinstance(inner, type) else given  # written in C: it will say what is wrong
+        return WithoutIndex(given) if isinstance(inner, type) else given  # written in C: its error says enough
     positional = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     needed = [one.name for one in positional if one.default is one.empty]
     needed += [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is one.empty]
@@ -89,12 +90,12 @@ def as_factory(given: Any, name: str = "envs") -> Factory:
 
 
 def is_envs(thing: Any) -> bool:
-    """Is it N environments stepped together, as `ppo_lab.envs.Envs` says?"""
+    """Return whether an object has the attributes of the `ppo_lab.envs.Envs` protocol."""
     return not isinstance(thing, type | VectorEnv | gymnasium.Env) and all(hasattr(thing, name) for name in ENVS)
 
 
 def check_has_spaces(env: gymnasium.Env, name: str) -> None:
-    """Raises EnvError for an environment that does not say what it shows or takes."""
+    """Raise EnvError for an environment without an observation space or an action space."""
     for what in ("observation_space", "action_space"):
         try:
             got = getattr(env, what, None)
@@ -110,7 +111,7 @@ def check_has_spaces(env: gymnasium.Env, name: str) -> None:
 
 
 def complaint(thing: Any) -> str:
-    """What something is that is no gymnasium.Env, and what to write instead, in one line."""
+    """Describe in one line an object that is not a gymnasium.Env, and what to write instead."""
     kind = type(thing).__name__
     if thing is None:
         return "nothing (None) in place of a gymnasium.Env: does it end without `return`?"
@@ -139,9 +140,9 @@ def complaint(thing: Any) -> str:
 
 
 def _nearly(thing: Any, kind: str) -> str:
-    """An environment that is no gymnasium.Env: of the old gym, whose reset takes no seed, or merely no subclass."""
+    """Describe an environment that is not a gymnasium.Env: of the old gym (reset takes no seed), or not a subclass."""
     missing = [name for name in ENVS if not hasattr(thing, name)]
-    if hasattr(thing, "num_envs"):  # one of ours, nearly
+    if hasattr(thing, "num_envs"):  # an incomplete ppo_lab.Envs
         return f"a {kind} that is no ppo_lab.Envs: it has no {', '.join(missing)}"
     try:
         new = "seed" in inspect.signature(thing.reset).parameters

@@ -1,4 +1,4 @@
-"""What becomes of an environment that raises: it is named in one line, or made anew where `env.retry` allows it."""
+"""Handle an environment that raises: report it in one line, or recreate it if `env.retry` allows it."""
 
 from __future__ import annotations
 
@@ -12,45 +12,46 @@ import gymnasium
 from ppo_lab.errors import EnvError, LabError
 
 if TYPE_CHECKING:
-    from ppo_lab.envs.adapters.episode_numbers import EpisodeNumbers  # stands on torch, for which workers do not wait
+    from ppo_lab.envs.adapters.episode_numbers import EpisodeNumbers  # imports torch, which workers must not
 
 LOG = logging.getLogger("ppo_lab")
 
 
 def one_line(text: object, limit: int = 300) -> str:
-    """Any text or error as one line of bounded length."""
+    """Convert any text or error to one line of bounded length."""
     line = " ".join(str(text).split())
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
 def describe_error(error: BaseException) -> str:
-    """'ValueError: what it said' in one line."""
+    """Format an error as 'ValueError: its message' in one line."""
     return one_line(f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
 class Retries:
-    """Makes environments anew that raised: up to `retry` times in a row without a finished episode.
+    """Recreates environments that raised: up to `retry` times in a row without a finished episode.
 
-    make: makes environment number i; None: it cannot be made anew.
+    make: makes environment number i; None: it cannot be recreated.
     """
 
     def __init__(self, num_envs: int, first: int, make: Callable[[int], gymnasium.Env] | None, retry: int) -> None:
         self._first, self._make, self._retry = first, make, retry if make is not None else 0
         self.failures = [0] * num_envs  # since the last finished episode
-        self.texts: list[str] = []  # what was made anew and why; whoever reads them takes them out
+        self.texts: list[str] = []  # what was recreated and why; the reader clears the list
 
     def renewed(self, i: int, old: gymnasium.Env, error: Exception, where: str) -> gymnasium.Env:
-        """A new environment in the place of the i-th, which raised `error`.
+        """Return a new environment to replace the i-th, which raised `error`.
 
-        Raises EnvError if none may be made, or `make` fails as often, or what it makes is no replacement.
+        Raises EnvError if no retry is allowed or left, if `make` fails every time, or if what it makes cannot replace
+        the old one.
         """
         number = self._first + i
         failed = f"environment {number} raised {describe_error(error)} {where}"
         cause: Exception = error
-        may_retry = not isinstance(error, LabError)  # those are ours: it answered, and wrongly
+        may_retry = not isinstance(error, LabError)  # our own checks raise it: the environment answered, but wrongly
         while self._make is not None and may_retry and self.failures[i] < self._retry:
             self.failures[i] += 1
-            with contextlib.suppress(Exception):  # it is broken: closing it may fail as well
+            with contextlib.suppress(Exception):  # it is broken, so closing it may fail as well
                 old.close()
             try:
                 new = self._make(number)
@@ -71,27 +72,27 @@ class Retries:
 
 
 class Renewing:
-    """What the adapters that can make environments anew tell about it."""
+    """Methods of the adapters that can recreate environments, which report the recreations."""
 
     _renewals = 0
     _first_renewal: str | None = None
-    numbers: EpisodeNumbers  # from infos
+    numbers: EpisodeNumbers  # read from infos
 
     def retries(self) -> int:
-        """How many times an environment was made anew because it raised (env.retry)."""
+        """Return how many times an environment was recreated because it raised (env.retry)."""
         return self._renewals
 
     def metrics(self) -> dict[str, float]:
-        """Numbers for the run's record: means of numbers from infos, and how often an environment was made anew."""
+        """Return metrics: means of numbers from infos, and how many times an environment was recreated."""
         found = self.numbers.metrics()
         return {**found, "env/retries": float(self._renewals)} if self._renewals else found
 
     def why_inexact_now(self) -> str | None:
-        """Why the run cannot be repeated from its beginning any more: an environment failed. None: it can."""
+        """Return why the run can no longer be repeated from its start: an environment failed. None: it can."""
         return self._first_renewal
 
     def _take_renewals(self, texts: list[str]) -> None:
-        """Count what was made anew and log one line for each; `texts` are empty afterwards."""
+        """Count the recreated environments and log one line for each; clears `texts`."""
         for text in texts:
             LOG.warning("%s; its episode is cut off (env.retry)", text)
         self._renewals += len(texts)
