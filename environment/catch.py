@@ -73,7 +73,7 @@ class Catch:
             raise EnvError(f"Catch: num_envs={num_envs}, balls={balls}; both must be >= 1")
         if not 2 <= width <= height or not 0 <= decoys < width:
             given = f"height={height}, width={width}, decoys={decoys}"
-            raise EnvError(f"Catch: {given}; needed is 2 <= width <= height and 0 <= decoys < width")
+            raise EnvError(f"Catch: {given}; required: 2 <= width <= height and 0 <= decoys < width")
         if observation not in OBSERVATIONS:
             raise EnvError(f"Catch: observation={observation!r}; allowed are {', '.join(OBSERVATIONS)}")
         self.num_envs, self.device, self.observation = num_envs, torch.device(device), observation

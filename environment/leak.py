@@ -57,7 +57,7 @@ class Leak:
     ) -> None:
         if num_envs < 1 or not 3 <= min_length <= max_length:
             given = f"num_envs={num_envs}, min_length={min_length}, max_length={max_length}"
-            raise EnvError(f"Leak: {given}; needed is num_envs >= 1 and 3 <= min_length <= max_length")
+            raise EnvError(f"Leak: {given}; required: num_envs >= 1 and 3 <= min_length <= max_length")
         if ending not in ENDINGS:
             raise EnvError(f"Leak: ending={ending!r}; allowed are {', '.join(ENDINGS)}")
         self.num_envs, self.device = num_envs, torch.device(device)

@@ -52,7 +52,7 @@ class Recall:
             raise EnvError(f"Recall: num_envs={num_envs}, num_cues={num_cues}; allowed are >= 1 and >= 2")
         if not 0 <= min_delay <= max_delay:
             raise EnvError(
-                f"Recall: min_delay={min_delay}, max_delay={max_delay}; needed is 0 <= min_delay <= max_delay"
+                f"Recall: min_delay={min_delay}, max_delay={max_delay}; required: 0 <= min_delay <= max_delay"
             )
         self.num_envs, self.device = num_envs, torch.device(device)
         self.num_cues, self.min_delay, self.max_delay = num_cues, min_delay, max_delay

@@ -31,7 +31,7 @@ def load_onnx(model: str | Path) -> Any:
         loaded = onnx.load(str(path))
         inputs = [entry.name for entry in loaded.graph.input]
     except Exception as error:  # the errors of onnx and protobuf for a broken file are not documented
-        raise EnvError(f"model: {path} is no ONNX file: {str(error)[:200]}") from None
+        raise EnvError(f"model: {path} is not an ONNX file: {str(error)[:200]}") from None
     weights = {entry.name for entry in loaded.graph.initializer}
     if inputs != ["states", "tokens"] or "transformer.wp_embedding.weight" not in weights:
         raise EnvError(f"model: {path} is another network: its inputs are {inputs}, tinyphysics has states and tokens")

@@ -19,7 +19,7 @@ from ppo_lab.errors import EnvError
 def load_routes(routes: str | Path, segments: Sequence[int] | None = None, seed: int = 0) -> Routes:
     """Make synthetic routes or read those of a folder; see `VectorizedLateralControlEnv`. Raises EnvError."""
     if segments is not None and (len(segments) != 2 or not 0 <= segments[0] < segments[1]):
-        raise EnvError(f"LateralControl: segments={list(segments)}; needed are two numbers, 0 <= start < stop")
+        raise EnvError(f"LateralControl: segments={list(segments)}; required: two numbers, 0 <= start < stop")
     if str(routes) != "synthetic":
         return read_routes(routes, segments)
     start, stop = segments or (0, 1000)

@@ -92,6 +92,6 @@ def _read(path: Path) -> tuple[np.ndarray, ...]:
         raise EnvError(f"{path}: lines of {numbers.shape[0]} cells; a segment has {len(COLUMNS)}")
     _, v, a, roll, target, command = np.pad(numbers, ((0, 0), (0, ROWS - numbers.shape[1])), mode="edge")
     if not (np.isfinite([v, a, roll, target]).all() and np.isfinite(command[:CONTROL_START]).all()):
-        raise EnvError(f"{path}: an empty cell where a number belongs (steerCommand may be empty from row 100 on)")
+        raise EnvError(f"{path}: an empty cell where a number is required (steerCommand may be empty from row 100 on)")
     steer = np.where(np.arange(ROWS) < CONTROL_START, -command, 0.0)
     return target, np.sin(roll) * GRAVITY, v, a, steer

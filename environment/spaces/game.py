@@ -48,7 +48,7 @@ class Spaces:
     ) -> None:
         if num_envs < 1 or image_size < 2 or not 1 <= min_length <= max_length:
             given = f"num_envs={num_envs}, image_size={image_size}, min_length={min_length}, max_length={max_length}"
-            raise EnvError(f"Spaces: {given}; needed is num_envs >= 1, image_size >= 2, 1 <= min_length <= max_length")
+            raise EnvError(f"Spaces: {given}; required: num_envs >= 1, image_size >= 2, 1 <= min_length <= max_length")
         for what, name, known in (("observation", observation, OBSERVATIONS), ("action", action, ACTIONS)):
             if name not in known:
                 raise EnvError(f"Spaces: {what}={name!r}; allowed are {', '.join(known)}")
@@ -57,7 +57,7 @@ class Spaces:
         self.max_episode_steps = max_length
         self._scorer = Scorer(action, self.device)
         if masked and not self._scorer.sizes:
-            raise EnvError(f"Spaces: masked=True with action={action!r}; a Box has nothing to mask")
+            raise EnvError(f"Spaces: masked=True with action={action!r}; a Box cannot be masked")
         self._shown = OBSERVATIONS[observation](image_size)
         self._mask_size = sum(self._scorer.sizes) if masked else 0
         self.observation_space = _with_mask(self._shown.space, self._mask_size)

@@ -28,7 +28,8 @@ def check_spaces(observation_space: Space, action_space: Space, name: str) -> No
             advice = f"supported: {kinds} ({', '.join(dtypes)}), and Dict and Tuple of these"
             fit = _fitting_keys(space, dtypes)
             if what == "observation" and fit:  # an unsupported entry may be e.g. a mission in Text
-                advice = f"leave it out with env.wrappers: [FilterObservation: {{filter_keys: [{', '.join(fit)}]}}]"
+                keys = ", ".join(fit)
+                advice = f"select the supported keys with env.wrappers: [FilterObservation: {{filter_keys: [{keys}]}}]"
             text = one_line(space, 90)
             raise EnvError(f"{name}: {what} space {text} is not supported: {problem}; {advice}")
     mask = leaf_spaces(flatten_space(observation_space)).get(MASK_KEY)
@@ -48,7 +49,7 @@ def _problem(space: Space, dtypes: tuple[str, ...]) -> str | None:
     for key, leaf in leaves.items():
         of = f"key {key!r}: " if key else ""
         if 0 in (leaf.shape or ()):
-            return f"{of}it holds no number"
+            return f"{of}it has no entries"
         if isinstance(leaf, Box) and str(leaf.dtype) not in dtypes:
             return f"{of}dtype {leaf.dtype}"
     return None

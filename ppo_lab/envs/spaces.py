@@ -73,7 +73,7 @@ def follow(paths: dict[str, Path], value: Any) -> dict[str, Any]:
         try:
             flat[key] = reduce(getitem, path, value)
         except (LookupError, TypeError) as error:
-            raise EnvError(f"a value without {key!r}, which its space declares") from error
+            raise EnvError(f"the value has no {key!r}, which its space declares") from error
     return flat
 
 
@@ -142,9 +142,9 @@ def _walk(space: Space, prefix: str, path: Path) -> Iterator[tuple[str, Path, Sp
     named = isinstance(space, spaces.Dict)
     entries = list(space.spaces.items()) if isinstance(space, spaces.Dict) else list(enumerate(space.spaces))
     if not entries:
-        raise EnvError(f"{f'key {prefix!r} has ' if prefix else ''}a {type(space).__name__} space that holds nothing")
+        raise EnvError(f"{f'key {prefix!r} has ' if prefix else ''}an empty {type(space).__name__} space")
     flat = not prefix and all(isinstance(inner, LEAVES) for _, inner in entries)  # already flat: "a/b" is allowed
     for key, inner in entries:
         if named and (not isinstance(key, str) or not key or ("/" in key and not flat)):
-            raise EnvError(f"a nested space with the key {key!r}: keys are texts without '/', and not empty")
+            raise EnvError(f"a nested space with the key {key!r}: keys must be non-empty strings without '/'")
         yield from _walk(inner, f"{prefix}/{key}" if prefix else str(key), (*path, key))

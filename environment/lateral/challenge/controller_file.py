@@ -106,7 +106,7 @@ def _of_policy(policy: Policy, observation: str | None, action: str | None) -> O
 
 def _of_run(run: str | Path, at: int | str, observation: str | None, action: str | None) -> Origin:
     if observation is not None or action is not None:
-        raise ConfigError("export_controller: observation and action go with a policy; a run knows its own")
+        raise ConfigError("export_controller: observation and action are for a policy; a run has them in its config")
     folder = look_up_run(run)
     policy, modes = policy_and_modes(folder, at)
     step = int(find_checkpoint(folder, at)[0].name)
@@ -159,7 +159,7 @@ def controller_text(actor: Actor, origin: Origin) -> str:
     parts = (PidController, activate, Network, preview, Controller)
     return "\n\n".join(
         [
-            f"{FIRST_LINE} out of {origin.name}.\n# It belongs into the folder controllers/ and needs NumPy alone.\n"
+            f"{FIRST_LINE} from {origin.name}.\n# Put it into the folder controllers/; it needs only NumPy.\n"
             + inspect.getsource(driver),
             IMPORTS + "\n" + settings,
             *(inspect.getsource(part) for part in parts),
@@ -176,7 +176,7 @@ import numpy as np
 
 try:
     from . import BaseController
-except ImportError:  # not in the challenge: tried alone
+except ImportError:  # imported outside the challenge
     BaseController = object
 """
 
@@ -185,7 +185,7 @@ def import_controller(file: str | Path) -> ModuleType:
     """Import an exported file as a module, under a private name and without the challenge. Raises RunError."""
     spec = importlib.util.spec_from_file_location("_exported_controller", file)
     if spec is None or spec.loader is None or not Path(file).is_file():
-        raise RunError(f"no controller at {file}: it is a Python file")
+        raise RunError(f"no controller at {file}; expected a Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -94,10 +94,10 @@ def _check(plant: str, noise: str, seeds: int, seed: int, model: str | Path | No
         if value not in CHOICES[name]:
             raise ConfigError(f"{name}={value!r}; allowed are {', '.join(CHOICES[name])}")
     if seeds < 1 or seed < 0:
-        raise ConfigError(f"seeds={seeds}, seed={seed}; needed are at least 1 and at least 0")
+        raise ConfigError(f"seeds={seeds}, seed={seed}; they must be at least 1 and at least 0")
     if seeds > 1 and noise != "fresh":
         raise ConfigError(f"seeds={seeds}: {noise} noise is the same every time; seeds are for noise='fresh'")
     if model is not None and plant == "surrogate":
-        raise ConfigError("model: the surrogate has none; say plant='onnx' or plant='torch'")
+        raise ConfigError("model: the surrogate needs none; set plant='onnx' or plant='torch'")
     if str(routes) != "synthetic" and not Path(routes).is_dir():
         raise ConfigError(f"routes: no folder {routes}; give the one with the challenge's NNNNN.csv, or 'synthetic'")

@@ -36,7 +36,7 @@ def official_eval(
     source, place = Path(file), Path(clone)
     for part in ("eval.py", "controllers", MODEL, DATA):
         if not (place / part).exists():
-            raise RunError(f"{place} is not a whole clone of the challenge: {part} is missing")
+            raise RunError(f"{place} is not a complete clone of the challenge: {part} is missing")
     name, target = source.stem, place / "controllers" / source.name
     if not name.isidentifier() or source.suffix != ".py":
         raise RunError(f"{source.name}: the challenge imports controllers by name, such as ppo.py")
@@ -44,7 +44,7 @@ def official_eval(
         text = source.read_bytes()
         ours = not target.exists() or target.read_bytes().startswith(FIRST_LINE.encode())
         if not ours:
-            raise RunError(f"{target} is there and was not exported by ppo_lab: export under another name")
+            raise RunError(f"{target} exists and was not exported by ppo_lab: export under another name")
         replace(target, text)
         (place / REPORT).unlink(missing_ok=True)  # an old one must not be taken for the new one
     command = [str(python), "eval.py", "--model_path", f"./{MODEL}", "--data_path", f"./{DATA}"]

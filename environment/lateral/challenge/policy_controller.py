@@ -105,5 +105,7 @@ def policy_and_modes(folder: Path, at: int | str) -> tuple[Policy, dict[str, str
         )
     policy = load_policy(folder, at)
     if policy.envs_given:
-        raise RunError(f"{folder} was trained in environments of a script's own: make a PolicyController of its policy")
+        raise RunError(
+            f"{folder} was trained in environments passed by a script: make a PolicyController from its policy"
+        )
     return policy, {name: env.kwargs.get(name, default) for name, default in DEFAULTS.items()}

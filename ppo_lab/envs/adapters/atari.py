@@ -30,11 +30,11 @@ from ppo_lab.errors import ConfigError, EnvError
 RESEED_AFTER = 2000  # steps: a seeded reset reloads the game, which takes the time of some 200 steps
 FRAMES = {"max_num_frames_per_episode": 108_000, "frameskip": 4}  # keywords of AtariVectorEnv and their defaults
 OURS = {  # keywords of AtariVectorEnv that are set elsewhere or fixed here -> how
-    "autoreset_mode": "games start anew by themselves",
+    "autoreset_mode": "games restart automatically",
     "batch_size": "all environments are stepped together",
     "episodic_life": "set env.life_loss",
     "life_loss_info": "set env.life_loss",
-    "reward_clipping": "set ppo.reward_bound to 1, which leaves the logged returns as they are",
+    "reward_clipping": "set ppo.reward_bound to 1, which keeps the logged returns unclipped",
 }
 
 
@@ -54,7 +54,7 @@ def make_atari(
     """Make N games of an id "ALE/...". Raises ConfigError for kwargs that are in OURS, and as `make_vector`."""
     for name, instead in OURS.items():
         if name in kwargs:
-            raise ConfigError(f"env.kwargs: {name} is not for {spec.id} here: {instead}")
+            raise ConfigError(f"env.kwargs: {name} cannot be set for {spec.id}: {instead}")
     given = {"autoreset_mode": AutoresetMode.SAME_STEP, "life_loss_info": life_loss, "reward_clipping": False}
     envs = AtariEnvs(make_vector(spec, num_envs, {**kwargs, **given}), device, info_keys)
     frames, each = (int(kwargs.get(name, default)) for name, default in FRAMES.items())
@@ -109,7 +109,7 @@ class AtariEnvs:
         Raises EnvError if ale_py fails or the action does not fit; after a failure only `reset` is possible.
         """
         if not self._ready:
-            raise EnvError("call reset() first: there is no step after none, a failed or an interrupted one")
+            raise EnvError("call reset() before the first step, and again after a failed or interrupted one")
         array = as_numpy(action, self._action_format)
         self._ready = False
         rows, over = self._act(array)
@@ -134,7 +134,7 @@ class AtariEnvs:
         self._replay(recipe)
         for i in range(self.num_envs):
             if not np.array_equal(self._obs[i], recipe.obs[i]):
-                raise EnvError(f"environment {i} does not come back to where it was: another version of ale-py?")
+                raise EnvError(f"environment {i} cannot be restored: another version of ale-py?")
         self._log.load(saved)
         self.numbers.load(saved)
         self._ready = True
@@ -169,12 +169,12 @@ class AtariEnvs:
         try:
             obs, reward, terminated, truncated, infos = self._envs.step(action)
         except Exception as error:
-            raise EnvError(f"{self._name()}: a step of its {self.num_envs} games: {describe_error(error)}") from error
+            raise EnvError(f"{self._name()}: step of {self.num_envs} games failed: {describe_error(error)}") from error
         ended = terminated | truncated
         begun = infos["frame_number"] - infos["episode_frame_number"]
         over = (begun != self._begun) | truncated
         if (over & ~ended).any():
-            raise EnvError(f"{self._name()}: game {int(np.argmax(over & ~ended))} began anew without having ended")
+            raise EnvError(f"{self._name()}: game {int(np.argmax(over & ~ended))} restarted without having ended")
         self._begun = begun
         self._obs = final_obs = obs
         if over.any():
@@ -191,7 +191,7 @@ class AtariEnvs:
         try:
             obs, infos = self._envs.reset(seed=np.array(seeds), options=options)  # type: ignore[arg-type]  # ale-py takes an array
         except Exception as error:
-            raise EnvError(f"{self._name()}: reset: {describe_error(error)}") from error
+            raise EnvError(f"{self._name()}: reset failed: {describe_error(error)}") from error
         self._obs = obs
         self._begun = infos["frame_number"] - infos["episode_frame_number"]
 

@@ -79,7 +79,7 @@ def _kind(function: Any, parameter: inspect.Parameter) -> Any:
 def _fit(value: Any, kind: Any, what: str) -> Any:
     """Convert a value to the declared kind."""
     if isinstance(value, str) and LIKE_A_TUPLE.fullmatch(value) and _takes(kind, tuple) and not _takes(kind, str):
-        raise ConfigError(f"{what} is the text {value!r}; a tuple is written as a list or as !tuple [84, 84, 1]")
+        raise ConfigError(f"{what} is the string {value!r}; write a tuple as a list or as !tuple [84, 84, 1]")
     if isinstance(value, (list, tuple)):
         return _fit_list(value, kind, what)
     if isinstance(value, (int, float)) and _wants_numpy(kind):

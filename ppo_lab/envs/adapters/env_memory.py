@@ -108,12 +108,12 @@ class EnvMemory:
                 self._put(path, saved["changed"][path], saved["replaced"])
         layers = hooks_of(self._env)
         if len(layers) != len(saved["hooks"]):
-            raise EnvError(f"{len(saved['hooks'])} of its layers had saved themselves, {len(layers)} can be loaded")
+            raise EnvError(f"{len(saved['hooks'])} of its layers saved themselves, but {len(layers)} can be loaded")
         loaded = [(*layer, state) for layer, state in zip(layers, saved["hooks"], strict=True) if state is not None]
         for layer, _, load, state in loaded:
             getattr(layer, load)(decode(json.loads(state)))
         if differing and (left := self._differing(saved)):
-            raise EnvError(f"its attribute {left[0]} outlives episodes and cannot be put back")
+            raise EnvError(f"its attribute {left[0]} outlives episodes and cannot be restored")
         return [*differing, *(load for _, _, load, _ in loaded)]
 
     def _differing(self, saved: dict[str, Any]) -> list[str]:

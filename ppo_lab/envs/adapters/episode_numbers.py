@@ -122,7 +122,7 @@ class EpisodeNumbers:
         missing = [key for (key, _), seen in zip(self.wanted, self._seen, strict=True) if not seen]
         there = sorted(self.there)
         LOG.warning(
-            "env.info_metrics: no info of the first %d episodes had %s; numbers that there are: %s",
+            "env.info_metrics: no info of the first %d episodes had %s; available numbers: %s",
             self.count, ", ".join(map(repr, missing)), ", ".join(there[:20]) + ", ..." * (len(there) > 20) or "none",
         )  # fmt: skip
 

@@ -69,7 +69,7 @@ def as_factory(given: Any, name: str = "envs") -> Factory:
         inner = inner.func
     what = getattr(inner, "__name__", type(inner).__name__)
     if isinstance(inner, type) and issubclass(inner, VectorEnv):
-        raise ConfigError(f"{name}: the class {what} and not an environment of it; hand over {what}(...)")
+        raise ConfigError(f"{name}: the class {what} instead of an environment; pass {what}(...)")
     try:
         parameters = list(inspect.signature(given).parameters.values())
     except (TypeError, ValueError):
@@ -107,33 +107,35 @@ def check_has_spaces(env: gymnasium.Env, name: str) -> None:
             if what == "observation_space":
                 example = "self.observation_space = gymnasium.spaces.Box(-1, 1, (3,))"
             kind = type(env.unwrapped).__name__
-            raise EnvError(f"{name}: {kind} has {has}; its __init__ has to set one, such as {example}")
+            raise EnvError(f"{name}: {kind} has {has}; its __init__ must set one, such as {example}")
 
 
 def complaint(thing: Any) -> str:
     """Describe in one line an object that is not a gymnasium.Env, and what to write instead."""
     kind = type(thing).__name__
     if thing is None:
-        return "nothing (None) in place of a gymnasium.Env: does it end without `return`?"
+        return "None instead of a gymnasium.Env: is a `return` missing?"
     if isinstance(thing, VectorEnv) or is_envs(thing):
-        return f"a {kind} of {thing.num_envs} environments: hand it over itself, or make one environment at a time"
+        return f"a {kind} of {thing.num_envs} environments: pass it directly, or make one environment at a time"
     if isinstance(thing, gymnasium.Env):
         return f"a {kind}"
     if isinstance(thing, type):
-        return f"the class {thing.__name__} and not an environment of it: hand over {thing.__name__}()"
+        return f"the class {thing.__name__} instead of an environment: pass {thing.__name__}()"
     if isinstance(thing, str | EnvSpec):
-        return f"the id {one_line(getattr(thing, 'id', thing), 80)!r} and no environment: use gymnasium.make(...)"
+        return (
+            f"the id {one_line(getattr(thing, 'id', thing), 80)!r} instead of an environment: use gymnasium.make(...)"
+        )
     if hasattr(thing, "possible_agents") or hasattr(thing, "agents"):
         return (
-            f"a {kind} with several agents, as PettingZoo has them; expected a gymnasium.Env: write one that plays one "
-            "of them, or make a vector environment with supersuit.pettingzoo_env_to_vec_env_v1"
+            f"a multi-agent {kind} (PettingZoo); expected a gymnasium.Env: write one that plays one of the "
+            "agents, or make a vector environment with supersuit.pettingzoo_env_to_vec_env_v1"
         )
     if hasattr(thing, "action_spec"):
-        return f"a {kind} of dm_env; expected a gymnasium.Env: shimmy.DmControlCompatibilityV0 makes one of it"
+        return f"a {kind} of dm_env; expected a gymnasium.Env: convert it with shimmy.DmControlCompatibilityV0"
     if hasattr(thing, "step") and hasattr(thing, "reset"):
         return _nearly(thing, kind)
     if callable(thing):
-        return f"a {kind} that has to be called once more; expected a gymnasium.Env: write envs=lambda i: make(i)()"
+        return f"a {kind} that must be called once more; expected a gymnasium.Env: write envs=lambda i: make(i)()"
     if isinstance(thing, list | tuple | dict):
         return f"a {kind}; expected one gymnasium.Env"
     return f"a {kind}; expected a gymnasium.Env"
@@ -143,14 +145,14 @@ def _nearly(thing: Any, kind: str) -> str:
     """Describe an environment that is not a gymnasium.Env: of the old gym (reset takes no seed), or not a subclass."""
     missing = [name for name in ENVS if not hasattr(thing, name)]
     if hasattr(thing, "num_envs"):  # an incomplete ppo_lab.Envs
-        return f"a {kind} that is no ppo_lab.Envs: it has no {', '.join(missing)}"
+        return f"a {kind} that is not a ppo_lab.Envs: it has no {', '.join(missing)}"
     try:
         new = "seed" in inspect.signature(thing.reset).parameters
     except (TypeError, ValueError):
         new = False
     if new:
-        return f"a {kind} that is no gymnasium.Env: let its class inherit from gymnasium.Env"
+        return f"a {kind} that is not a gymnasium.Env: derive its class from gymnasium.Env"
     return (
         f"a {kind} of the old gym, whose reset takes no seed; expected a gymnasium.Env: "
-        "shimmy.GymV21CompatibilityV0(env=...) makes one of it (pip install 'shimmy[gym-v21]')"
+        "convert it with shimmy.GymV21CompatibilityV0(env=...) (pip install 'shimmy[gym-v21]')"
     )

@@ -108,7 +108,7 @@ def one_of(given: Any, name: str = "env") -> EnvFactory:
         return FromSpec(given)
     if callable(given) and not is_envs(given):
         return as_factory(given, name)
-    raise ConfigError(f"{name}: one environment is looked at, not {complaint(given)}")
+    raise ConfigError(f"{name}: expected one environment, got {complaint(given)}")
 
 
 def _one(config: Config, env: gymnasium.Env, device: torch.device | str, name: str) -> tuple[Config, Envs | EnvFactory]:
@@ -120,7 +120,7 @@ def _one(config: Config, env: gymnasium.Env, device: torch.device | str, name: s
     what = type(env.unwrapped).__name__
     if spec is None:
         raise ConfigError(
-            f"{name}: one {what} object, where env.num_envs asks for {number}; hand over a function that makes one, "
+            f"{name}: got one {what} object, but env.num_envs is {number}; pass a function that makes one, "
             f"{name}=lambda: {what}(), or set env.num_envs to 1"
         )
     make = FromSpec(spec)
@@ -128,17 +128,17 @@ def _one(config: Config, env: gymnasium.Env, device: torch.device | str, name: s
         again = make(0)
     except EnvError as error:
         raise ConfigError(
-            f"{name}: no second {what} can be made of the spec of this one ({describe_error(error)}); hand over a "
+            f"{name}: cannot make a second {what} from the spec of this one ({describe_error(error)}); pass a "
             f"function that makes one, {name}=lambda: ..., or set env.num_envs to 1"
         ) from error
     alike = (again.observation_space, again.action_space) == (env.observation_space, env.action_space)
     again.close()
     if not alike:
         raise ConfigError(
-            f"{name}: a second {what}, made of the spec of this one, has other spaces; hand over a function that makes "
+            f"{name}: a second {what}, made from the spec of this one, has other spaces; pass a function that makes "
             f"one, {name}=lambda: ..., or set env.num_envs to 1"
         )
-    LOG.warning("%s: %s is made anew from its spec; what was changed on the object by hand is not in there", name, what)
+    LOG.warning("%s: %s is recreated from its spec, without any changes that were made to the object", name, what)
     return config, make
 
 
@@ -159,7 +159,7 @@ def _several(
         elif isinstance(one, type) or (callable(one) and not hasattr(one, "step")):
             makers.append(as_factory(one, f"{name}[{i}]"))
         elif isinstance(one, gymnasium.Env):
-            raise ConfigError(f"{name}[{i}]: an environment among functions that make one; hand over one kind")
+            raise ConfigError(f"{name}[{i}]: an environment among functions that make one; pass only one kind")
         else:
             raise ConfigError(f"{name}[{i}]: {complaint(one)}")
     return _with_number(config, len(given)), OneOfEach(tuple(makers))
@@ -188,7 +188,7 @@ def _with_number(config: Config, number: int) -> Config:
     if asked == number:
         return config
     if asked != "auto":
-        LOG.info("env.num_envs is %d and not %d: so many environments were handed over", number, asked)
+        LOG.info("env.num_envs is %d and not %d, since that many environments were passed", number, asked)
     return override(config, {"env.num_envs": number})
 
 
@@ -198,7 +198,7 @@ def _refuse_settings(config: Config, given: object, keys: Sequence[str]) -> None
         value = getattr(config.env, key)
         if value != EnvConfig.model_fields[key].default and (key, value) != ("mask_from_info", False):
             what = type(given).__name__
-            raise ConfigError(f"env.{key}: it is for environments made here; hand over a function instead of a {what}")
+            raise ConfigError(f"env.{key}: it is for environments made here; pass a function instead of a {what}")
 
 
 def _spec_of(env: gymnasium.Env) -> EnvSpec | None:

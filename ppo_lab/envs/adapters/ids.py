@@ -50,7 +50,7 @@ def find_spec(env_id: str, allow_import: bool = False, ours: Iterable[str] = ())
         return gymnasium.registry[name]
     near = difflib.get_close_matches(name, [*ours, *gymnasium.registry], n=3, cutoff=0.6)
     hint = f"; did you mean {' or '.join(repr(one) for one in near)}?" if near else ""
-    advice = "" if near else "; an environment of a package needs its module in front: module:Name-v0"
+    advice = "" if near else "; put the module of a package's environment in front: module:Name-v0"
     raise ConfigError(f"env.id: no environment {name!r} is registered{hint}{advice}")
 
 
@@ -66,7 +66,7 @@ def make_single(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gymnasium.Env:
 def make_vector(spec: EnvSpec, num_envs: int, kwargs: Mapping[str, Any]) -> gymnasium.vector.VectorEnv:
     """Make the vector environment registered for an id. Raises ConfigError if it has none, and as `make_single`."""
     if spec.vector_entry_point is None:
-        raise ConfigError(f"env.vector: {spec.id} has no vector environment of its own; set env.vector to false")
+        raise ConfigError(f"env.vector: {spec.id} has no vector environment; set env.vector to false")
     entry_point = spec.vector_entry_point
     with explained(spec.id, entry_point), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*AutoresetMode")  # VectorEnvs raises for what Gymnasium warns about

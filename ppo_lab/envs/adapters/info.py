@@ -69,7 +69,7 @@ def as_number(value: Any, key: str) -> float:
     """Convert a value of info to a float, None to NaN. Raises EnvError with key and value if it is not finite."""
     number = math.nan if value is None else as_float(value)
     if number is None or math.isinf(number):
-        raise EnvError(f"env.info_metrics: info[{key!r}] is {_shown(value)}, which is no finite number")
+        raise EnvError(f"env.info_metrics: info[{key!r}] is {_shown(value)}, which is not a finite number")
     return number
 
 
@@ -118,7 +118,7 @@ def _column(infos: Mapping[str, Any], key: str, num_envs: int) -> np.ndarray:
     if array.shape == ():
         return np.full(num_envs, as_number(value, key))
     if array.size != num_envs or len(array) != num_envs:
-        raise EnvError(f"env.info_metrics: infos[{key!r}] has the shape {array.shape}, expected ({num_envs},)")
+        raise EnvError(f"env.info_metrics: infos[{key!r}] has shape {array.shape}, expected ({num_envs},)")
     given = np.ones(num_envs, np.bool_) if mask is None else np.asarray(mask, np.bool_)
     flat = array.reshape(num_envs)
     if array.dtype.kind in "biuf" and not np.isinf(column := np.where(given, flat, np.nan)).any():

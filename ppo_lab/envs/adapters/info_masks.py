@@ -40,12 +40,12 @@ class MaskFromInfo(gymnasium.Wrapper):
         super().__init__(env)
         size = mask_size(env.action_space)
         if not size:
-            raise EnvError(f"env.mask_from_info: nothing of the action space {env.action_space} can be masked")
+            raise EnvError(f"env.mask_from_info: the action space {env.action_space} cannot be masked")
         inner = env.observation_space
         self._named = isinstance(inner, spaces.Dict)
         entries = dict(inner.spaces) if isinstance(inner, spaces.Dict) else {PLAIN_KEY: inner}
         if MASK_KEY in entries:
-            raise EnvError(f"env.mask_from_info: the observation has a key {MASK_KEY!r} already; set it to false")
+            raise EnvError(f"env.mask_from_info: the observation already has a key {MASK_KEY!r}; set it to false")
         self._size, self._ask, self._begun_with_one = size, mask_method(env), False
         self.observation_space = spaces.Dict({**entries, MASK_KEY: spaces.MultiBinary(size)}, sort_keys=False)
 
@@ -66,9 +66,10 @@ class MaskFromInfo(gymnasium.Wrapper):
             if self._ask is None:
                 has = ", ".join(map(str, info)) or "nothing"
                 of = " of step" if self._begun_with_one else ""
-                why = "that of reset had one, and every step needs one; " if self._begun_with_one else ""
+                why = "the info of reset had one, and every step needs one; " if self._begun_with_one else ""
                 raise EnvError(
-                    f"env.mask_from_info: info{of} has no {MASK_KEY!r}, only {has}; {why}false trains without masks"
+                    f"env.mask_from_info: info{of} has no {MASK_KEY!r}, only {has}; {why}"
+                    "set it to false to train without masks"
                 )
             mask = self._ask()
         flat = np.ones(self._size, np.bool_) if mask is None else flat_mask(self.action_space, mask, self._size)
@@ -139,7 +140,7 @@ def tell_late_mask(env: gymnasium.Env, info: Any) -> None:
     name = type(env.unwrapped).__name__
     if name not in _told and isinstance(info, Mapping) and info.get(MASK_KEY) is not None:
         _told.add(name)
-        LOG.warning("%s: %s of step is ignored: the info of reset has none, and needs one too", name, IN_INFO)
+        LOG.warning("%s: %s of step is ignored: the info of reset has none, and must have one too", name, IN_INFO)
 
 
 def usable(offered: Offered | None) -> bool:
@@ -152,13 +153,15 @@ def tell_mask(name: str, setting: bool | str, offered: Offered | None) -> None:
     if offered is None or (setting is False and offered.near):
         return
     if setting is False:
-        LOG.warning("%s: %s is ignored, as env.mask_from_info is false; auto or true uses it", name, offered.where)
+        LOG.warning(
+            "%s: %s is ignored, as env.mask_from_info is false; set it to auto or true to use it", name, offered.where
+        )
     elif offered.near:
-        LOG.warning("%s: %s is not used as a mask of actions; %s", name, offered.where, offered.problem)
+        LOG.warning("%s: %s is not used as an action mask; %s", name, offered.where, offered.problem)
     elif offered.problem is not None:
         LOG.warning("%s: %s is ignored: %s", name, offered.where, offered.problem)
     else:
-        LOG.info("%s: legal actions are those of %s (env.mask_from_info)", name, offered.where)
+        LOG.info("%s: action masks are taken from %s (env.mask_from_info)", name, offered.where)
 
 
 def mask_method(env: gymnasium.Env) -> Callable[[], Any] | None:

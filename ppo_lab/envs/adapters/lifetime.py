@@ -39,7 +39,7 @@ class NewEachEpisode(gymnasium.Wrapper):
             self.env.close()
             fresh = self._make()
             if fresh.unwrapped is self.env.unwrapped:
-                raise EnvError("env.new_each_episode: the same object was handed out again; make one at each call")
+                raise EnvError("env.new_each_episode: the same object was returned again; make a new one at each call")
             self.env = fresh
         self._used = True
         return self.env.reset(seed=seed, options=options)

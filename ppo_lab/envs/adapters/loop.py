@@ -56,7 +56,7 @@ def check_distinct(envs: Sequence[gymnasium.Env], first: int = 0) -> None:
         if before != i:
             name = type(env.unwrapped).__name__
             raise EnvError(
-                f"environments {before} and {i} are one and the same {name} object, so their episodes would mix: "
+                f"environments {before} and {i} are the same {name} object, so their episodes would mix: "
                 f"make a new one for each, such as envs=lambda: {name}()"
             )
 
@@ -119,7 +119,7 @@ class EnvLoop:
         Raises EnvError or NonFiniteError with the environment, its step and its action; then only `reset` is possible.
         """
         if not self._ready:
-            raise EnvError("call reset() first: there is no step after none, a failed or an interrupted one")
+            raise EnvError("call reset() before the first step, and again after a failed or interrupted one")
         self._ready = False
         self._now += 1
         kind = self._obs
@@ -184,7 +184,7 @@ class EnvLoop:
                 remembered.append({} if memory is None else memory.save())
             except Exception as error:  # raised by a third party's `state_dict`: still save the others
                 name = f"environment {self._first + i}"
-                remembered.append({"error": f"what {name} remembers cannot be saved: {describe_error(error)}"})
+                remembered.append({"error": f"the state of {name} could not be saved: {describe_error(error)}"})
         return remembered
 
     def restore(self, recipe: Recipe) -> None:
@@ -208,15 +208,15 @@ class EnvLoop:
         try:
             problem = self._replay(i, actions, rewards)
         except Exception as error:
-            raise EnvError(f"environment {n} failed on the way back: {describe_error(error)}") from error
-        back = f"environment {n} does not come back to where it was"
+            raise EnvError(f"environment {n} failed in the replay of its episode: {describe_error(error)}") from error
+        back = f"environment {n} cannot be restored"
         saved = None if recipe.remembered is None else recipe.remembered[n]
         put_back = self._put_back(i, saved, back)
         shown = equal(row_of(self._rows.obs, i), row_of(recipe.obs, n))
         if LOADING & set(put_back):  # its own method restored it, whatever the replay showed
             write_row(self._rows.obs, i, row_of(recipe.obs, n))
         elif not shown:
-            what = f"after the same seed and the same {len(actions)} actions it shows another observation"
+            what = f"after the same seed and {len(actions)} actions its observation differs"
             raise EnvError(f"{back}: {problem or what}")
         elif problem is not None and not put_back:
             raise EnvError(f"{back}: {problem}")
@@ -228,9 +228,11 @@ class EnvLoop:
             seen, gain, over, cut, _ = self._steps[i](action)
             write_row(self._rows.obs, i, self._obs.as_declared(seen))
             if rewards is not None and np.float32(gain) != rewards[t] and problem is None:
-                problem = f"after the same seed and actions its step {t + 1} pays {float(gain):g}, not {rewards[t]:g}"
+                problem = (
+                    f"after the same seed and actions the reward of step {t + 1} is {float(gain):g}, not {rewards[t]:g}"
+                )
             if over or cut:
-                return problem or f"after the same seed and actions it ends at its step {t + 1}, and did not"
+                return problem or f"after the same seed and actions it ends at step {t + 1}, where it did not before"
         return problem
 
     def _put_back(self, i: int, saved: dict[str, Any] | None, back: str) -> list[str]:
@@ -270,7 +272,7 @@ class EnvLoop:
             seen, info = answer
             write_row(row, 0, self._obs.as_declared(seen))
         except Exception as error:
-            message = f"environment {self._first + i} gave no (observation, info): {describe_error(error)} {where}"
+            message = f"environment {self._first + i} returned no (observation, info): {describe_error(error)} {where}"
             raise EnvError(message) from error
         if self._memory[i] is None:  # a new object
             self._memory[i] = EnvMemory(self._envs[i])

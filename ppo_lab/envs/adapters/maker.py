@@ -106,7 +106,7 @@ def wrap(env: gymnasium.Env, wrappers: Wrappers) -> gymnasium.Env:
     """
     for entry in wrappers:
         if not isinstance(entry, str) and len(entry) != 1:
-            raise ConfigError(f"env.wrappers: one name with its keywords each, got {dict(entry)}")
+            raise ConfigError(f"env.wrappers: each entry is one name with its keywords, got {dict(entry)}")
         name, kwargs = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
         what = f"env.wrappers: {name}"
         with explained(what, "gymnasium.wrappers"):
@@ -123,8 +123,8 @@ def find_wrapper(name: str) -> Callable[..., gymnasium.Env]:
     """
     if name in INSTEAD:
         raise ConfigError(
-            f"env.wrappers: {name} keeps running statistics of its own, which evaluation and predict do not have; "
-            f"leave it out and set {INSTEAD[name]} to true"
+            f"env.wrappers: {name} keeps running statistics, which evaluation and predict do not have; "
+            f"remove it and set {INSTEAD[name]} to true"
         )
     known = [one for one in gymnasium.wrappers.__all__ if one != "vector"]
     if name not in known:

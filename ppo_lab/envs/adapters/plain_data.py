@@ -77,7 +77,7 @@ def _encode_container(value: Any, limit: int | None) -> Any:
         if isinstance(value, defaultdict) and value.default_factory is not None:
             factory = getattr(value.default_factory, "__name__", "")
             if FACTORIES.get(factory) is not value.default_factory:
-                raise OpaqueError("a defaultdict with a factory of its own")
+                raise OpaqueError("a defaultdict with a custom factory")
             about = {"factory": factory}
         return {f"${kind.__name__}": [[encode(k, limit), encode(v, limit)] for k, v in value.items()], **about}
     items = [encode(item, limit) for item in value]
@@ -164,7 +164,7 @@ def decode(encoded: Any, live: Any = None) -> Any:
             return member[encoded["name"]]
     if tag == "$torch_tensor":
         return sys.modules["torch"].from_numpy(decode(content))
-    raise OpaqueError("what cannot be made anew")
+    raise OpaqueError("a value that cannot be recreated")
 
 
 def put(owner: Any, key: Any, value: Any) -> None:

@@ -27,7 +27,7 @@ EPISODES = 8  # physics that depend on an earlier episode show it in some of the
 FIRST, STEPS = 400, 150  # most steps of the first episode and of the others: walkers diverge within 26 to 128
 MOST_SECONDS = 1.5  # each for playing and for comparing: slow simulators get fewer episodes
 REMEDY = "give it state_dict() and load_state_dict(state), or set env.new_each_episode to true"
-OUTLIVES = f"something outlives its episodes: {REMEDY}"
+OUTLIVES = f"some of its state outlives episodes: {REMEDY}"
 
 
 class Played(NamedTuple):
@@ -53,7 +53,7 @@ def why_inexact(make: Make) -> str | None:
         finally:
             shared.put_back()
     if played.world is not None:
-        return f"{played.world} lives through all episodes, and nobody can look into it: {REMEDY}"
+        return f"{played.world} is kept across episodes, and its state cannot be read: {REMEDY}"
     for start, number, state in played.cuts:
         if GUARD.asked or (number > 1 and time.monotonic() > deadline + MOST_SECONDS):
             break
@@ -69,7 +69,7 @@ def why_inexact(make: Make) -> str | None:
         if difference is None:
             continue
         if not _deterministic(make, played):
-            return "the environment is not deterministic: equal seeds and actions gave different answers"
+            return "the environment is not deterministic: equal seeds and actions gave different results"
         return f"{difference}; {OUTLIVES}"
     return None
 
@@ -138,7 +138,7 @@ def _difference(env: gymnasium.Env, state: Mapping[str, Any], steps: list[tuple[
     loop.restore(recipe_from(state))
     for t, (_, action, answer) in enumerate(steps, start=1):
         if not _same(_acted(loop, action, rows), answer):
-            return f"{t} steps after a resume it would show or pay something else"
+            return f"{t} steps after a resume its observation or reward would differ"
     return None
 
 

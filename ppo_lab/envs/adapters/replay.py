@@ -70,7 +70,7 @@ class ActionLog:
         """Why the current episodes cannot be replayed: one is longer than the log; None if they can."""
         if (longest := int(self.length.max())) <= min(self.most, self._kept()):
             return None
-        return f"an episode under way has {longest:,} steps, and {self.most:,} are kept to be replayed"
+        return f"a current episode has {longest:,} steps, and only {self.most:,} are kept for its replay"
 
     def state_dict(self, obs: Tensors) -> dict[str, Any]:
         """Return the state to replay, with the current obs (N, *obs) to check the replay; {} if an episode is lost."""

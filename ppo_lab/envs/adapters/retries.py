@@ -59,14 +59,14 @@ class Retries:
                 cause = problem
                 continue
             if new is old or new.unwrapped is old.unwrapped:
-                raise EnvError(f"{failed}; env.retry: env_factory({number}) made the same object again") from error
+                raise EnvError(f"{failed}; env.retry: env_factory({number}) returned the same object again") from error
             if (new.observation_space, new.action_space) != (old.observation_space, old.action_space):
                 new.close()
-                raise EnvError(f"{failed}; env.retry: made anew it has other spaces") from error
-            self.texts.append(f"{failed} and was made anew")
+                raise EnvError(f"{failed}; env.retry: the new environment has other spaces") from error
+            self.texts.append(f"{failed} and was recreated")
             return new
         if self._retry and may_retry:
-            failed += f"; it was made anew {self._retry} times in a row without a finished episode (env.retry)"
+            failed += f"; it was recreated {self._retry} times in a row without a finished episode (env.retry)"
             failed += "" if cause is error else f", the last time with {describe_error(cause)}"
         raise EnvError(failed) from cause
 
@@ -94,7 +94,7 @@ class Renewing:
     def _take_renewals(self, texts: list[str]) -> None:
         """Count the recreated environments and log one line for each; clears `texts`."""
         for text in texts:
-            LOG.warning("%s; its episode is cut off (env.retry)", text)
+            LOG.warning("%s; its episode is truncated (env.retry)", text)
         self._renewals += len(texts)
         self._first_renewal = self._first_renewal or texts[0]
         texts.clear()

@@ -180,10 +180,10 @@ def _as_declared(seen: Any, kept: Format, key: str) -> np.ndarray:
     array = np.asarray(seen)
     of = f" of {key!r}" if key else ""
     if array.shape != shape:
-        raise ValueError(f"an observation{of} of shape {array.shape}, declared is {shape}")
+        raise ValueError(f"an observation{of} of shape {array.shape}, its space declares {shape}")
     if (problem := cast_problem(array, dtype)) is not None:
         problem = f"that is a {type(seen).__name__}" if array.dtype.kind == "O" else problem
-        raise ValueError(f"an observation{of} {problem}, declared is {dtype}")
+        raise ValueError(f"an observation{of} {problem}, its space declares {dtype}")
     return array
 
 
@@ -217,4 +217,6 @@ def check_structure(tree: Any, formats: Any, what: str) -> None:
     expected, got = (sorted(one) if isinstance(one, dict) else None for one in (formats, tree))
     if expected != got:
         wanted = "one array" if expected is None else f"the keys {', '.join(expected)}"
-        raise EnvError(f"expected {what} as {wanted}, got {'one' if got is None else 'the keys ' + ', '.join(got)}")
+        raise EnvError(
+            f"expected {what} as {wanted}, got {'one array' if got is None else 'the keys ' + ', '.join(got)}"
+        )

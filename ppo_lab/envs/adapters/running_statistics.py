@@ -48,7 +48,7 @@ def warn_of_statistics(envs: Any) -> None:
     place = getattr(envs, "running_statistics", None)
     if place is not None:
         LOG.warning(
-            "%s keeps running statistics of its own: each evaluation begins with fresh ones, and predict has none; "
+            "%s keeps running statistics: each evaluation starts with fresh ones, and predict has none; "
             "use model.normalize_obs (for rewards ppo.normalize_reward) instead",
             place,
         )

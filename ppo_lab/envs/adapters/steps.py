@@ -52,7 +52,7 @@ def _array(action: Tensor, format_: Format, key: str) -> np.ndarray:
     if dtype.kind == "f" and not np.isfinite(array).all():
         i = int(np.argmin(np.isfinite(array).reshape(len(array), -1).all(axis=1)))
         of = f" of {key!r}" if key else ""
-        raise NonFiniteError(f"the action{of} for environment {i} is {describe_action(array[i])}: the policy's fault")
+        raise NonFiniteError(f"the policy's action{of} for environment {i} is not finite: {describe_action(array[i])}")
     return array
 
 

@@ -60,7 +60,7 @@ class VectorEnvs:
         except ValueError:
             got = "nothing" if declared is None else repr(declared)
             raise EnvError(
-                f'{self._name}: its metadata["autoreset_mode"] must say how it resets, one of '
+                f'{self._name}: its metadata["autoreset_mode"] must be one of '
                 f"gymnasium.vector.AutoresetMode.NEXT_STEP, SAME_STEP, DISABLED; got {got}"
             ) from None
         check_objects(envs)
@@ -99,7 +99,7 @@ class VectorEnvs:
         Raises EnvError or NonFiniteError that name the environment and its step; after that only `reset` is possible.
         """
         if not self._ready:
-            raise EnvError("call reset() first: there is no step after none, a failed or an interrupted one")
+            raise EnvError("call reset() before the first step, and again after a failed or interrupted one")
         array = as_numpy(action, self._action_format)
         nested = unflatten_value(self._envs.single_action_space, array)
         self._ready = False
@@ -108,7 +108,7 @@ class VectorEnvs:
         except Exception as error:
             self._failed = True
             raise EnvError(
-                f"{self._name}: a step of its {self.num_envs} environments: {describe_error(error)}"
+                f"{self._name}: step of {self.num_envs} environments failed: {describe_error(error)}"
             ) from error
         flags = (self.num_envs,), np.dtype(np.bool_)
         rows = Rows(
@@ -174,7 +174,7 @@ class VectorEnvs:
         final_obs = map_leaves(np.copy, obs)
         for i in map(int, np.flatnonzero(ended)):
             if given is None or given[i] is None or (mask is not None and not mask[i]):
-                raise EnvError(f'{self._name}: environment {i} ended, but infos["final_obs"] has nothing for it')
+                raise EnvError(f'{self._name}: environment {i} ended, but infos["final_obs"] has no entry for it')
             write_row(final_obs, i, self._observation(given[i], "final_obs", batched=False))
             if self._lost(i, given[i], sources, equal_keys(row_of(final_obs, i), row_of(obs, i))):
                 raise EnvError(
@@ -204,14 +204,14 @@ class VectorEnvs:
     def _reset(self, **how: Any) -> Tree:
         if self._failed and (lost := lost_workers(self._envs)):
             raise EnvError(
-                f"{self._name}: the worker of environment {', '.join(map(str, lost))} died of an error before, and no "
-                "other takes its place: make a new vector environment, and go on with Trainer.resume(run, envs=...)"
+                f"{self._name}: the worker of environment {', '.join(map(str, lost))} died of an earlier error "
+                "and is not restarted: make a new vector environment and continue with Trainer.resume(run, envs=...)"
             )
         try:
             obs, infos = self._envs.reset(**how)
         except Exception as error:
             self._failed = True
-            raise EnvError(f"{self._name}: reset: {describe_error(error)}") from error
+            raise EnvError(f"{self._name}: reset failed: {describe_error(error)}") from error
         tell_ignored_mask(self._envs, infos, self._name)
         tree = self._observation(obs)
         self._check_begun(tree)

@@ -40,7 +40,7 @@ def tell_ignored_mask(envs: VectorEnv, infos: Mapping[str, Any], name: str) -> N
     if where is not None:
         _told.add(name)
         LOG.warning(
-            "%s: %s is ignored: a vector environment has to show its masks in the observation, as %r",
+            "%s: %s is ignored: a vector environment must have its masks in the observation, as %r",
             name,
             where,
             MASK_KEY,

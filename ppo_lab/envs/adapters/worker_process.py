@@ -22,7 +22,7 @@ from ppo_lab.envs.adapters.rows import Rows
 from ppo_lab.envs.spaces import map_leaves
 from ppo_lab.errors import LabError
 
-NOT_IMPORTABLE = "a worker imports the environment anew: define it in a module file, or set env.workers to 0"
+NOT_IMPORTABLE = "a worker process imports the environment: define it in a module file, or set env.workers to 0"
 
 
 class Failure(NamedTuple):

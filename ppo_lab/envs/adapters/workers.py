@@ -146,7 +146,7 @@ class WorkerEnvs(Replayed, Renewing):
     def step_async(self, action: Action) -> None:
         """Begin a step and return while the workers act. Raises as `step`; `step_wait` must follow."""
         if not self._ready:
-            raise EnvError("call reset() first: there is no step after none, a failed or an interrupted one")
+            raise EnvError("call reset() before the first step, and again after a failed or interrupted one")
         array = as_numpy(action, self._action_format)
         map_leaves(np.copyto, self._action, array)
         self._ready = False
@@ -156,7 +156,7 @@ class WorkerEnvs(Replayed, Renewing):
     def step_wait(self) -> Step:
         """Wait for the step that `step_async` began and return it. Do not read the previous Step before that."""
         if self._asked is None:
-            raise EnvError("step_wait() without step_async(): no step is under way")
+            raise EnvError("step_wait() without step_async(): there is no step to wait for")
         array, self._asked = self._asked, None
         self._receive()
         self._ready = True
