@@ -3,10 +3,10 @@
 Equal to Gymnasium's CartPole-v1 (its time limit included) step by step; in float64 to 1e-12 from equal states.
 
 - Observation (4,): x (m), x' (m/s), theta (rad; 0 is upright, positive leans right), theta' (rad/s). With
-  `observe_velocities=False`, which is ppo_lab/CartPoleNoVelocity-v1, (2,): x and theta. Whoever sees no velocity has to
-  remember where things were.
+  `observe_velocities=False`, which is ppo_lab/CartPoleNoVelocity-v1, (2,): x and theta. The policy then needs memory to
+  estimate the velocities.
 - Action: Discrete(2): 0 pushes the cart left with 10 N, 1 right.
-- Reward: 1 for every step, the failing one included.
+- Reward: 1 for every step, including the one that terminates the episode.
 - Terminated: |x| > 2.4 m or |theta| > 12 degrees after the step.
 - Truncated: the episode has `max_episode_steps` steps (500 in v1). A step can be both, as in Gymnasium.
 - Reset: all four numbers uniform in [-0.05, 0.05), from one generator on the device for all N carts.
@@ -40,7 +40,7 @@ GRAVITY, CART_MASS, POLE_MASS, HALF_LENGTH, FORCE, TAU = 9.8, 1.0, 0.1, 0.5, 10.
 X_LIMIT, THETA_LIMIT = 2.4, math.radians(12)
 RESET_BOUND = 0.05
 
-# Solved for theta'' and multiplied through by (M + m) / (m l), the two equations need four operations less:
+# Solved for theta'' and multiplied by (M + m) / (m l), the two equations need four operations fewer:
 #   u = F / (m l) + theta'^2 sin,   theta'' = (cos u - g* sin) / (cos^2 - k),   x'' = (u - theta'' cos) m l / (M + m)
 MOMENT = POLE_MASS * HALF_LENGTH
 G_STAR = GRAVITY * (CART_MASS + POLE_MASS) / MOMENT
@@ -48,22 +48,22 @@ K = 4 / 3 * (CART_MASS + POLE_MASS) / POLE_MASS
 
 
 class CartPole(Envs):
-    """N carts as one tensor program: `ppo_lab.envs.Envs`, with same-step reset.
+    """N carts as one batched tensor program: `ppo_lab.envs.Envs`, with same-step reset.
 
-    All memory is written in place and lives as long as the object: `step` returns the same `Step` every time, and who
-    keeps its tensors copies them. So on a GPU a whole step can be captured in a graph (register `generator` with it).
+    All memory is preallocated and written in place: `step` returns the same `Step` every time, and a caller that keeps
+    its tensors must copy them. So a whole step can be captured in a CUDA graph (register `generator` with it).
 
     Args:
         num_envs: N.
-        device: Where all tensors lie.
+        device: Device of all tensors.
         dtype: float32 or float64, of state and observation.
-        max_episode_steps: Steps until an episode is cut off.
-        observe_velocities: Show x' and theta' too; they are there either way.
-        use_numpy: Do the arithmetic on NumPy views of the same memory: the same bits in half the time at N = 8, because
-            an operation on a few numbers costs 0.3 microseconds there and 1.2 in torch. None: on a CPU.
+        max_episode_steps: Steps after which an episode is truncated.
+        observe_velocities: Include x' and theta' in the observation; the state has them either way.
+        use_numpy: Compute on NumPy views of the same memory: bit-identical in half the time at N = 8, because an
+            operation on a few numbers costs 0.3 microseconds in NumPy and 1.2 in torch. None: True on a CPU.
 
     Raises:
-        EnvError: An argument outside its range, or `use_numpy` elsewhere than on a CPU.
+        EnvError: An argument is outside its range, or `use_numpy` is True on a device other than the CPU.
     """
 
     capturable = True
@@ -97,11 +97,11 @@ class CartPole(Envs):
         self._xp: Any = torch  # the module whose functions `_advance` calls on `_arrays`
         if self._use_numpy:
             self._xp, self._arrays = np, SimpleNamespace(**{name: tensor.numpy() for name, tensor in vars(t).items()})
-        self.obs: Tensor = t.obs  # (N, 4), or (N, 2) without velocities: what to act on next
+        self.obs: Tensor = t.obs  # (N, 4), or (N, 2) without velocities: the observation to act on next
         self._step = Step(t.obs, t.reward, t.terminated, t.truncated, t.final_obs, t.valid)
 
     def reset(self, seed: int) -> Tensor:
-        """Start N new episodes; equal seeds on equal devices give equal ones. Returns obs (N, 4 or 2)."""
+        """Start N new episodes; equal seeds on equal devices give equal episodes. Returns obs (N, 4 or 2)."""
         t = self._tensors
         self.generator.manual_seed(seed)
         t.state.uniform_(-RESET_BOUND, RESET_BOUND, generator=self.generator)
@@ -113,7 +113,7 @@ class CartPole(Envs):
         """Push every cart once: action (N,) int64, 0 left or 1 right."""
         t, s = self._tensors, self._arrays
         self._advance(action.numpy() if self._use_numpy else action)
-        # Fresh states are drawn for all and used where an episode ended: nobody has to ask the device whether one did.
+        # Initial states are drawn for all and used where an episode ended: a check would synchronize with the device.
         t.fresh.uniform_(-RESET_BOUND, RESET_BOUND, generator=self.generator)
         if self._use_numpy:
             np.copyto(s.state, s.led_to)
@@ -126,9 +126,9 @@ class CartPole(Envs):
         return self._step
 
     def _advance(self, action: Any) -> None:
-        """One Euler step from `state` to `led_to`, its reward and its flags: NumPy or torch, word for word."""
+        """Compute one Euler step from `state` to `led_to`, its reward and its flags: same code for NumPy and torch."""
         xp, s = self._xp, self._arrays
-        torch.sin(self._tensors.theta, out=self._tensors.sin)  # torch's in both: NumPy's differs in the last bit
+        torch.sin(self._tensors.theta, out=self._tensors.sin)  # torch in both cases: NumPy differs in the last bit
         torch.cos(self._tensors.theta, out=self._tensors.cos)
 
         xp.take(s.push, action, out=s.u)
@@ -154,23 +154,23 @@ class CartPole(Envs):
         xp.add(s.elapsed, 1, out=s.elapsed)
         xp.greater_equal(s.elapsed, self.max_episode_steps, out=s.truncated)
         xp.logical_or(s.terminated, s.truncated, out=s.done)
-        s.reward[:] = 1.0  # every step anew: a caller may have scaled the last one in place
+        s.reward[:] = 1.0  # set in every step: a caller may have scaled the last reward in place
 
     def _observe(self) -> None:
-        # Positions and velocities apart: at many carts one copy over both is several times slower (2 x 2 inner loops).
+        # Positions and velocities apart: with many carts one copy of both is several times slower (2 x 2 inner loops).
         s, copy = self._arrays, np.copyto if self._use_numpy else Tensor.copy_
         copy(s.observed_position, s.positions)
         if self._observe_velocities:
             copy(s.observed_velocity, s.velocities)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything the next step depends on: `state` (N, 4) with velocities, `elapsed` (N,), `generator`."""
+        """Return everything the next step depends on: `state` (N, 4) with velocities, `elapsed` (N,), `generator`."""
         t = self._tensors
         state = t.state_by_cart.reshape(self.num_envs, 4).clone()
         return {"state": state, "elapsed": t.elapsed.clone(), "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from a `state_dict` as if never stopped, `obs` included. Raises EnvError where it does not fit."""
+        """Continue from a `state_dict` as if never stopped, `obs` included. Raises EnvError if it does not fit."""
         check_fit("CartPole", state, self.state_dict())
         t = self._tensors
         t.state_by_cart.copy_(state["state"].reshape(-1, 2, 2))
@@ -198,16 +198,16 @@ class CartPole(Envs):
         return np.array(image.resize((width // 2, height // 2), Image.Resampling.BOX))
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is nothing to release."""
 
 
 def _allocate(N: int, device: torch.device, dtype: torch.dtype, observe_velocities: bool) -> SimpleNamespace:
-    """All memory of N carts by name; many names are views of one block.
+    """Allocate all memory of N carts, by name; many names are views of one block.
 
     The arithmetic runs on rows, one per quantity. Their order makes the derivative a view: the rows of `state` are
     x, theta, x', theta'; those of `derivative` are the last two of these and the two accelerations.
     Networks get contiguous (N, 4) or (N, 2) copies: products with transposed views may differ in the last bit from
-    those with rows out of storage, and then the first ratio of an update is not 1.
+    products with contiguous rows, and then the first ratio of an update is not 1.
     """
 
     def full(*shape: int, value: float = 0, dtype: torch.dtype = dtype) -> Tensor:

@@ -1,24 +1,25 @@
-"""Catch-v0: a ball falls, and a paddle must be under it. One game to be seen in three ways.
+"""Catch-v0: a ball falls, and the paddle must be under it when it lands. Three kinds of observation of the same game.
 
 A grid of `height` x `width` cells. Each ball starts in the top row, in a random column, and falls one row a step. The
-paddle lives in the bottom row. Up to `decoys` things fall beside each ball, in other columns: they look different, and
-nothing happens when they land. `balls` balls fall one after the other; the episode is over when the last has landed.
+paddle moves in the bottom row. Up to `decoys` decoys fall together with each ball, in other columns: they look
+different, and nothing happens when they land. `balls` balls fall one after the other; the episode ends when the last
+has landed.
 
 - Observation, by the option `observation`:
-  "pixels"    (height, width, 1) uint8: ball 255, paddle 170, decoy 85, nothing 0. What lies in the same cell covers the
-              rest in this order.
+  "pixels"    (height, width, 1) uint8: ball 255, paddle 170, decoy 85, empty 0. In a shared cell the first of these is
+              drawn.
   "entities"  a set: `entities` (2 + decoys, 5) float32, each x, y (0 to 1, left to right and top to bottom), and its
               kind one-hot (paddle, ball, decoy); `entities_mask` (2 + decoys,), False where there is none (zeros).
   "vector"    (3 + decoys,) float32: x of the paddle, x and y of the ball, x of the decoys (-1: there is none).
 - Action: Discrete(3): the paddle moves left, stays, moves right (0, 1, 2), by one cell, and stops at the walls.
-- Order in a step: the paddle moves, then all fall.
+- Order in a step: the paddle moves, then ball and decoys fall.
 - Reward, where a ball lands (reaches the bottom row): +1 if the paddle is there, else -1; 0 on all other steps.
 - Terminated: when the last ball has landed, after balls * (height - 1) steps. Never truncated.
-- Reset: the paddle in the middle, (width - 1) // 2; columns uniform and all different, the number of decoys uniform in
-  0..decoys, for each ball anew. The paddle stays where it is between balls.
+- Reset: the paddle in the middle, (width - 1) // 2. For each ball: columns uniform and all different, the number of
+  decoys uniform in 0..decoys. The paddle stays where it is between balls.
 
-Return of an episode: `balls` at best, because width <= height lets the paddle come from anywhere in time. Any policy
-that does not look gets balls * (2 / width - 1) on average: -0.8 with the defaults.
+Return of an episode: at most `balls`, reachable because with width <= height the paddle gets anywhere in time. Any
+policy that ignores the observation gets balls * (2 / width - 1) on average: -0.8 with the defaults.
 """
 
 from __future__ import annotations
@@ -39,18 +40,18 @@ OBSERVATIONS = ("pixels", "entities", "vector")
 
 
 class Catch(Envs):
-    """N games as one tensor program: `ppo_lab.envs.Envs`, with same-step reset.
+    """N games as one batched tensor program: `ppo_lab.envs.Envs`, with same-step reset.
 
     Args:
         num_envs: N.
-        device: Where all tensors lie.
-        observation: "pixels", "entities" or "vector"; the game is the same, draw for draw.
+        device: Device of all tensors.
+        observation: "pixels", "entities" or "vector"; the random draws of the game are the same for all three.
         height, width: Cells of the grid; 2 <= width <= height.
-        balls: Balls in an episode.
-        decoys: At most so many beside each ball; below `width`.
+        balls: Balls per episode.
+        decoys: Most decoys that fall with each ball; below `width`.
 
     Raises:
-        EnvError: An argument outside its range.
+        EnvError: An argument is outside its range.
     """
 
     capturable = True
@@ -70,7 +71,7 @@ class Catch(Envs):
             raise EnvError(f"Catch: num_envs={num_envs}, balls={balls}; both must be >= 1")
         if not 2 <= width <= height or not 0 <= decoys < width:
             given = f"height={height}, width={width}, decoys={decoys}"
-            raise EnvError(f"Catch: {given}; needed is 2 <= width <= height and 0 <= decoys < width")
+            raise EnvError(f"Catch: {given}; required: 2 <= width <= height and 0 <= decoys < width")
         if observation not in OBSERVATIONS:
             raise EnvError(f"Catch: observation={observation!r}; allowed are {', '.join(OBSERVATIONS)}")
         self.num_envs, self.device, self.observation = num_envs, torch.device(device), observation
@@ -88,29 +89,29 @@ class Catch(Envs):
         self._columns = torch.zeros(num_envs, 1 + decoys, dtype=torch.int64, device=self.device)
         self._memory = {
             "paddle": self._paddle,  # its column
-            "row": self._row,  # of all that falls
+            "row": self._row,  # of ball and decoys
             "columns": self._columns,  # (N, 1 + decoys): the ball's, then the decoys'
-            "present": self._present,  # decoys that are there: the first so many
-            "landed": self._landed,  # balls so far
+            "present": self._present,  # number of decoys: the first `present` columns
+            "landed": self._landed,  # balls landed so far
         }
         self._valid = torch.ones(num_envs, dtype=torch.bool, device=self.device)
 
     @property
     def obs(self) -> Obs:
-        """What to act on next: (N, height, width, 1), a dict of the set and its mask, or (N, 3 + decoys)."""
+        """The observation to act on next: (N, height, width, 1), a dict of set and mask, or (N, 3 + decoys)."""
         if self.observation == "pixels":
             return self._pixels()
         return self._entities() if self.observation == "entities" else self._vector()
 
     def reset(self, seed: int) -> Obs:
-        """Start N new episodes; equal seeds on equal devices give equal ones."""
+        """Start N new episodes; equal seeds on equal devices give equal episodes. Returns obs."""
         self.generator.manual_seed(seed)
         self._start(self._valid)
         self._drop(self._valid)
         return self.obs
 
     def step(self, action: Tensor) -> Step:
-        """Move every paddle and let all fall: action (N,) int64."""
+        """Move every paddle, then let balls and decoys fall: action (N,) int64."""
         self._paddle.add_(action - 1).clamp_(0, self.width - 1)
         self._row += 1
         landing = self._row == self.height - 1
@@ -129,10 +130,10 @@ class Catch(Envs):
         self._landed.masked_fill_(where, 0)
 
     def _drop(self, where: Tensor) -> None:
-        """The next ball and its decoys. Drawn for all, used in `where`: nobody has to ask the device."""
+        """Drop the next ball and its decoys where `where` is True; drawn for all, to avoid a device sync."""
         N, generator, device = self.num_envs, self.generator, self.device
         order = torch.rand(N, self.width, generator=generator, device=device).argsort(dim=1)
-        columns = order[:, : 1 + self.decoys]  # the first of a random order: all differ
+        columns = order[:, : 1 + self.decoys]  # the first of a random permutation: all different
         present = torch.randint(self.decoys + 1, (N,), generator=generator, device=device)
         self._columns.copy_(torch.where(where[:, None], columns, self._columns))
         self._present.copy_(torch.where(where, present, self._present))
@@ -167,11 +168,11 @@ class Catch(Envs):
         return torch.cat([both, decoys], dim=1)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything the next step depends on: the five tensors of `_memory`, and `generator`."""
+        """Return everything the next step depends on: the five tensors of `_memory`, and `generator`."""
         return snapshots.save(self._memory, self.generator)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from a `state_dict` as if never stopped. Raises EnvError where it does not fit."""
+        """Continue from a `state_dict` as if never stopped. Raises EnvError if it does not fit."""
         snapshots.load("Catch", self._memory, self.generator, state)
 
     def frame(self, index: int = 0) -> np.ndarray:
@@ -192,7 +193,7 @@ class Catch(Envs):
         return np.array(image.resize((self.width * side // 2, self.height * side // 2), Image.Resampling.BOX))
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is nothing to release."""
 
 
 def _space(observation: str, height: int, width: int, decoys: int) -> spaces.Space[Any]:

@@ -1,23 +1,23 @@
 """LateralControl-v0: steer a car at given speed so that its lateral acceleration follows the road ahead.
 
 The task of comma.ai's controls challenge (v2), in its units: 10 rows a second, a steering command within +-2, lateral
-acceleration in m/s^2. The car answers late, with noise, and differently at each speed.
+acceleration in m/s^2. The car responds with delay and noise, and differently at each speed.
 
-- Observation: "compact", (41,) float32, what matters scaled by hand to about 1 and clipped to +-5, or "full256",
-  (256,), nearly all that an official controller is told. `environment.lateral.driver` is the specification. Speed and
-  road are known for the next 4.9 s; the steering of the first 100 rows is not, as it is not in the challenge.
+- Observation: "compact", (41,) float32, hand-picked features scaled to about 1 and clipped to +-5, or "full256",
+  (256,), nearly all that an official controller gets. `environment.lateral.driver` is the specification. Speed and
+  road are known for the next 4.9 s; the steering of the first 100 rows is hidden, as in the challenge.
 - Action: Box(-1, 1, (1,)): "delta" changes the last command by 0.2 x; "absolute" is 2 x; "pid_residual" is PID's
   command plus x.
-- Reward: -min(5000 (target - lataccel)^2 + 100 (change of lataccel / 0.1 s)^2, 20000) / 100, of the lateral
-  acceleration the action led to; the change into the first row does not count. Without the bound, -100 times its mean
-  is the official cost, apart from a jerk averaged over 400 rows instead of 399.
+- Reward: -min(5000 (target - lataccel)^2 + 100 (change of lataccel / 0.1 s)^2, 20000) / 100, for the lateral
+  acceleration after the action; the change into the first row does not count. Without the bound, -100 times its mean
+  is the official cost, except that jerk is averaged over 400 rows instead of 399.
 - Terminated: after 400 steps, rows 100 to 499 of the route: the cost ends there. Never truncated. All N cars start and
   end together.
-- Reset: the next routes of a shuffled order, fresh noise, and with `randomise` fresh cars. Each car stands at row 100,
+- Reset: the next routes of a shuffled order, fresh noise, and with `randomise` fresh cars. Each car starts at row 100,
   with the recorded rows before it as its past.
 
 Plants (`plant`): "surrogate", physics that needs no download (`environment.lateral.surrogate`); "onnx" and "torch", the
-official network out of the user's tinyphysics.onnx (`model`). A cost on the surrogate is not a score of the challenge.
+official network from the user's tinyphysics.onnx (`model`). A cost on the surrogate is not a score of the challenge.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from ppo_lab.envs import Envs, Step, snapshots
 from ppo_lab.envs.gymnasium_view import SingleView
 from ppo_lab.errors import EnvError
 
-WORST = 20_000.0  # of a step's cost: a car that has left the road teaches nothing more by being further away
+WORST = 20_000.0  # bound on the cost of a step: once off the road, more distance adds no information
 CHOICES = {
     "plant": ("surrogate", "onnx", "torch"),
     "observation": tuple(driver.SIZES),
@@ -52,23 +52,23 @@ CHOICES = {
 
 
 class VectorizedLateralControlEnv(Envs):
-    """N cars as one program over (T, N): `ppo_lab.envs.Envs`, with same-step reset.
+    """N cars as one batched program over (T, N): `ppo_lab.envs.Envs`, with same-step reset.
 
     Args:
         num_envs: N.
-        device: Where all tensors lie. On a CPU the arithmetic is NumPy's.
-        plant, model: Which car; the path of tinyphysics.onnx for "onnx" and "torch".
+        device: Device of all tensors.
+        plant, model: The car model; the path of tinyphysics.onnx for "onnx" and "torch".
         routes: "synthetic", or the folder with the challenge's CSV files.
         segments: (start, stop) of the sorted files, or of the synthetic routes; None: all files, 1000 synthetic ones.
-        routes_seed: Of the synthetic routes.
-        noise: "fresh" in every drive; "official", which each route's key fixes; "expected", none.
-        randomise: Each drive of the surrogate has a car of its own. False: always the nominal one.
+        routes_seed: Seed of the synthetic routes.
+        noise: "fresh" in every drive; "official", determined by each route's key; "expected", no noise.
+        randomise: Draw the surrogate's parameters for each drive. False: always the nominal car.
         observation, action: See above.
-        precision: Of the torch plant's network.
-        use_numpy: False: in torch on a CPU too. None: NumPy on a CPU.
+        precision: Number format of the torch plant's network.
+        use_numpy: Compute with NumPy instead of torch. None: True on a CPU.
 
     Raises:
-        EnvError: An argument outside its range, routes or a model that cannot be read, a package that is missing.
+        EnvError: An argument is outside its range, routes or a model cannot be read, or a package is missing.
     """
 
     frames_per_second = round(1 / STEP_SECONDS)
@@ -102,7 +102,7 @@ class VectorizedLateralControlEnv(Envs):
         self.pool = load_routes(routes, segments, routes_seed)
         self.plant = make_plant(plant, num_envs, self.device, model, randomise, noise == "expected", precision)
         self.drive = Drive(num_envs, self.device, use_numpy)
-        self.last_cost: Cost | None = None  # of the drives that ended last, (N,) each
+        self.last_cost: Cost | None = None  # of the last completed drives, (N,) each
         self._observation, self._action, self._noise = observation, action, noise
         size = driver.SIZES[observation]
         self.observation_space = spaces.Box(-5.0, 5.0, (size,), np.float32)
@@ -116,10 +116,10 @@ class VectorizedLateralControlEnv(Envs):
 
         N, drive = self.num_envs, self.drive
         self._memory = {**drive.tensors, "seen": torch.zeros_like(drive.tensors["actions"]), "integral": tensor(N)}
-        # (T, N) steering as an official controller knows it; (N,) the leaky integral of the error before this row
+        # (T, N) steering known to an official controller; (N,) leaky integral of the error before this row
         self._seen, self._integral = drive.array(self._memory["seen"]), drive.array(self._memory["integral"])
-        self._order = torch.zeros(self.pool.num_routes, dtype=torch.int64)  # of the routes still to be driven
-        self._clock = torch.zeros(2, dtype=torch.int64)  # the row to act in; how many of the order are driven
+        self._order = torch.zeros(self.pool.num_routes, dtype=torch.int64)  # order in which routes are driven
+        self._clock = torch.zeros(2, dtype=torch.int64)  # the row to act in; how many routes of the order are driven
         self._memory |= {"order": self._order, "clock": self._clock}
         self._memory |= {f"plant_{name}": tensor for name, tensor in self.plant.memory.items()}
         self._pid = PidController()
@@ -130,9 +130,9 @@ class VectorizedLateralControlEnv(Envs):
         self._ending = Step(self.obs, reward, yes, no, self._final_obs, yes)
 
     def reset(self, seed: int) -> Tensor:
-        """Start N drives; equal seeds on equal devices give equal ones. Returns obs (N, 41 or 256)."""
+        """Start N drives; equal seeds on equal devices give equal drives. Returns obs (N, 41 or 256)."""
         self.generator.manual_seed(seed)
-        self._clock[1] = self.pool.num_routes  # all are driven: a new order is drawn
+        self._clock[1] = self.pool.num_routes  # marks all routes as driven, so that a new order is drawn
         self._start()
         return self.obs
 
@@ -159,7 +159,7 @@ class VectorizedLateralControlEnv(Envs):
         return self._ending
 
     def ending_info(self) -> dict[str, Tensor]:
-        """Of the drives that ended last: `lateral_cost`, `jerk_cost`, `total_cost`, (N,) each; {} before any has."""
+        """Return `lateral_cost`, `jerk_cost`, `total_cost`, (N,) each, of the last completed drives; {} before any."""
         if self.last_cost is None:
             return {}
         return {f"{name}_cost": value for name, value in self.last_cost._asdict().items()}
@@ -176,7 +176,7 @@ class VectorizedLateralControlEnv(Envs):
         past = slice(CONTROL_START)
         self._seen[past] = driver.feedforward(drive.target[past], drive.roll[past], drive.v[past])
         self._integral[:] = 0.0
-        for t in range(CONTEXT, CONTROL_START):  # the rows in which an official controller only watches
+        for t in range(CONTEXT, CONTROL_START):  # rows in which an official controller only observes
             error = drive.target[t] - drive.lataccel[t - 1]
             self._integral[:] = driver.integrate(self._integral, error)
         self._clock[0] = CONTROL_START
@@ -184,7 +184,7 @@ class VectorizedLateralControlEnv(Envs):
         self._look(self.obs)
 
     def _next_routes(self) -> np.ndarray:
-        """Numbers (N,) of the routes to drive: every one of the pool once before any comes again."""
+        """Return the indices (N,) of the routes to drive: each route of the pool once before any is repeated."""
         chosen: list[int] = []
         while len(chosen) < self.num_envs:
             driven = int(self._clock[1])
@@ -198,7 +198,7 @@ class VectorizedLateralControlEnv(Envs):
         return np.array(chosen)
 
     def _restart_pid(self) -> None:
-        """PID has watched every row up to this one."""
+        """Reset PID and update it with every row up to this one."""
         self._pid.reset(self.num_envs)
         self._pid_command: Any = 0.0
         if self._action == "pid_residual":
@@ -206,7 +206,7 @@ class VectorizedLateralControlEnv(Envs):
                 self._pid.update(self.drive.target[t : t + 1], None, None, None, self.drive.lataccel[t - 1])
 
     def _look(self, obs: Tensor) -> None:
-        """Write what the drivers see in the present row into obs (N, 41 or 256)."""
+        """Write the observations of the current row into obs (N, 41 or 256)."""
         drive, t = self.drive, int(self._clock[0])
         ahead, past = slice(t, t + PREVIEW), slice(t - CONTEXT, t)
         road = (drive.target[ahead], drive.roll[ahead], drive.v[ahead], drive.a[ahead])
@@ -216,11 +216,11 @@ class VectorizedLateralControlEnv(Envs):
             self._pid_command = self._pid.update(*road, drive.lataccel[t - 1])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything the next step depends on: the drives (T, N), the cars, the order of the routes, `generator`."""
+        """Return all the next step depends on: the drives (T, N), the cars, the order of the routes, `generator`."""
         return snapshots.save(self._memory, self.generator)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from a `state_dict` as if never stopped, `obs` included. Raises EnvError where it does not fit."""
+        """Continue from a `state_dict` as if never stopped, `obs` included. Raises EnvError if it does not fit."""
         snapshots.load("LateralControl", self._memory, self.generator, state)
         self.plant.prepare(self.drive)
         self._restart_pid()
@@ -234,11 +234,11 @@ class VectorizedLateralControlEnv(Envs):
         return picture.draw(target, lataccel, actions, row=int(self._clock[0]))
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is nothing to release."""
 
 
 class LateralControlEnv(SingleView):
-    """One car, Gymnasium's way. Keyword arguments are those of `VectorizedLateralControlEnv`.
+    """One car as a gymnasium.Env. Keyword arguments are those of `VectorizedLateralControlEnv`.
 
     At the end of a drive `info` holds `lateral_cost`, `jerk_cost` and `total_cost`.
     """

@@ -1,16 +1,16 @@
-"""Probes: environments so small that their values are known on paper.
+"""Probe environments, small enough that their values can be derived on paper.
 
-After Andy Jones, "Debugging RL, without the agonizing pain" (2021). Each needs one thing more than those before it, so
-the first one that does not reach its values says where to look.
+After Andy Jones, "Debugging RL, without the agonizing pain" (2021). Each tests one thing more than those before it, so
+the first probe that does not reach its values shows where the bug is.
 
-| probe                   | what it needs to work                             |
+| probe                   | what must work                                    |
 |-------------------------|---------------------------------------------------|
 | `ValueOnly`             | the critic's loss and its optimizer               |
 | `ObsDependentValue`     | observations that reach the critic                |
 | `DiscountedReward`      | discounting, advantage and target over time       |
-| `ActionDependentReward` | the policy's loss, its sign, the action's way out |
+| `ActionDependentReward` | the policy's loss, its sign, actions that arrive  |
 | `ObsAndActionReward`    | observation and action of the same row together   |
-| `TwoState`              | what follows a truncation                         |
+| `TwoState`              | bootstrapping at a truncation                     |
 
 Every observation is (1,) float32, every action Discrete. Reset: a random start state where there is more than one.
 """
@@ -31,14 +31,14 @@ from ppo_lab.errors import EnvError
 
 @dataclass(frozen=True)
 class Table:
-    """A Markov decision process of S states and A actions, written out."""
+    """A Markov decision process of S states and A actions, in tables."""
 
     obs: tuple[float, ...]  # (S,)
     reward: tuple[tuple[float, ...], ...]  # (S, A)
-    next_state: tuple[int, ...]  # (S,) whatever the action
-    terminates: tuple[bool, ...]  # (S,) the step out of this state ends the task
-    start: tuple[int, ...]  # equally likely start states; one that stands here twice is twice as likely
-    values: Callable[[float], tuple[float, ...]]  # gamma -> (S,) of the best policy, from paper
+    next_state: tuple[int, ...]  # (S,) the same for every action
+    terminates: tuple[bool, ...]  # (S,) the step out of this state terminates the episode
+    start: tuple[int, ...]  # equally likely start states; one that is listed twice is twice as likely
+    values: Callable[[float], tuple[float, ...]]  # gamma -> (S,) values of the best policy, derived on paper
     max_episode_steps: int | None = None
 
 
@@ -47,8 +47,8 @@ class Probe(Envs):
 
     Args:
         num_envs: N.
-        device: Where all tensors lie.
-        max_episode_steps: Steps until an episode is cut off; None: as the table says.
+        device: Device of all tensors.
+        max_episode_steps: Steps after which an episode is truncated; None: as in the table.
 
     Raises:
         EnvError: num_envs or max_episode_steps below 1.
@@ -78,23 +78,23 @@ class Probe(Envs):
 
     @classmethod
     def known_values(cls, gamma: float) -> list[tuple[Tensor, float]]:
-        """(observation (1,), value under the best policy at discount `gamma`), one for each state."""
+        """List (observation (1,), value under the best policy at discount `gamma`), one pair per state."""
         return [(torch.tensor([o]), v) for o, v in zip(cls.table.obs, cls.table.values(gamma), strict=True)]
 
     @property
     def obs(self) -> Tensor:
-        """(N, 1) what to act on next."""
+        """The observation (N, 1) to act on next."""
         return self._obs[self._state]
 
     def reset(self, seed: int) -> Tensor:
-        """Start N new episodes; equal seeds give equal ones. Returns obs (N, 1)."""
+        """Start N new episodes; equal seeds give equal episodes. Returns obs (N, 1)."""
         self.generator.manual_seed(seed)
         self._state.copy_(self._draw_start())
         self._elapsed.zero_()
         return self.obs
 
     def step(self, action: Tensor) -> Step:
-        """One transition of every copy: action (N,) int64."""
+        """Step every copy: action (N,) int64."""
         reward, led_to = self._reward[self._state, action], self._next[self._state]
         terminated = self._terminates[self._state]
         self._elapsed += 1
@@ -109,12 +109,12 @@ class Probe(Envs):
         return self._start[pick]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything the next step depends on: `state` (N,), `elapsed` (N,), `generator`."""
+        """Return everything the next step depends on: `state` (N,), `elapsed` (N,), `generator`."""
         state, elapsed = self._state.clone(), self._elapsed.clone()
         return {"state": state, "elapsed": elapsed, "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from a `state_dict` as if never stopped. Raises EnvError where it does not fit."""
+        """Continue from a `state_dict` as if never stopped. Raises EnvError if it does not fit."""
         if not {"state", "elapsed", "generator"} <= state.keys() or state["state"].shape != self._state.shape:
             raise EnvError(f"{type(self).__name__} state: needs 'state' and 'elapsed' of {self.num_envs}, 'generator'")
         self._state.copy_(state["state"])
@@ -122,7 +122,7 @@ class Probe(Envs):
         self.generator.set_state(state["generator"].cpu())
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is nothing to release."""
 
 
 class ValueOnly(Probe):
@@ -160,7 +160,7 @@ class DiscountedReward(Probe):
 
 
 class ActionDependentReward(Probe):
-    """One state, one step, reward -1 for action 0 and +1 for action 1: the policy takes 1, and V goes to 1."""
+    """One state, one step, reward -1 for action 0 and +1 for action 1: the policy learns action 1, and V -> 1."""
 
     table = Table(
         obs=(0.0,), reward=((-1.0, 1.0),), next_state=(0,), terminates=(True,), start=(0,), values=lambda gamma: (1.0,)
@@ -170,7 +170,7 @@ class ActionDependentReward(Probe):
 class ObsAndActionReward(Probe):
     """Observation -1 or +1 at random, one step, reward +1 where the action (0 for -1, 1 for +1) matches, else -1.
 
-    The policy matches, and V goes to 1 for both.
+    The policy learns to match, and V -> 1 for both observations.
     """
 
     table = Table(
@@ -184,23 +184,23 @@ class ObsAndActionReward(Probe):
 
 
 class TwoState(Probe):
-    """A (observation -1) and B (+1) alternate for ever; leaving A pays 1, B 0. Cut after 3 steps, never terminated.
+    """A (observation -1) and B (+1) alternate; leaving A pays 1, B 0. Truncated after 3 steps, never terminated.
 
-    V(A) = 1 / (1 - gamma^2), V(B) = gamma V(A): 5.263 and 4.737 at gamma 0.9, wherever the episodes are cut. Start: A
-    three times in four, so that the mean value after a reset is neither V(s_t) nor V(s_t+1) there. At gamma 0.9 and
-    gae_lambda 0.95 the critic settles at (exact expectations, held by a test):
+    V(A) = 1 / (1 - gamma^2), V(B) = gamma V(A): 5.263 and 4.737 at gamma 0.9, wherever the episodes are truncated.
+    Start: A three times in four, so that the mean value after a reset is neither V(s_t) nor V(s_t+1) there. At gamma
+    0.9 and gae_lambda 0.95 the critic converges to (exact expectations, verified by a test):
 
     | what the code does at a truncation                                         |  V(A) |  V(B) |
     |----------------------------------------------------------------------------|-------|-------|
     | V(final_obs) as bootstrap, trace cut: right                                | 5.263 | 4.737 |
-    | no bootstrap: truncation taken for termination                             | 1.355 | 0.738 |
+    | no bootstrap: truncation treated as termination                            | 1.355 | 0.738 |
     | V(s_t) as bootstrap                                                        | 6.691 | 5.897 |
     | V(reset observation) as bootstrap, trace cut                               | 6.512 | 5.876 |
-    | V(reset observation) as bootstrap, trace not cut: episodes glued together  | 6.097 | 5.464 |
+    | V(reset observation) as bootstrap, trace not cut: episodes concatenated    | 6.097 | 5.464 |
 
-    A trace that is not cut moves nothing while the bootstrap is right: at the true values every temporal difference is
-    0, in whichever episode. That bug shows earlier: with V = 0 and the rows A B A, B A B the first advantage is 2.265
-    where it should be 1.731.
+    A trace that is not cut has no effect while the bootstrap is right: at the true values every temporal difference is
+    0, in any episode. That bug shows earlier: with V = 0 and the rows A B A, B A B the first advantage is 2.265 instead
+    of 1.731.
     """
 
     table = Table(

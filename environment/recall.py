@@ -1,6 +1,6 @@
-"""Recall-v0: a cue is shown once, nothing follows for a while, and at the go signal it must be named.
+"""Recall-v0: a cue is shown once, blank observations follow, and at the go signal the cue must be named.
 
-The smallest task that nobody solves without memory: the observation at the go signal says nothing about the cue.
+The smallest task that cannot be solved without memory: the observation at the go signal does not depend on the cue.
 
 - Observation (num_cues + 1,) float32. First step of an episode: the cue, one-hot in the first `num_cues` numbers. Then
   `delay` blank steps: zeros. Then the go signal: the last number is 1, the others are 0.
@@ -9,7 +9,7 @@ The smallest task that nobody solves without memory: the observation at the go s
 - Terminated: after the answer, so an episode has delay + 2 steps. Never truncated. The final observation is blank.
 - Reset: cue uniform; delay uniform in min_delay..max_delay, both included.
 
-Return of an episode: 1 with memory, 1 / num_cues by chance, whatever the policy without memory.
+Return of an episode: 1 with memory; 1 / num_cues on average for every policy without memory.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from ppo_lab.errors import EnvError
 
 
 class Recall(Envs):
-    """N copies as one tensor program: `ppo_lab.envs.Envs`, with same-step reset.
+    """N copies as one batched tensor program: `ppo_lab.envs.Envs`, with same-step reset.
 
     Args:
         num_envs: N.
-        device: Where all tensors lie.
-        num_cues: Different cues, and as many actions.
+        device: Device of all tensors.
+        num_cues: Number of cues and of actions.
         min_delay, max_delay: Blank steps between cue and go signal.
 
     Raises:
-        EnvError: An argument outside its range.
+        EnvError: An argument is outside its range.
     """
 
     capturable = True
@@ -50,7 +50,7 @@ class Recall(Envs):
             raise EnvError(f"Recall: num_envs={num_envs}, num_cues={num_cues}; allowed are >= 1 and >= 2")
         if not 0 <= min_delay <= max_delay:
             raise EnvError(
-                f"Recall: min_delay={min_delay}, max_delay={max_delay}; needed is 0 <= min_delay <= max_delay"
+                f"Recall: min_delay={min_delay}, max_delay={max_delay}; required: 0 <= min_delay <= max_delay"
             )
         self.num_envs, self.device = num_envs, torch.device(device)
         self.num_cues, self.min_delay, self.max_delay = num_cues, min_delay, max_delay
@@ -65,7 +65,7 @@ class Recall(Envs):
 
     @property
     def obs(self) -> Tensor:
-        """(N, num_cues + 1) what to act on next."""
+        """The observation (N, num_cues + 1) to act on next."""
         cue = (self._cues == self._cue[:, None]) & (self._elapsed == 0)[:, None]  # (N, num_cues)
         return torch.cat([cue, self._is_go()[:, None]], dim=1).float()
 
@@ -73,13 +73,13 @@ class Recall(Envs):
         return self._elapsed == self._delay + 1  # (N,)
 
     def reset(self, seed: int) -> Tensor:
-        """Start N new episodes; equal seeds on equal devices give equal ones. Returns obs (N, num_cues + 1)."""
+        """Start N new episodes; equal seeds on equal devices give equal episodes. Returns obs (N, num_cues + 1)."""
         self.generator.manual_seed(seed)
         self._start(self._valid)
         return self.obs
 
     def step(self, action: Tensor) -> Step:
-        """One step of every copy: action (N,) int64."""
+        """Step every copy: action (N,) int64."""
         terminated = self._is_go()
         reward = (terminated & (action == self._cue)).float()
         self._elapsed += 1
@@ -88,7 +88,7 @@ class Recall(Envs):
         return Step(self.obs, reward, terminated, ~self._valid, final_obs, self._valid)
 
     def _start(self, where: Tensor) -> None:
-        # Drawn for all and used where an episode begins: nobody has to ask the device whether one does.
+        # Drawn for all and used where an episode begins: a check would synchronize with the device.
         self._cue.copy_(torch.where(where, self._draw(0, self.num_cues - 1), self._cue))
         self._delay.copy_(torch.where(where, self._draw(self.min_delay, self.max_delay), self._delay))
         self._elapsed.masked_fill_(where, 0)
@@ -97,12 +97,12 @@ class Recall(Envs):
         return torch.randint(low, high + 1, (self.num_envs,), generator=self.generator, device=self.device)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything the next step depends on: `cue`, `delay`, `elapsed` (N,) each, `generator`."""
+        """Return everything the next step depends on: `cue`, `delay`, `elapsed` (N,) each, `generator`."""
         return snapshots.save(self._memory, self.generator)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from a `state_dict` as if never stopped. Raises EnvError where it does not fit."""
+        """Continue from a `state_dict` as if never stopped. Raises EnvError if it does not fit."""
         snapshots.load("Recall", self._memory, self.generator, state)
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is nothing to release."""

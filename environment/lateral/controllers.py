@@ -1,4 +1,4 @@
-"""Controllers that learn nothing, for comparison: no steering at all, and the challenge's PID."""
+"""The controller interface, and two baselines that do not learn: zero steering and the challenge's PID."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from environment.lateral.driver import PID
 
 
 class Controller(Protocol):
-    """N cars steered together; called once a row from row 20 on, as the official simulator calls its controllers.
+    """Steers N cars together; called once per row from row 20 on, as the official simulator calls its controllers.
 
-    What it answers before row 100 is thrown away. It is told the rows t to t+49 of the road, (50, N) each, and the
-    lateral acceleration that row t-1 ended with, (N,).
+    Its commands before row 100 are discarded. It gets rows t to t+49 of the road, (50, N) each, and the lateral
+    acceleration at the end of row t-1, (N,).
     """
 
     def reset(self, num_envs: int) -> None:
-        """Forget everything: N new drives begin."""
+        """Reset all state for N new drives."""
         ...
 
     def update(self, target: Any, roll: Any, v: Any, a: Any, lataccel: Any) -> Any:
-        """Steering commands (N,)."""
+        """Return the steering commands (N,)."""
         ...
 
 
 class ZeroController:
-    """Hands off the wheel."""
+    """Never steers."""
 
     def reset(self, num_envs: int) -> None:
-        """Nothing to forget."""
+        """Do nothing: there is no state."""
 
     def update(self, target: Any, roll: Any, v: Any, a: Any, lataccel: Any) -> Any:
-        """(N,) zeros."""
+        """Return (N,) zeros."""
         return 0.0 * lataccel
 
 
 class PidController:
-    """u = p e + i sum(e) + d (e - e before), e = target - lataccel, with the challenge's gains unless told otherwise.
+    """u = p e + i sum(e) + d (e - previous e), e = target - lataccel. Default gains: the challenge's.
 
-    Unlike most, its derivative gain is negative: it answers a growing error later, not sooner, which lowers the jerk.
+    Unusually, the derivative gain is negative: it responds to a growing error later, not sooner, which lowers the jerk.
     """
 
     def __init__(self, p: float = PID[0], i: float = PID[1], d: float = PID[2]) -> None:
@@ -45,12 +45,12 @@ class PidController:
         self.reset(0)
 
     def reset(self, num_envs: int) -> None:
-        """Integral and last error are 0 again."""
+        """Set integral and previous error to 0."""
         self._integral: Any = 0.0
         self._before: Any = 0.0
 
     def update(self, target: Any, roll: Any, v: Any, a: Any, lataccel: Any) -> Any:
-        """(N,) in the official order of operations, so that the last bit is the official one."""
+        """Return the commands (N,), computed in the official order of operations to be bit-identical."""
         p, i, d = self.gains
         error = target[0] - lataccel
         self._integral = self._integral + error

@@ -1,4 +1,4 @@
-"""The challenge's network in torch, with the weights of the user's ONNX file."""
+"""The challenge's network in torch, with the weights from the user's ONNX file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PER_BLOCK = 4  # matrices of a block: query-key-value, projection, widening, nar
 
 
 def load_onnx(model: str | Path) -> Any:
-    """The file as an onnx.ModelProto. Raises EnvError if there is none, if it is another network, or without onnx."""
+    """Load the file as an onnx.ModelProto. Raises EnvError if it is missing, another network, or onnx is missing."""
     path = Path(model).expanduser()
     if not path.is_file():
         raise EnvError(
@@ -30,8 +30,8 @@ def load_onnx(model: str | Path) -> Any:
     try:
         loaded = onnx.load(str(path))
         inputs = [entry.name for entry in loaded.graph.input]
-    except Exception as error:  # what onnx and protobuf raise for a broken file is not documented
-        raise EnvError(f"model: {path} is no ONNX file: {str(error)[:200]}") from None
+    except Exception as error:  # the errors of onnx and protobuf for a broken file are not documented
+        raise EnvError(f"model: {path} is not an ONNX file: {str(error)[:200]}") from None
     weights = {entry.name for entry in loaded.graph.initializer}
     if inputs != ["states", "tokens"] or "transformer.wp_embedding.weight" not in weights:
         raise EnvError(f"model: {path} is another network: its inputs are {inputs}, tinyphysics has states and tokens")
@@ -42,12 +42,12 @@ def load_onnx(model: str | Path) -> Any:
 class Gpt(nn.Module):
     """states (N, 20, 4), tokens (N, 20) int64 -> logits (N, 1024) of the last position.
 
-    Four blocks of width 128 with 4 heads, normalised before each part (eps 1e-5), GELU by tanh; half of the input's
-    width is a linear map of the state and half an embedding of the token, plus learned absolute positions.
+    Four pre-norm blocks of width 128 with 4 heads (LayerNorm eps 1e-5, tanh GELU); half of the input's width is a
+    linear map of the state and half an embedding of the token, plus learned absolute positions.
     """
 
     def __init__(self, model: Any) -> None:
-        """model: from `load_onnx`. Matrices have no names of their own there: they come in the order of the layers."""
+        """Read the weights of a model from `load_onnx`. Its matrices have no names: they are in order of the layers."""
         super().__init__()
         from onnx import numpy_helper
 
@@ -76,7 +76,7 @@ class Gpt(nn.Module):
         self.head = linear(matrices[-1])
 
     def forward(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """(N, 20, 4), (N, 20) -> (N, 1024)."""
+        """Compute logits: (N, 20, 4), (N, 20) -> (N, 1024)."""
         x = torch.cat([self.state(states), self.token(tokens)], -1) + self.position  # (N, 20, 128)
         for i, block in enumerate(self.blocks):
             x = block(x, last_only=i == LAYERS - 1)
@@ -86,7 +86,7 @@ class Gpt(nn.Module):
 
 @final
 class Block(nn.Module):
-    """Attention, then two layers, each added to what came in."""
+    """Attention, then a two-layer MLP, each with a residual connection."""
 
     def __init__(self, before_attention: nn.LayerNorm, before_mlp: nn.LayerNorm, layers: list[nn.Linear]) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class Block(nn.Module):
         self.query_key_value, self.projection, self.widen, self.narrow = layers
 
     def forward(self, x: Tensor, last_only: bool) -> Tensor:
-        """(N, 20, 128) -> the same, or (N, 1, 128): of the last position, which sees all others."""
+        """Map (N, 20, 128) to the same shape, or with last_only to (N, 1, 128), the last position, which sees all."""
         N, L, _ = x.shape
         parts = self.query_key_value(self.before_attention(x)).view(N, L, 3, HEADS, WIDTH // HEADS)
         query, key, value = parts.permute(2, 0, 3, 1, 4)  # (N, heads, L, 32) each
@@ -106,7 +106,7 @@ class Block(nn.Module):
 
 
 def linear(matrix: Tensor, bias: Tensor | None = None) -> nn.Linear:
-    """x -> x matrix + bias, for a matrix (in, out) as ONNX has it."""
+    """Make the layer x -> x matrix + bias from a matrix (in, out), ONNX's layout."""
     layer = nn.Linear(matrix.shape[0], matrix.shape[1], bias=bias is not None)
     layer.weight.data = matrix.T.contiguous()
     if bias is not None:

@@ -1,4 +1,4 @@
-"""Plants and routes by name, as settings have them."""
+"""Make plants and routes from the names used in settings."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ppo_lab.errors import EnvError
 
 
 def load_routes(routes: str | Path, segments: Sequence[int] | None = None, seed: int = 0) -> Routes:
-    """The synthetic routes, or those of a folder; see `VectorizedLateralControlEnv`."""
+    """Make synthetic routes or read those of a folder; see `VectorizedLateralControlEnv`. Raises EnvError."""
     if segments is not None and (len(segments) != 2 or not 0 <= segments[0] < segments[1]):
-        raise EnvError(f"LateralControl: segments={list(segments)}; needed are two numbers, 0 <= start < stop")
+        raise EnvError(f"LateralControl: segments={list(segments)}; required: two numbers, 0 <= start < stop")
     if str(routes) != "synthetic":
         return read_routes(routes, segments)
     start, stop = segments or (0, 1000)
@@ -35,7 +35,7 @@ def make_plant(
     expected: bool = False,
     precision: str = "float32",
 ) -> Plant:
-    """The plant of this name for N cars. Raises EnvError."""
+    """Make the plant of this name for N cars. Raises EnvError."""
     if name == "surrogate":
         return Surrogate(num_envs, device, randomise)
     if model is None:

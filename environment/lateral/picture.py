@@ -1,17 +1,17 @@
-"""A picture of a drive: what was asked for, what the car did, and how it steers."""
+"""Draw a drive: target, actual lateral acceleration and steering."""
 
 from __future__ import annotations
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-BACK, AHEAD = 30, 49  # rows shown before and after the present one
+BACK, AHEAD = 30, 49  # rows shown before and after the current one
 SPAN = 2.5  # m/s^2 from the middle to the edge
 ASKED, DONE, STEERING = "#1a73e8", "#e8710a", "#3c4043"
 
 
 def draw(target: np.ndarray, lataccel: np.ndarray, actions: np.ndarray, row: int) -> np.ndarray:
-    """(200, 300, 3) uint8 of rows (T,): blue the target, orange the car, the bar below the steering command."""
+    """Draw rows (T,) as (200, 300, 3) uint8: target in blue, car in orange, the steering command as a bar below."""
     width, height, road = 600, 400, 330  # drawn at twice the size and shrunk, for smooth edges
     image = Image.new("RGB", (width, height), "#fafafa")
     pen = ImageDraw.Draw(image)
@@ -37,5 +37,5 @@ def draw(target: np.ndarray, lataccel: np.ndarray, actions: np.ndarray, row: int
 
 
 def sorted_box(x0: float, x1: float, top: float, bottom: float) -> tuple[float, float, float, float]:
-    """A rectangle, whichever of its sides comes first."""
+    """Return a rectangle with its left side first."""
     return min(x0, x1), top, max(x0, x1), bottom

@@ -1,4 +1,4 @@
-"""What a plant is: the car and the road, which turn steering into lateral acceleration."""
+"""The plant interface: the model of car and road that turns steering into lateral acceleration."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from environment.lateral.rules import CONTROL_START, EPISODE_STEPS, ROWS
 
 
 class Drive:
-    """N cars under way: their routes and what has happened, all (T, N) float64, time first.
+    """The state of N drives: their routes, actions and lateral accelerations, all (T, N) float64, time first.
 
-    On a CPU the arrays are NumPy views of the tensors, unless `use_numpy` is False: on a few numbers an operation costs
-    a quarter there. `xp` is the module whose functions take them, `numpy` or `torch`.
+    On a CPU the arrays are NumPy views of the tensors, unless `use_numpy` is False: an operation on a few numbers costs
+    a quarter of torch's time. `xp` is the module whose functions take the arrays, `numpy` or `torch`.
     """
 
     def __init__(self, num_envs: int, device: torch.device, use_numpy: bool | None = None) -> None:
@@ -31,12 +31,12 @@ class Drive:
         self.xp: ModuleType = np if (on_cpu if use_numpy is None else use_numpy) else torch
         arrays = {name: self.array(tensor) for name, tensor in self.tensors.items()}
         self.target, self.roll, self.v, self.a = (arrays[name] for name in ("target", "roll", "v", "a"))  # of the route
-        self.actions = arrays["actions"]  # steering applied: before row 100 what was recorded
-        self.lataccel = arrays["lataccel"]  # what came of it: before row 100 the target, m/s^2
+        self.actions = arrays["actions"]  # steering applied: before row 100 the recorded one
+        self.lataccel = arrays["lataccel"]  # resulting lateral acceleration, m/s^2: before row 100 the target
         self.draws = arrays["draws"]  # (400, N) uniform in [0, 1): the noise of rows 100 to 499
 
     def array(self, tensor: Tensor) -> Any:
-        """The tensor as `xp` takes it: itself, or a NumPy view of its memory."""
+        """Return the tensor as `xp` takes it: itself, or a NumPy view of its memory."""
         return tensor.numpy() if self.xp is np else tensor
 
     def start(self, routes: Routes) -> None:
@@ -48,22 +48,22 @@ class Drive:
 
 
 class Plant(Protocol):
-    """The one function behind which the three plants stand, and what it needs to be begun, saved and loaded."""
+    """The interface of the three plants: one step function, and methods to start, save and load them."""
 
-    memory: dict[str, Tensor]  # what changes in `next_lataccel`, or was drawn in `begin`; last dimension N
+    memory: dict[str, Tensor]  # state that `next_lataccel` changes or `begin` draws; last dimension N
 
     def begin(self, drive: Drive, generator: torch.Generator) -> None:
-        """New drives have been placed at row 100."""
+        """Start the plant for new drives, which are at row 100."""
         ...
 
     def prepare(self, drive: Drive) -> None:
-        """Compute again what follows from `drive` and `memory`: they were loaded."""
+        """Recompute what follows from `drive` and `memory` after they were loaded."""
         ...
 
     def next_lataccel(self, drive: Drive, t: int) -> Any:
-        """(N,) the lateral acceleration (m/s^2) that row t is heading for, with the action of row t in place.
+        """Compute the lateral acceleration (N,), m/s^2, of row t, after the action of row t was set.
 
-        It follows from actions up to t, states up to t, lateral accelerations up to t-1 and the noise of row t. The
+        It depends on actions up to t, states up to t, lateral accelerations up to t-1 and the noise of row t. The
         environment limits its change to 0.5 m/s^2.
         """
         ...

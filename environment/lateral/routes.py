@@ -1,4 +1,4 @@
-"""Where the cars drive: speed, road and the lateral acceleration asked for, row by row, in the challenge's units."""
+"""Routes: speed, road slope and target lateral acceleration per row, in the challenge's units."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ COLUMNS = ("t", "vEgo", "aEgo", "roll", "targetLateralAcceleration", "steerComma
 class Routes:
     """N routes of T = 550 rows at 10 Hz, float64, time first. Beyond its end a shorter route repeats its last row.
 
-    Rows 0 to 99 were steered by somebody else.
+    The steering of rows 0 to 99 is recorded, not the controller's.
     """
 
-    keys: tuple[str, ...]  # N of them: what the official noise is seeded with
-    target: np.ndarray  # (T, N) lateral acceleration asked for, m/s^2; before row 100 also the actual one
-    roll: np.ndarray  # (T, N) lateral acceleration by the slope of the road, sin(roll) g, m/s^2
+    keys: tuple[str, ...]  # (N,) the seeds of the official noise
+    target: np.ndarray  # (T, N) target lateral acceleration, m/s^2; before row 100 also the actual one
+    roll: np.ndarray  # (T, N) lateral acceleration caused by the slope of the road, sin(roll) g, m/s^2
     v: np.ndarray  # (T, N) speed, m/s
     a: np.ndarray  # (T, N) acceleration, m/s^2
-    steer: np.ndarray  # (T, N) steering of rows 0 to 99, left is negative as the network has it; then 0
+    steer: np.ndarray  # (T, N) steering of rows 0 to 99, left is negative, the network's sign; then 0
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Routes:
-        """The routes of these numbers, in this order, as copies with contiguous rows."""
+        """Return the routes with these indices, in this order, as copies with contiguous rows."""
         chosen = np.asarray(indices, np.int64)
         arrays = (np.ascontiguousarray(rows[:, chosen]) for rows in self.arrays())
         return Routes(tuple(self.keys[i] for i in chosen), *arrays)
 
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """target, roll, v, a, steer, (T, N) each."""
+        """Return target, roll, v, a, steer, (T, N) each."""
         return self.target, self.roll, self.v, self.a, self.steer
 
     @property
     def num_routes(self) -> int:
-        """N."""
+        """Number of routes N."""
         return self.target.shape[1]
 
 
 def read_routes(folder: str | Path, segments: Sequence[int] | None = None) -> Routes:
-    """The challenge's CSV files of a folder, in the order of their names.
+    """Read the challenge's CSV files from a folder, in the order of their names.
 
-    segments: (start, stop), those numbers of the sorted files; None: all. Keys are `data/<file name>`, as the official
-    command has them, whatever the folder is called.
-    Raises EnvError with the file and the line if there is none, or one that is not in the challenge's format.
+    segments: (start, stop), a slice of the sorted files; None: all. Keys are `data/<file name>`, as in the official
+    command, whatever the name of the folder.
+    Raises EnvError if there are no files, or, with the file, if one is not in the challenge's format.
     """
     place = Path(folder)
     files = sorted(place.glob("*.csv"))
@@ -77,7 +77,7 @@ def write_routes(routes: Routes, folder: str | Path) -> None:
 
 
 def _read(path: Path) -> tuple[np.ndarray, ...]:
-    """One file: target, roll, v, a, steer, (T,) each."""
+    """Read one file: target, roll, v, a, steer, (T,) each."""
     with path.open(newline="", encoding="utf-8") as file:
         header, *lines = csv.reader(file)
     if tuple(header) != COLUMNS:
@@ -92,6 +92,6 @@ def _read(path: Path) -> tuple[np.ndarray, ...]:
         raise EnvError(f"{path}: lines of {numbers.shape[0]} cells; a segment has {len(COLUMNS)}")
     _, v, a, roll, target, command = np.pad(numbers, ((0, 0), (0, ROWS - numbers.shape[1])), mode="edge")
     if not (np.isfinite([v, a, roll, target]).all() and np.isfinite(command[:CONTROL_START]).all()):
-        raise EnvError(f"{path}: an empty cell where a number belongs (steerCommand may be empty from row 100 on)")
+        raise EnvError(f"{path}: an empty cell where a number is required (steerCommand may be empty from row 100 on)")
     steer = np.where(np.arange(ROWS) < CONTROL_START, -command, 0.0)
     return target, np.sin(roll) * GRAVITY, v, a, steer

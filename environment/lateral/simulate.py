@@ -1,4 +1,4 @@
-"""Drive routes with a controller, in the order in which the official simulator does it, all of them at once."""
+"""Drive all routes at once with a controller, in the official simulator's order of operations."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Noise = Literal["fresh", "official", "expected"]
 
 
 def simulate(controller: Controller, plant: Plant, routes: Routes, draws: np.ndarray, seed: int = 0) -> Drive:
-    """The whole drives: rows up to 499 of `actions` and `lataccel` are filled.
+    """Simulate whole drives: fills rows up to 499 of `actions` and `lataccel`.
 
-    draws: (400, N), from `noise_draws`. seed: of what the plant draws when drives begin; an official one does not.
+    draws: (400, N), from `noise_draws`. seed: for what the plant draws in `begin`; the official plants draw nothing.
     """
     drive = Drive(routes.num_routes, torch.device("cpu"))
     drive.start(routes)
@@ -44,16 +44,16 @@ def simulate(controller: Controller, plant: Plant, routes: Routes, draws: np.nda
 
 
 def advance(drive: Drive, plant: Plant, t: int, command: Any) -> None:
-    """Row t: steer by `command` (N,), within +-2, and let the car answer, by at most 0.5 m/s^2."""
+    """Simulate row t: clip `command` (N,) to +-2, apply it, and limit the change of lataccel to 0.5 m/s^2."""
     drive.actions[t] = command.clip(-STEER_LIMIT, STEER_LIMIT)
     before = drive.lataccel[t - 1]
     drive.lataccel[t] = drive.xp.clip(plant.next_lataccel(drive, t), before - MAX_CHANGE, before + MAX_CHANGE)
 
 
 def noise_draws(routes: Routes, noise: Noise, seed: int = 0) -> np.ndarray:
-    """(400, N) the noise of rows 100 to 499: uniform numbers in [0, 1); 0.5, which is none, for "expected".
+    """Return (400, N) the noise of rows 100 to 499: uniform in [0, 1); for "expected" 0.5, which means no noise.
 
-    seed: of "fresh" noise; that of a route does not depend on how many follow it.
+    seed: of "fresh" noise; the noise of a route does not depend on the number of routes after it.
     """
     if noise == "official":
         return np.stack([official_draws(key) for key in routes.keys], axis=1)

@@ -1,17 +1,17 @@
-"""The default plant: a car as physics, without a download, made to answer like the challenge's network.
+"""The default plant: a physics model of a car, without a download, tuned to respond like the challenge's network.
 
-The command is a steering torque. In the bicycle model the aligning torque balances it, so in the long run lateral
-acceleration, and not curvature, is proportional to it. What stands between them, for u[t] the command of row t:
+The command is a steering torque. In the bicycle model the aligning torque balances it, so in steady state lateral
+acceleration, and not curvature, is proportional to it. The model, for u[t] the command of row t:
 
-    u_d  = u[t - delay]                                      seconds on the bus, interpolated between rows
+    u_d  = u[t - delay]                                      delay on the bus in s, interpolated between rows
     z   += (1 - exp(-0.1 / tau)) (u_d - z)                   power steering and tyre relaxation, tau = 0.045 + 0.9 / v
     y    = g(v) (z - friction tanh(z / 0.1)) + c roll        rack friction, slope of the road
     y    = 6 tanh(y / 6)                                     the tyres saturate
     w    = 0.967 w + 1.15 (0.001 + 0.00125 v) N(0, 1)        wind, camber, bumps: a slow random walk
-    lat  = token(y + w)                                      quantised as the network's answers are
+    lat  = token(y + w)                                      quantised like the network's output
 
-in m, s and m/s^2. With `randomise`, each drive has a car of its own, so that a policy has to cope with more than one:
-gain 0.9 to 1.12 times, tau 0.8 to 1.3 times, delay 0.12 to 0.24 s, friction 0.02 to 0.06, c 0.95 to 1.15.
+in m, s and m/s^2. With `randomise`, the parameters are drawn for each drive, so that a policy must handle different
+cars: gain 0.9 to 1.12 times, tau 0.8 to 1.3 times, delay 0.12 to 0.24 s, friction 0.02 to 0.06, c 0.95 to 1.15.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ RANGES = {
     "friction": (0.02, 0.06),
     "roll": (0.95, 1.15),
 }
-LONGEST = 10  # rows of delay
-SETTLING = 30  # rows before 100 over which z is run in; its slowest time constant is 3.5 rows
+LONGEST = 10  # rows of delay at most
+SETTLING = 30  # rows before row 100 over which z settles; its slowest time constant is 3.5 rows
 PERSISTENCE, GUSTS = 0.967, 1.15
 SATURATION = 6.0  # m/s^2
 TOKEN = 2 * LATACCEL_LIMIT / 1023  # m/s^2 between two bins
 
 
 class Surrogate:
-    """N cars, each with parameters of its own. See the text above; `Plant` says what the methods are for.
+    """N cars with individual parameters. The module docstring has the model, `Plant` describes the methods.
 
     Args:
-        randomise: Each drive has another car.
-        car: What all cars have instead of the nominal number, such as {"delay": 0.5}: for trying out, at most 1 s.
+        randomise: Draw the parameters for each drive.
+        car: Parameters that replace the nominal ones for all cars, such as {"delay": 0.5} (at most 1 s): for tests.
 
     Raises:
-        EnvError: A parameter that there is not, or a delay outside its range.
+        EnvError: An unknown parameter, or a delay outside its range.
     """
 
     def __init__(
@@ -84,18 +84,18 @@ class Surrogate:
         self._z[:] = drive.actions[CONTROL_START - SETTLING - 3]
         for t in range(CONTROL_START - SETTLING, CONTROL_START):
             self._turn(drive, t)
-        # what the model does not explain of the last recorded row is taken as the disturbance there
+        # the residual of the model in the last recorded row is the initial disturbance
         last = CONTROL_START - 1
         self._own["w"][:] = drive.lataccel[last] - self._settled(drive, last)
         self._disturb(drive)
 
     def prepare(self, drive: Drive) -> None:
-        """What does not depend on the steering, all rows at once."""
+        """Precompute what does not depend on the steering, for all rows at once."""
         self._plan(drive)
         self._disturb(drive)
 
     def next_lataccel(self, drive: Drive, t: int) -> Any:
-        """(N,) m/s^2, a multiple of the tokens' distance."""
+        """Return (N,) m/s^2, quantised to the bins of the tokens."""
         self._turn(drive, t)
         y = (self._settled(drive, t) + self._w[t - CONTROL_START + 1]).clip(-LATACCEL_LIMIT, LATACCEL_LIMIT)
         return drive.xp.ceil((y + LATACCEL_LIMIT) / TOKEN) * TOKEN - LATACCEL_LIMIT
@@ -118,13 +118,13 @@ class Surrogate:
         self._z += self._follow[t] * (u - self._z)
 
     def _settled(self, drive: Drive, t: int) -> Any:
-        """y (N,) without the disturbance."""
+        """Return y (N,) without the disturbance."""
         tanh, z = drive.xp.tanh, self._z
         y = self._gain[t] * (z - self._own["friction"] * tanh(z * 10)) + self._slope[t]
         return SATURATION * tanh(y / SATURATION)
 
     def _disturb(self, drive: Drive) -> None:
-        """The whole disturbance (401, N) from its value in row 99; draws of 0.5 are none."""
+        """Compute the whole disturbance (401, N) from its value in row 99; draws of 0.5 mean no noise."""
         draws = drive.tensors["draws"].clamp(min=2.0**-53)
         size = GUSTS * (0.001 + 0.00125 * drive.v[CONTROL_START:COST_END].clip(0.0, 100.0))
         path = [self._own["w"]]

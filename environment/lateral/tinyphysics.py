@@ -1,12 +1,12 @@
-"""The official plant: the network of the challenge, out of the user's tinyphysics.onnx.
+"""The official plant: the challenge's network, from the user's tinyphysics.onnx.
 
-It is a small GPT over 20 rows of (steering, roll, speed, acceleration) and as many tokens of lateral acceleration; the
-next token is drawn from its softmax at temperature 0.8. `OnnxPlant` runs the file through onnxruntime and gives the
-official numbers bit for bit; `TorchPlant` reads the weights into torch and runs on any device, with logits that differ
-by some 1e-5.
+It is a small GPT over 20 rows of (steering, roll, speed, acceleration) and 20 tokens of lateral acceleration; the next
+token is drawn from its softmax at temperature 0.8. `OnnxPlant` runs the file with onnxruntime and gives the official
+numbers bit for bit; `TorchPlant` loads the weights into torch and runs on any device, with logits that differ by about
+1e-5.
 
-Of the network only the last position's answer is used, so the last block computes only that one. A cache of keys and
-values would not help: positions are absolute and the window moves, so every row is new in every step.
+Only the output of the last position is used, so the last block computes only that one. A cache of keys and values
+would not help: positions are absolute and the window moves, so every row is new in every step.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from environment.lateral.rules import BINS, CONTEXT, CONTROL_START, LATACCEL_LIM
 from ppo_lab.errors import EnvError
 
 TEMPERATURE = 0.8
-CHUNK = 64  # cars in one call of the network: more do not fit the cache of a core
-CUT_AFTER = "/h.3/Add_output_0"  # the last block, after its attention: from here on positions do not mix
+CHUNK = 64  # cars in one call of the network: more do not fit into the cache of a core
+CUT_AFTER = "/h.3/Add_output_0"  # in the last block, after its attention: from here on positions do not mix
 
 
 # states (N, 20, 4) float32 and tokens (N, 20) int64 -> logits (N, 1024) float32 of the last position
@@ -34,14 +34,14 @@ Network = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class OnnxPlant:
-    """N cars through onnxruntime on the CPU. `Plant` says what the methods are for.
+    """N cars simulated with onnxruntime on the CPU. `Plant` describes the methods.
 
     Args:
-        model: tinyphysics.onnx.
-        expected: Take the mean of the answer instead of drawing from it: no noise.
+        model: Path of tinyphysics.onnx.
+        expected: Use the mean of the predicted distribution instead of drawing from it: no noise.
 
     Raises:
-        EnvError: The file is missing or another one, or onnxruntime or onnx is not installed.
+        EnvError: The file is missing or is another network, or onnxruntime or onnx is not installed.
     """
 
     def __init__(self, model: str | Path, expected: bool = False) -> None:
@@ -50,20 +50,20 @@ class OnnxPlant:
         self.logits = onnx_network(model)
 
     def begin(self, drive: Drive, generator: torch.Generator) -> None:
-        """Nothing to draw: all cars are the same."""
+        """Do nothing: all cars are the same."""
 
     def prepare(self, drive: Drive) -> None:
-        """Nothing to compute in advance."""
+        """Do nothing: there is nothing to precompute."""
 
     def next_lataccel(self, drive: Drive, t: int) -> np.ndarray:
-        """(N,) m/s^2, as the official simulator draws it."""
+        """Return (N,) m/s^2, drawn as in the official simulator."""
         logits = self.logits(*window(drive, t))
         scaled = np.exp(logits / TEMPERATURE - np.max(logits / TEMPERATURE, axis=-1, keepdims=True))
         probabilities = (scaled / np.sum(scaled, axis=-1, keepdims=True)).astype(np.float64)  # (N, 1024)
         if self.expected:
             mean: np.ndarray = probabilities @ BINS / probabilities.sum(-1)
             return mean
-        cumulated = np.cumsum(probabilities, axis=-1)  # in float64: in float32 one token in 20,000 is another
+        cumulated = np.cumsum(probabilities, axis=-1)  # in float64: in float32 one token in 20,000 differs
         cumulated /= cumulated[:, -1:]
         draws = drive.draws[t - CONTROL_START]
         tokens = [np.searchsorted(row, draw, side="right") for row, draw in zip(cumulated, draws, strict=True)]
@@ -72,11 +72,11 @@ class OnnxPlant:
 
 
 class TorchPlant:
-    """N cars through torch on their device. `Plant` says what the methods are for.
+    """N cars simulated with torch on their device. `Plant` describes the methods.
 
     Args:
-        model: tinyphysics.onnx.
-        device: Where the network runs.
+        model: Path of tinyphysics.onnx.
+        device: Device of the network.
         precision: torch.float32, or torch.bfloat16: fine for training, not for scores.
         expected: As for OnnxPlant.
     """
@@ -95,14 +95,14 @@ class TorchPlant:
         self._bins = torch.from_numpy(BINS).to(device)
 
     def begin(self, drive: Drive, generator: torch.Generator) -> None:
-        """Nothing to draw: all cars are the same."""
+        """Do nothing: all cars are the same."""
 
     def prepare(self, drive: Drive) -> None:
-        """Nothing to compute in advance."""
+        """Do nothing: there is nothing to precompute."""
 
     @torch.no_grad()
     def next_lataccel(self, drive: Drive, t: int) -> Any:
-        """(N,) m/s^2."""
+        """Return (N,) m/s^2."""
         x = drive.tensors
         columns = (x["actions"], x["roll"], x["v"], x["a"])
         rows = slice(t - CONTEXT + 1, t + 1)
@@ -127,7 +127,7 @@ class TorchPlant:
 
 
 def window(drive: Drive, t: int) -> tuple[np.ndarray, np.ndarray]:
-    """What the network is shown for row t: states (N, 20, 4) float32 of rows t-19 to t, tokens (N, 20) before it."""
+    """Return the network's input for row t: states (N, 20, 4) float32 of rows t-19 to t, tokens (N, 20) before it."""
     rows = slice(t - CONTEXT + 1, t + 1)
     columns = (drive.actions, drive.roll, drive.v, drive.a)
     states = np.stack([column[rows] for column in columns], axis=-1).swapaxes(0, 1)  # (N, 20, 4)
@@ -135,14 +135,14 @@ def window(drive: Drive, t: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def onnx_network(model: str | Path) -> Network:
-    """The network of the file through onnxruntime, one thread. Raises EnvError."""
+    """Load the network of the file into onnxruntime, with one thread. Raises EnvError."""
     graph = load_onnx(model)
     try:
         import onnxruntime
         from onnx import TensorProto, helper
     except ImportError:
         raise EnvError("plant='onnx' needs onnxruntime: pip install onnxruntime onnx") from None
-    # Of the last block only the last position is computed: bit for bit the same answer in two thirds of the time.
+    # The last block computes only the last position: bit-identical output in two thirds of the time.
     users = [node for node in graph.graph.node if CUT_AFTER in node.input]
     for name, number in (("from", -1), ("to", 2**31 - 1), ("axis", 1)):
         graph.graph.initializer.append(helper.make_tensor(f"cut_{name}", TensorProto.INT64, [1], [number]))

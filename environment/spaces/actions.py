@@ -1,7 +1,7 @@
-"""The actions of Spaces-v0: for every kind of space, what is right for each of the four targets, and what others pay.
+"""The actions of Spaces-v0: for every kind of space, the right action for each of the four targets, and the scores.
 
-An action falls into parts: a Discrete is one, a MultiDiscrete or MultiBinary has one for each number, a Box one for
-each dimension, a Dict those of its entries in the order of the keys.
+An action consists of parts: a Discrete is one part, a MultiDiscrete or MultiBinary has one per number, a Box one per
+dimension, a Dict the parts of its entries in the order of the keys.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ppo_lab.envs import Action
 Right = tuple[tuple[float, ...], ...]  # (4, parts): choices counted from 0; for a Box, places from 0 (low) to 1 (high)
 
 _EACH: Right = ((0,), (1,), (2,), (3,))
-_PAIR: Right = ((0, 0), (0, 1), (1, 2), (1, 0))  # high, and the target but for the last
+_PAIR: Right = ((0, 0), (0, 1), (1, 2), (1, 0))  # (high, target), except for the last target: (high, 0)
 _BITS: Right = ((0, 0, 1), (0, 1, 1), (1, 0, 0), (1, 1, 0))  # high, low, not high
 _PLACE: Right = ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))  # by high, by low
 
 _CHOICE = (spaces.Discrete(4), _EACH)
 _SWITCHES = (spaces.MultiBinary(3), _BITS)
 _TURN = (spaces.Box(-1.0, 1.0, (2,), np.float32), _PLACE)
-ACTIONS: dict[str, dict[str, tuple[Space, Right]]] = {  # name -> key -> space and what is right; "" is no Dict
+ACTIONS: dict[str, dict[str, tuple[Space, Right]]] = {  # name -> key -> space and right actions; key "": no Dict
     "discrete": {"": _CHOICE},
     "discrete_start": {"": (spaces.Discrete(4, start=5), _EACH)},
     "multidiscrete": {"": (spaces.MultiDiscrete([2, 3]), _PAIR)},
@@ -36,12 +36,12 @@ ACTIONS: dict[str, dict[str, tuple[Space, Right]]] = {  # name -> key -> space a
 
 
 class Scorer:
-    """What actions pay in the space ACTIONS[name].
+    """Scores actions of the space ACTIONS[name].
 
     Attributes:
-        space: Of one action.
-        sizes: How many choices each discrete part has.
-        num_places: How many parts are dimensions of a Box.
+        space: The space of one action.
+        sizes: Number of choices of each discrete part.
+        num_places: Number of parts that are dimensions of a Box.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
@@ -65,10 +65,10 @@ class Scorer:
         widest = max(self.sizes, default=0)
         sizes = torch.tensor(self.sizes, dtype=torch.int64, device=device)
         self._exists = torch.arange(widest, device=device) < sizes[:, None]  # (parts, widest): rows are padded
-        self._columns = self._exists.flatten().nonzero()[:, 0]  # where a mask's K numbers lie in the padded table
+        self._columns = self._exists.flatten().nonzero()[:, 0]  # indices of a mask's K numbers in the padded table
 
     def chance(self, masked: bool) -> float:
-        """Mean score of a uniform draw from what is legal.
+        """Compute the mean score of a uniform choice among the legal ones.
 
         A part of n choices gets 1 / n; `masked`, with each wrong choice legal half of the time,
             E[1 / (1 + k)] for k ~ Binomial(n - 1, 1/2)  =  2 (1 - 2^-n) / n.
@@ -78,18 +78,18 @@ class Scorer:
         return float(np.mean([*discrete, *[3 / 8] * self.num_places]))
 
     def legal(self, target: Tensor, noise: Tensor) -> Tensor:
-        """(N, parts, widest) bool: what is right, and every other choice whose noise (N, K) in [0, 1) is below 1/2."""
+        """Return (N, parts, widest) bool: the right choice, and all others whose noise (N, K) in [0, 1) is < 1/2."""
         table = torch.zeros(len(target), self._exists.numel(), dtype=torch.bool, device=noise.device)
         table[:, self._columns] = noise < 0.5
         choices = torch.arange(self._exists.shape[1], device=noise.device)
         return table.view(-1, *self._exists.shape) | (choices == self._choice[target][:, :, None])
 
     def flat(self, legal: Tensor) -> Tensor:
-        """The table of `legal` as an action mask (N, K): the parts' choices one after the other."""
+        """Flatten the table of `legal` to an action mask (N, K): the choices of all parts concatenated."""
         return legal.flatten(1)[:, self._columns]
 
     def score(self, action: Action, target: Tensor, legal: Tensor | None) -> Tensor:
-        """(N,) the mean over the parts: 1 right, 0 wrong, -1 illegal; for a place u, 1 - 2 |u - what is right|.
+        """Return (N,) the mean over the parts: 1 right, 0 wrong, -1 illegal; for a place u, 1 - 2 |u - right place|.
 
         Raises RuntimeError (on a CPU) for a choice that no part has; one that only another part has is illegal.
         """
@@ -104,7 +104,7 @@ class Scorer:
         return torch.cat(scores, dim=1).mean(dim=1)
 
     def _take_apart(self, action: Action) -> tuple[Tensor, Tensor]:
-        """Choices (N, parts) int64 counted from 0, and places (N, dimensions) from 0 (low) to 1 (high)."""
+        """Split into choices (N, parts) int64 counted from 0, and places (N, dimensions) from 0 (low) to 1 (high)."""
         given = action if isinstance(action, dict) else {"": action}
         choices, places = [], []
         for key, (space, _) in self._entries.items():
@@ -118,7 +118,7 @@ class Scorer:
         return torch.cat(choices, dim=1) if choices else empty.long(), torch.cat(places, dim=1) if places else empty
 
     def right_action(self, target: Tensor) -> Action:
-        """The action that scores 1 for each target (N,), with the dtype of its space; MultiBinary as int64."""
+        """Return the action that scores 1 for each target (N,), with the dtype of its space; MultiBinary as int64."""
         actions: dict[str, Tensor] = {}
         for key, (space, right) in self._entries.items():
             value = torch.tensor(right, device=target.device)[target]  # (N, parts)
@@ -131,7 +131,7 @@ class Scorer:
 
 
 def _sizes(space: Space) -> list[int]:
-    """How many choices each part of a discrete space has."""
+    """Return the number of choices of each part of a discrete space."""
     if isinstance(space, spaces.Discrete):
         return [int(space.n)]
     if isinstance(space, spaces.MultiDiscrete):

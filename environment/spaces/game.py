@@ -1,4 +1,4 @@
-"""The game of Spaces-v0 itself; its rules stand in the docstring of the package."""
+"""The game of Spaces-v0; the docstring of the package has its rules."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ppo_lab.errors import EnvError
 
 
 class Spaces(Envs):
-    """N games as one tensor program: `ppo_lab.envs.Envs`, with same-step reset.
+    """N games as one batched tensor program: `ppo_lab.envs.Envs`, with same-step reset.
 
     Args:
         num_envs: N.
-        device: Where all tensors lie.
+        device: Device of all tensors.
         observation: A key of OBSERVATIONS.
         action: A key of ACTIONS.
-        masked: Show which actions are legal, as "action_mask".
+        masked: Add the mask of legal actions to the observation, as "action_mask".
         min_length, max_length: Steps of an episode.
         image_size: Height and width of images.
 
     Attributes:
-        chance_reward: Mean reward of a step at random: uniform over the legal choices and over the Box.
+        chance_reward: Mean reward of a random step: uniform over the legal choices and over the Box.
 
     Raises:
-        EnvError: An argument outside its range; `masked` where the action has nothing to mask.
+        EnvError: An argument is outside its range, or `masked` is True for an action that cannot be masked.
     """
 
     capturable = True
@@ -46,7 +46,7 @@ class Spaces(Envs):
     ) -> None:
         if num_envs < 1 or image_size < 2 or not 1 <= min_length <= max_length:
             given = f"num_envs={num_envs}, image_size={image_size}, min_length={min_length}, max_length={max_length}"
-            raise EnvError(f"Spaces: {given}; needed is num_envs >= 1, image_size >= 2, 1 <= min_length <= max_length")
+            raise EnvError(f"Spaces: {given}; required: num_envs >= 1, image_size >= 2, 1 <= min_length <= max_length")
         for what, name, known in (("observation", observation, OBSERVATIONS), ("action", action, ACTIONS)):
             if name not in known:
                 raise EnvError(f"Spaces: {what}={name!r}; allowed are {', '.join(known)}")
@@ -55,7 +55,7 @@ class Spaces(Envs):
         self.max_episode_steps = max_length
         self._scorer = Scorer(action, self.device)
         if masked and not self._scorer.sizes:
-            raise EnvError(f"Spaces: masked=True with action={action!r}; a Box has nothing to mask")
+            raise EnvError(f"Spaces: masked=True with action={action!r}; a Box cannot be masked")
         self._shown = OBSERVATIONS[observation](image_size)
         self._mask_size = sum(self._scorer.sizes) if masked else 0
         self.observation_space = _with_mask(self._shown.space, self._mask_size)
@@ -67,7 +67,7 @@ class Spaces(Envs):
         self._cut = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
         self._memory = {
             "target": self._target,
-            "noise": self._noise,  # of the observation, then of the mask: both are functions of it and of the target
+            "noise": self._noise,  # of the observation, then of the mask: target and noise determine both
             "elapsed": self._elapsed,
             "length": self._length,
             "cut": self._cut,  # this episode will be truncated
@@ -76,7 +76,7 @@ class Spaces(Envs):
 
     @property
     def obs(self) -> Obs:
-        """What to act on next, as the observation space says, with N in front."""
+        """The observation to act on next, batched (N, ...)."""
         shown = self._shown.write(self._target, self._noise)
         legal = self._legal()
         if legal is None:
@@ -88,18 +88,18 @@ class Spaces(Envs):
         return self._scorer.legal(self._target, self._noise[:, NUM_NOISE:]) if self.masked else None
 
     def right_action(self) -> Action:
-        """The action that pays 1 in each game now."""
+        """Return the action that gets reward 1 in each game now."""
         return self._scorer.right_action(self._target)
 
     def reset(self, seed: int) -> Obs:
-        """Start N new episodes; equal seeds on equal devices give equal ones."""
+        """Start N new episodes; equal seeds on equal devices give equal episodes. Returns obs."""
         self.generator.manual_seed(seed)
         self._show_next(self._valid)
         self._start(self._valid)
         return self.obs
 
     def step(self, action: Action) -> Step:
-        """Answer every target: a tensor (N, *action), for a Dict a dict of them by key."""
+        """Act on every target: a tensor (N, *action), for a Dict a dict of these by key."""
         reward = self._scorer.score(action, self._target, self._legal())
         self._elapsed += 1
         done = self._elapsed >= self._length
@@ -111,7 +111,7 @@ class Spaces(Envs):
         return Step(self.obs, reward, terminated, truncated, final_obs, self._valid)
 
     def _show_next(self, where: Tensor) -> None:
-        # Drawn for all and used in `where`: nobody has to ask the device whether an episode ended.
+        # Drawn for all and used in `where`: checking whether an episode ended would synchronize with the device.
         noise = torch.rand(self._noise.shape, generator=self.generator, device=self.device)
         self._target.copy_(torch.where(where, self._draw(0, 3), self._target))
         self._noise.copy_(torch.where(where[:, None], noise, self._noise))
@@ -125,15 +125,15 @@ class Spaces(Envs):
         return torch.randint(low, high + 1, (self.num_envs,), generator=self.generator, device=self.device)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything the next step depends on: `target`, `noise`, `elapsed`, `length`, `cut`, `generator`."""
+        """Return everything the next step depends on: `target`, `noise`, `elapsed`, `length`, `cut`, `generator`."""
         return snapshots.save(self._memory, self.generator)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from a `state_dict` as if never stopped. Raises EnvError where it does not fit."""
+        """Continue from a `state_dict` as if never stopped. Raises EnvError if it does not fit."""
         snapshots.load("Spaces", self._memory, self.generator, state)
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is nothing to release."""
 
 
 def _with_mask(space: Space, mask_size: int) -> Space:

@@ -1,7 +1,7 @@
-"""The observations of Spaces-v0: a target among four and some noise, written into every kind of space.
+"""The observations of Spaces-v0: one of four targets and some noise, encoded in every kind of space.
 
-The target is two bits, 2 * high + low. Every row below shows both, so that one observation is enough to know it. Images
-and boards show them as the quadrant where something is: high is the lower half, low the right half.
+The target is two bits, 2 * high + low. Every entry of OBSERVATIONS shows both bits, so that one observation determines
+the target. Images and boards show them by the marked quadrant: high is the lower half, low the right half.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NUM_NOISE = 24  # numbers in [0, 1) that an observation may use
 
 @dataclass(frozen=True)
 class Observation:
-    """A space, and how to write N targets (N,) int64 and their noise (N, NUM_NOISE) into it, the same way each time."""
+    """A space, and a deterministic function that encodes N targets (N,) int64 and their noise (N, NUM_NOISE) in it."""
 
     space: Space
     write: Callable[[Tensor, Tensor], Obs]
@@ -32,7 +32,7 @@ def _bits(target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _vector(size: int) -> Observation:
-    """(3,): high and low as -1 or +1, noise in [-1, 1]."""
+    """Show (3,): high and low as -1 or +1, noise in [-1, 1]."""
 
     def write(target: Tensor, noise: Tensor) -> Tensor:
         high, low = _bits(target)
@@ -42,12 +42,12 @@ def _vector(size: int) -> Observation:
 
 
 def _discrete(size: int, start: int = 0) -> Observation:
-    """The target itself, counted from `start`."""
+    """Show the target itself, counted from `start`."""
     return Observation(spaces.Discrete(4, start=start), lambda target, noise: target + start)
 
 
 def _multidiscrete(size: int, start: tuple[int, int, int] = (0, 0, 0)) -> Observation:
-    """High (of 2), noise (of 3), low (of 2), each counted from its start."""
+    """Show high (of 2), noise (of 3), low (of 2), each counted from its start."""
 
     def write(target: Tensor, noise: Tensor) -> Tensor:
         high, low = _bits(target)
@@ -57,7 +57,7 @@ def _multidiscrete(size: int, start: tuple[int, int, int] = (0, 0, 0)) -> Observ
 
 
 def _multibinary(size: int) -> Observation:
-    """High, noise, low."""
+    """Show high, noise, low as bits."""
 
     def write(target: Tensor, noise: Tensor) -> Tensor:
         high, low = _bits(target)
@@ -67,7 +67,7 @@ def _multibinary(size: int) -> Observation:
 
 
 def _paint(high: Tensor, low: Tensor, noise: Tensor, size: int) -> Tensor:
-    """(N, size, size) uint8: the quadrant is 155 to 254, the rest 0 to 99, as the noise has it."""
+    """Draw (N, size, size) uint8: the quadrant is 155 to 254, the rest 0 to 99, chosen by the noise."""
     half = torch.arange(size, device=noise.device) >= size // 2
     inside = (half == (high == 1)[:, None])[:, :, None] & (half == (low == 1)[:, None])[:, None, :]
     dark, bright = 100 * noise[:, 0, None, None], 155 + 100 * noise[:, 1, None, None]
@@ -75,7 +75,7 @@ def _paint(high: Tensor, low: Tensor, noise: Tensor, size: int) -> Tensor:
 
 
 def _image(size: int, channels: str) -> Observation:
-    """uint8: the picture, one grey number all over, and its negative as channels, "last" or "first"; or no channels."""
+    """Show a uint8 image with channels "last" or "first" (picture, uniform grey, negative); "none": the picture."""
 
     def write(target: Tensor, noise: Tensor) -> Tensor:
         picture = _paint(*_bits(target), noise, size)  # (N, size, size)
@@ -89,7 +89,7 @@ def _image(size: int, channels: str) -> Observation:
 
 
 def _board(size: int) -> Observation:
-    """(2, 4, 4) float32, 0 or 1: one stone somewhere in the quadrant, and on the second plane stones at random."""
+    """Show (2, 4, 4) float32, 0 or 1: one stone somewhere in the quadrant, and random stones on the second plane."""
 
     def write(target: Tensor, noise: Tensor) -> Tensor:
         high, low = _bits(target)
@@ -101,10 +101,10 @@ def _board(size: int) -> Observation:
 
 
 def _set(size: int) -> Observation:
-    """`entities` (5, 3) float32: x, y, marked. Where the marked one lies tells the bits: low by x, high by y.
+    """Show `entities` (5, 3) float32: x, y, marked. The position of the marked one gives the bits: low by x, high by y.
 
-    Between one and five are there, by `entities_mask` (5,). The rows of the others look like marked ones anywhere, so
-    nobody who overlooks the mask can tell.
+    One to five entities are valid, by `entities_mask` (5,). The invalid rows look like marked entities at random
+    positions, so that a network that ignores the mask cannot find the target.
     """
 
     def write(target: Tensor, noise: Tensor) -> dict[str, Tensor]:
@@ -124,7 +124,7 @@ def _set(size: int) -> Observation:
 
 
 def _dict(size: int) -> Observation:
-    """`image` tells low, `vector` (2,) high beside noise, `token` (of 5) nothing; `privileged` (4,) all, one-hot."""
+    """Show low in `image`, high in `vector` (2,), noise in `token` (of 5), the target one-hot in `privileged` (4,)."""
 
     def write(target: Tensor, noise: Tensor) -> dict[str, Tensor]:
         high, low = _bits(target)

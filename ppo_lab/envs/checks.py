@@ -1,4 +1,4 @@
-"""Whether there is a network for what environments show, and a distribution for what they take."""
+"""Check that an environment's observation space fits a network and its action space a distribution."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ACTION_DTYPES = ("float32", "float64")
 
 
 def check_spaces(observation_space: Space, action_space: Space, name: str) -> None:
-    """Raises EnvError if the environment `name` has a space that there is no network or distribution for.
+    """Raise EnvError if no network or distribution supports a space of the environment `name`.
 
-    Also if it shows an action mask that does not fit its actions.
+    Also raise it if the shape of the action mask in the observation does not fit the action space.
     """
     for what, space, dtypes in (
         ("observation", observation_space, OBS_DTYPES),
@@ -27,8 +27,9 @@ def check_spaces(observation_space: Space, action_space: Space, name: str) -> No
             kinds = "Discrete, MultiDiscrete, MultiBinary, Box"
             advice = f"supported: {kinds} ({', '.join(dtypes)}), and Dict and Tuple of these"
             fit = _fitting_keys(space, dtypes)
-            if what == "observation" and fit:  # such as a mission in words
-                advice = f"leave it out with env.wrappers: [FilterObservation: {{filter_keys: [{', '.join(fit)}]}}]"
+            if what == "observation" and fit:  # an unsupported entry may be e.g. a mission in Text
+                keys = ", ".join(fit)
+                advice = f"select the supported keys with env.wrappers: [FilterObservation: {{filter_keys: [{keys}]}}]"
             text = one_line(space, 90)
             raise EnvError(f"{name}: {what} space {text} is not supported: {problem}; {advice}")
     mask = leaf_spaces(flatten_space(observation_space)).get(MASK_KEY)
@@ -40,7 +41,7 @@ def check_spaces(observation_space: Space, action_space: Space, name: str) -> No
 
 
 def _problem(space: Space, dtypes: tuple[str, ...]) -> str | None:
-    """What no network or distribution takes in a space; None if there is nothing."""
+    """Return why a space is not supported, or None if it is."""
     try:
         leaves = leaf_spaces(flatten_space(space))
     except EnvError as error:
@@ -48,14 +49,14 @@ def _problem(space: Space, dtypes: tuple[str, ...]) -> str | None:
     for key, leaf in leaves.items():
         of = f"key {key!r}: " if key else ""
         if 0 in (leaf.shape or ()):
-            return f"{of}it holds no number"
+            return f"{of}it has no entries"
         if isinstance(leaf, Box) and str(leaf.dtype) not in dtypes:
             return f"{of}dtype {leaf.dtype}"
     return None
 
 
 def _fitting_keys(space: Space, dtypes: tuple[str, ...]) -> list[str]:
-    """The keys of a Dict space that have no problem."""
+    """Return the keys of a Dict space whose entries are supported."""
     entries = space.spaces.items() if isinstance(space, Dict) else ()
     return [
         key

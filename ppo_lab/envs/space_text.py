@@ -1,4 +1,4 @@
-"""Spaces as plain values, so that a policy can be loaded without its environment."""
+"""Describe spaces as JSON data, so that a policy can be loaded without its environment."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from gymnasium import Space, spaces
 from ppo_lab.errors import EnvError
 from ppo_lab.models.networks.observation import brightest
 
-LONG = 64  # bounds; up to here they are all written down
+LONG = 64  # bounds; up to this many are always written out in full
 
 
 def describe_space(space: Space) -> dict[str, Any]:
-    """A flat space (Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of these) as what JSON can hold.
+    """Describe a flat space (Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of these) as JSON data.
 
-    Raises EnvError for any other.
+    Raises EnvError for any other space.
     """
     if isinstance(space, spaces.Discrete):
         return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
@@ -34,7 +34,7 @@ def describe_space(space: Space) -> dict[str, Any]:
 
 
 def make_space(text: dict[str, Any]) -> Space:
-    """The space that `describe_space` described."""
+    """Rebuild the space from the output of `describe_space`."""
     kind = text["kind"]
     if kind == "Discrete":
         return spaces.Discrete(text["n"], start=text["start"])
@@ -51,7 +51,7 @@ def make_space(text: dict[str, Any]) -> Space:
 
 
 def _ends(values: np.ndarray) -> Any:
-    """The bounds of a Box as a flat list, or as one number where an image has thousands that are all the same."""
+    """Return the bounds of a Box as a flat list, or as one number where more than LONG bounds are all equal."""
     flat = values.ravel()
     same = values.size > LONG and (flat == flat[0]).all()
     return flat[0].item() if same else flat.tolist()
@@ -62,16 +62,16 @@ def _fits(ends: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class Unlike(NamedTuple):
-    """One thing in which two spaces differ."""
+    """One difference between two spaces."""
 
     text: str  # "observation: Box of shape (4,) in the checkpoint, (6,) here"
-    bounds_only: bool = False  # of observations, and no network reads them
+    bounds_only: bool = False  # only bounds of observations differ, and no network depends on them
 
 
 def unlike(theirs: dict[str, Any], ours: dict[str, Any], name: str) -> list[Unlike]:
-    """What differs between two described spaces, key by key, in words. name: "observation" or "action".
+    """Compare two described spaces key by key and list their differences. name: "observation" or "action".
 
-    Bounds of a Box of actions always count: the same output would be another action.
+    Bounds of an action Box always count: the same network output would be a different action.
     """
     one, other = (text["spaces"] if text["kind"] == "Dict" else {"": text} for text in (theirs, ours))
     if (theirs["kind"] == "Dict") != (ours["kind"] == "Dict"):
@@ -88,7 +88,7 @@ def unlike(theirs: dict[str, Any], ours: dict[str, Any], name: str) -> list[Unli
     return found
 
 
-ASPECTS = {  # what makes a leaf another one, besides the bounds of a Box; the first also sketches it
+ASPECTS = {  # fields compared between two leaves, in addition to the bounds of a Box; `_sketch` shows the first
     "Box": {"shape": "of shape {}", "dtype": "of {}"},
     "Discrete": {"n": "with {} {what}s", "start": "whose first {what} is {}"},
     "MultiDiscrete": {"nvec": "with {} {what}s", "start": "whose first {what}s are {}"},
@@ -120,7 +120,7 @@ def _unlike_bounds(theirs: dict[str, Any], ours: dict[str, Any], name: str) -> l
 
 
 def _sketch(text: dict[str, Any], name: str) -> str:
-    """A described space in few words."""
+    """Summarize a described space in a few words."""
     if text["kind"] == "Dict":
         return f"Dict with the keys {', '.join(text['order'])}"
     aspect, words = next(iter(ASPECTS[text["kind"]].items()))
@@ -132,7 +132,7 @@ def _tuple(value: Any) -> Any:
 
 
 def _bounds(text: dict[str, Any]) -> list[tuple[float, float]]:
-    """(low, high) of each entry of a described Box."""
+    """Return (low, high) of each entry of a described Box."""
     count = int(np.prod(text["shape"]))
     ends = (np.broadcast_to(np.array(text[end], np.float64), (count,)).tolist() for end in ("low", "high"))
     return list(zip(*ends, strict=True))

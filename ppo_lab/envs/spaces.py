@@ -1,7 +1,7 @@
-"""Nested spaces and values as flat ones: a leaf stays itself, Dict and Tuple become one dictionary with keys "a/b".
+"""Flatten nested spaces and values: a leaf stays as it is, Dict and Tuple become one dictionary with keys "a/b".
 
-Leaves are Box, Discrete, MultiDiscrete and MultiBinary. A tuple's entries are the keys "0", "1", ... It stands on NumPy
-and Gymnasium alone: the workers that step environments import this, and torch would cost each of them seconds.
+Leaves are Box, Discrete, MultiDiscrete and MultiBinary. A tuple's entries get the keys "0", "1", ... Imports NumPy and
+Gymnasium only: every worker process imports this module, and importing torch would cost each of them seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Path = tuple[str | int, ...]  # how to get from a nested value to a leaf: value[
 
 
 class Flattened(spaces.Dict):
-    """A Dict of leaves that knows where each was in the space it was made from."""
+    """A Dict of leaves that records where each leaf was in the original space."""
 
     def __init__(self, leaves: dict[str, Space], paths: dict[str, Path]) -> None:
         super().__init__(leaves, sort_keys=False)
@@ -31,10 +31,11 @@ class Flattened(spaces.Dict):
 
 
 def flatten_space(space: Space) -> Space:
-    """A leaf as it is; Dict and Tuple, however nested, as one Dict of leaves in the order in which the space has them.
+    """Return a leaf unchanged, and a nested Dict or Tuple as one Dict of leaves in the order of the space.
 
-    What is flat stays as it is. Raises EnvError, naming the key, for a space that is no leaf (Text, Graph, Sequence,
-    OneOf, ...), for one that holds nothing, and for a key that is no text, is empty, or contains "/" in a nested space.
+    A flat space is returned unchanged. Raises EnvError, naming the key, for an unsupported space (Text, Graph,
+    Sequence, OneOf, ...), for an empty one, and for a key that is not a string, is empty, or contains "/" in a nested
+    space.
     """
     if isinstance(space, (*LEAVES, Flattened)):
         return space
@@ -43,46 +44,46 @@ def flatten_space(space: Space) -> Space:
 
 
 def leaf_spaces(space: Space) -> dict[str, Space]:
-    """The leaves of a flat space by key; one leaf alone has the key ""."""
+    """Return the leaves of a flat space by key; a single leaf has the key ""."""
     return dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
 
 
 def leaf_paths(space: Space) -> dict[str, Path]:
-    """The flat keys of a nested space, and where in its values each leaf is; {"": ()} for a leaf."""
+    """Return the flat keys of a nested space with the path to each leaf in its values; {"": ()} for a leaf."""
     return {"": ()} if isinstance(space, LEAVES) else {key: path for key, path, _ in _walk(space, "", ())}
 
 
 def origin(space: Space) -> dict[str, Path]:
-    """The same for the space that a flat one was made from."""
+    """Return the `leaf_paths` of the space that a flat space was made from."""
     return space.paths if isinstance(space, Flattened) else leaf_paths(space)
 
 
 def flatten_value(space: Space, value: Any) -> Any:
-    """A value of the nested space, or a batch of them in arrays: the leaf itself, or {"a/b": leaf}.
+    """Flatten a value of the nested space, or a batch of values in arrays: the leaf itself, or {"a/b": leaf}.
 
-    Raises EnvError if the value has not the structure of the space.
+    Raises EnvError if the value does not have the structure of the space.
     """
     return value if isinstance(space, LEAVES) else follow(leaf_paths(space), value)
 
 
 def follow(paths: dict[str, Path], value: Any) -> dict[str, Any]:
-    """{key: the leaf at its path}. Raises EnvError naming the key that the value does not have."""
+    """Return {key: the leaf at its path}. Raises EnvError naming the key that is missing from the value."""
     flat = {}
     for key, path in paths.items():
         try:
             flat[key] = reduce(getitem, path, value)
         except (LookupError, TypeError) as error:
-            raise EnvError(f"a value without {key!r}, which its space declares") from error
+            raise EnvError(f"the value has no {key!r}, which its space declares") from error
     return flat
 
 
 def unflatten_value(space: Space, flat: Any) -> Any:
-    """The inverse of `flatten_value`."""
+    """Invert `flatten_value`."""
     return nest(leaf_paths(space), flat)
 
 
 def nest(paths: dict[str, Path], flat: Any) -> Any:
-    """The inverse of `follow`; for {"": ()} the one leaf as it is."""
+    """Invert `follow`; for {"": ()} return the single leaf unchanged."""
     key, path = next(iter(paths.items()))
     if not path:
         return flat[key] if key else flat
@@ -94,22 +95,22 @@ def nest(paths: dict[str, Path], flat: Any) -> Any:
 
 
 def map_leaves(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
-    """function(leaf, *other leaves) for one leaf, or key by key for flat dictionaries with the same keys."""
+    """Apply function(leaf, *other leaves) to a single leaf, or key by key to flat dictionaries with the same keys."""
     if isinstance(tree, dict):
         return {key: function(leaf, *(other[key] for other in others)) for key, leaf in tree.items()}
     return function(tree, *others)
 
 
 def parts(tree: Any) -> dict[str, Any]:
-    """The leaves of a flat value by key; one leaf alone has the key ""."""
+    """Return the leaves of a flat value by key; a single leaf has the key ""."""
     return tree if isinstance(tree, dict) else {"": tree}
 
 
 def mask_size(action_space: Space) -> int:
-    """How many entries the action mask of a (flat or nested) action space has; 0: nothing of it can be masked.
+    """Return the number of entries in the action mask of a (flat or nested) action space; 0: it cannot be masked.
 
     Discrete(n): n. MultiDiscrete: the sum of its components' choices. MultiBinary(m): 2 m, "0 is legal" and "1 is
-    legal" for each bit. Dict and Tuple: their leaves one after the other; Box has none.
+    legal" for each bit. Dict and Tuple: their leaves concatenated. Box: 0.
     """
     if isinstance(action_space, spaces.Discrete):
         return int(action_space.n)
@@ -123,7 +124,7 @@ def mask_size(action_space: Space) -> int:
 
 
 def bounds(space: Space) -> tuple[np.ndarray, np.ndarray] | None:
-    """Smallest and largest value of each component of Discrete and MultiDiscrete, both included; None for others."""
+    """Return the inclusive bounds (low, high) of each component of Discrete and MultiDiscrete; None for others."""
     if isinstance(space, spaces.Discrete):
         return np.asarray(space.start), np.asarray(space.start + space.n - 1)
     if isinstance(space, spaces.MultiDiscrete):
@@ -132,7 +133,7 @@ def bounds(space: Space) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _walk(space: Space, prefix: str, path: Path) -> Iterator[tuple[str, Path, Space]]:
-    """(flat key, path, leaf) of each leaf below a space."""
+    """Yield (flat key, path, leaf) for each leaf of a space."""
     if isinstance(space, LEAVES):
         yield prefix, path, space
         return
@@ -141,9 +142,9 @@ def _walk(space: Space, prefix: str, path: Path) -> Iterator[tuple[str, Path, Sp
     named = isinstance(space, spaces.Dict)
     entries = list(space.spaces.items()) if isinstance(space, spaces.Dict) else list(enumerate(space.spaces))
     if not entries:
-        raise EnvError(f"{f'key {prefix!r} has ' if prefix else ''}a {type(space).__name__} space that holds nothing")
-    flat = not prefix and all(isinstance(inner, LEAVES) for _, inner in entries)  # is so already: "a/b" is no surprise
+        raise EnvError(f"{f'key {prefix!r} has ' if prefix else ''}an empty {type(space).__name__} space")
+    flat = not prefix and all(isinstance(inner, LEAVES) for _, inner in entries)  # already flat: "a/b" is allowed
     for key, inner in entries:
         if named and (not isinstance(key, str) or not key or ("/" in key and not flat)):
-            raise EnvError(f"a nested space with the key {key!r}: keys are texts without '/', and not empty")
+            raise EnvError(f"a nested space with the key {key!r}: keys must be non-empty strings without '/'")
         yield from _walk(inner, f"{prefix}/{key}" if prefix else str(key), (*path, key))

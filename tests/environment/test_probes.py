@@ -160,7 +160,7 @@ def test_two_state_tells_the_bugs_apart_as_its_docstring_says():
 
 
 def test_two_state_shows_a_trace_that_is_not_cut_before_it_has_learned():
-    told = re.search(r"first advantage is (\d\.\d{3})\s+where it should be (\d\.\d{3})", TwoState.__doc__)
+    told = re.search(r"first advantage is (\d\.\d{3})\s+instead\s+of (\d\.\d{3})", TwoState.__doc__)
     rewards = [1, 0, 1, 0, 1, 0]  # A B A, B A B
     weighted = [(0.9 * 0.95) ** k * r for k, r in enumerate(rewards)]
     assert [sum(weighted), sum(weighted[:3])] == pytest.approx([float(x) for x in told.groups()], abs=6e-4)

@@ -1,10 +1,10 @@
-"""Lateral control beyond the environment: a trained policy as a controller of comma.ai's controls challenge.
+"""Evaluate and export trained policies as controllers of comma.ai's controls challenge.
 
 policy_controller    a policy as a controller, called in the official order
 evaluate             evaluate_lateral(): any controller and PID over the same segments and noise
-results              what came out: costs, the paired difference, table, CSV
-controller_file      export_controller(): one Python file with the weights inside
-official_controller  what that file consists of, besides the text of `environment.lateral.driver`
+results              the results: costs, the paired difference, table, CSV
+controller_file      export_controller(): one Python file that contains the weights
+official_controller  the source of that file, in addition to `environment.lateral.driver`
 official_eval        the challenge's own evaluation of such a file, in the user's clone
 """
 

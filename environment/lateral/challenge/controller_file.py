@@ -1,7 +1,7 @@
-"""A policy as one Python file that the challenge's simulator runs as it is, without torch and without this package.
+"""Export a policy as one Python file that the challenge's simulator runs without torch and without this package.
 
-The file is put together from texts that are used here too: `environment.lateral.driver` whole, which is also what the
-environment sees and steers by; PID; and `official_controller`. Only settings and weights are new in it.
+The file is assembled from source that is used here too: all of `environment.lateral.driver`, which also computes the
+environment's observations and steering; PID; and `official_controller`. Only settings and weights are added.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from ppo_lab.models.networks import ACTIVATIONS, MLP, LeafInput
 from ppo_lab.runs.files import disk, replace
 from ppo_lab.runs.run import find_checkpoint, look_up_run
 
-FIRST_LINE = "# A controller for comma.ai's controls challenge, written by ppo_lab"  # tells our files from others
+FIRST_LINE = "# A controller for comma.ai's controls challenge, written by ppo_lab"  # marks exported files
 TOLERANCE = 1e-6  # between the policy's action and the file's, both in float64; the action is within +-1
 
 
 class Actor(NamedTuple):
-    """What the file needs of a model."""
+    """The parts of a model that the file needs."""
 
-    layers: tuple[int, ...]  # numbers that go in, units of each hidden layer, numbers that come out
+    layers: tuple[int, ...]  # number of inputs, units of each hidden layer, number of outputs
     activation: str
     distribution: str
     obs_clip: float | None
-    weights: np.ndarray  # float32, flat: as `official_controller.WEIGHTS` has them
+    weights: np.ndarray  # float32, flat, in the order of `official_controller.WEIGHTS`
 
 
 class Origin(NamedTuple):
-    """A policy, how it sees and steers, and what it is called."""
+    """A policy, its observation and action modes, and its name in messages."""
 
     policy: Policy
     observation: str
@@ -64,26 +64,27 @@ def export_controller(
 ) -> Path:
     """Write a policy as a file for the challenge's folder `controllers/`, with `class Controller(BaseController)`.
 
-    It needs NumPy and nothing else. Its actions are those of `Policy.predict(obs)`, compared before the file is put in
-    place on random observations, in float64: what a model answers in float32 or half precision is that, rounded.
+    It needs NumPy and nothing else. Its actions equal those of `Policy.predict(obs)`; before the file is written, they
+    are compared on random observations in float64, of which a float32 or half-precision model gives rounded values.
 
     Args:
-        run: Its folder, its name under run.root of config.yaml, or a policy.
-        file: Where to write, e.g. `ppo.py`; it is replaced if it is there.
+        run: The folder of a run, its name under run.root of config.yaml, or a policy.
+        file: Path to write, e.g. `ppo.py`; an existing file is replaced.
         at: The checkpoint of a run: a step, "latest" or "best".
-        observation, action: How a policy was trained (None: "compact", "delta"). A run knows: leave them out.
+        observation, action: How the policy was trained (None: "compact", "delta"). Not allowed with a run, which has
+            them in its config.
 
     Returns: The file.
 
     Raises:
-        ConfigError: It has what the file cannot hold: a core, or another body than an MLP.
-        RunError: No such run or checkpoint, one that `load_controller` refuses too, the file cannot be written, or it
-            does not act as the policy does.
+        ConfigError: The model cannot be exported: it has a core, or a body other than an MLP.
+        RunError: No such run or checkpoint, one that `load_controller` rejects too, the file cannot be written, or its
+            actions differ from the policy's.
     """
     origin = _of_policy(run, observation, action) if isinstance(run, Policy) else _of_run(run, at, observation, action)
     actor = read_actor(origin.policy.model, origin.observation)
     text = controller_text(actor, origin)
-    with tempfile.TemporaryDirectory() as folder:  # nobody finds a file that is wrong
+    with tempfile.TemporaryDirectory() as folder:  # a wrong file never appears under its final path
         trial = Path(folder) / "controller.py"
         trial.write_text(text, encoding="utf-8")
         apart = difference(import_controller(trial), origin.policy)
@@ -105,7 +106,7 @@ def _of_policy(policy: Policy, observation: str | None, action: str | None) -> O
 
 def _of_run(run: str | Path, at: int | str, observation: str | None, action: str | None) -> Origin:
     if observation is not None or action is not None:
-        raise ConfigError("export_controller: observation and action go with a policy; a run knows its own")
+        raise ConfigError("export_controller: observation and action are for a policy; a run has them in its config")
     folder = look_up_run(run)
     policy, modes = policy_and_modes(folder, at)
     step = int(find_checkpoint(folder, at)[0].name)
@@ -113,7 +114,7 @@ def _of_run(run: str | Path, at: int | str, observation: str | None, action: str
 
 
 def read_actor(model: ActorCritic, observation: str) -> Actor:
-    """Layers and weights of the actor. Raises ConfigError for a model that a controller cannot hold."""
+    """Read layers and weights of the actor. Raises ConfigError for a model that cannot be exported."""
     features, body, head = model.features, model.actor_body, model.actor_head
     size = driver.SIZES[observation]
     if not isinstance(features, LeafInput) or features.obs_shape != (size,):
@@ -146,7 +147,7 @@ def _range(head: GaussianHead | SquashedHead | BetaHead) -> tuple[list[float], l
 
 
 def controller_text(actor: Actor, origin: Origin) -> str:
-    """The whole file."""
+    """Return the text of the whole file."""
     weights = "\n".join(textwrap.wrap(base64.b64encode(actor.weights.astype("<f4").tobytes()).decode(), 116))
     settings = (
         f"CONTEXT, CONTROL_START, PREVIEW = {CONTEXT}, {CONTROL_START}, {PREVIEW}\n"
@@ -158,7 +159,7 @@ def controller_text(actor: Actor, origin: Origin) -> str:
     parts = (PidController, activate, Network, preview, Controller)
     return "\n\n".join(
         [
-            f"{FIRST_LINE} out of {origin.name}.\n# It belongs into the folder controllers/ and needs NumPy alone.\n"
+            f"{FIRST_LINE} from {origin.name}.\n# Put it into the folder controllers/; it needs only NumPy.\n"
             + inspect.getsource(driver),
             IMPORTS + "\n" + settings,
             *(inspect.getsource(part) for part in parts),
@@ -175,16 +176,16 @@ import numpy as np
 
 try:
     from . import BaseController
-except ImportError:  # not in the challenge: tried alone
+except ImportError:  # imported outside the challenge
     BaseController = object
 """
 
 
 def import_controller(file: str | Path) -> ModuleType:
-    """An exported file as a module, under a name of its own and without the challenge. Raises RunError."""
+    """Import an exported file as a module, under a private name and without the challenge. Raises RunError."""
     spec = importlib.util.spec_from_file_location("_exported_controller", file)
     if spec is None or spec.loader is None or not Path(file).is_file():
-        raise RunError(f"no controller at {file}: it is a Python file")
+        raise RunError(f"no controller at {file}; expected a Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -192,7 +193,7 @@ def import_controller(file: str | Path) -> ModuleType:
 
 @torch.no_grad()
 def difference(module: ModuleType, policy: Policy) -> float:
-    """The largest difference between the actions of an exported file and of the policy on random observations."""
+    """Return the largest difference between the actions of an exported file and the policy on random observations."""
     exact = Policy(policy.model)
     exact.model.double().cpu()
     exact.model.autocast_dtype = None

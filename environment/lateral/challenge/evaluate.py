@@ -1,4 +1,4 @@
-"""Drive segments with any controller and with PID, everything else being equal, and hand back what it cost."""
+"""Evaluate any controller and PID on the same segments and noise."""
 
 from __future__ import annotations
 
@@ -33,25 +33,26 @@ def evaluate_lateral(
     routes_seed: int = 1,
     at: int | str = "latest",
 ) -> LateralEvaluation:
-    """Costs of a controller and of PID, on the same segments with the same noise.
+    """Evaluate a controller and PID on the same segments with the same noise.
 
     Args:
         controller: A run by its folder or name, "pid", "zero", or a Controller.
         plant, model: "surrogate"; "onnx" or "torch" with the path of tinyphysics.onnx. Only "onnx" gives the numbers
-            of the challenge to the last bit.
+            of the challenge bit for bit.
         routes: "synthetic", or the folder with the challenge's CSV files.
-        segments: The first so many, as in the challenge, or (start, stop); None: all files, 1000 synthetic routes.
-        noise: "official", fixed by the name of each segment; "fresh"; "expected", none.
-        seeds: How many sets of fresh noise each segment is driven with.
-        seed: Of the first set; the others follow.
-        routes_seed: Of synthetic routes. Training uses 0 unless told otherwise, so these are others.
+        segments: Number of segments from the first on, as in the challenge, or (start, stop); None: all files, 1000
+            synthetic routes.
+        noise: "official", determined by the name of each segment; "fresh"; "expected", no noise.
+        seeds: Number of sets of fresh noise for each segment.
+        seed: Of the first set; the others use seed + 1, seed + 2, ...
+        routes_seed: Of synthetic routes. Training uses 0 by default, so the default 1 gives unseen routes.
         at: The checkpoint of a run: a step, "latest" or "best".
 
     Raises:
-        ConfigError: An argument outside its range.
-        EnvError: Routes or a model that cannot be read, a package that is missing.
+        ConfigError: An argument is outside its range.
+        EnvError: Routes or a model cannot be read, or a package is missing.
         RunError: No such run or checkpoint, or a run on another environment.
-        NonFiniteError: The controller steered by NaN.
+        NonFiniteError: The controller returned NaN or infinity.
     """
     _check(plant, noise, seeds, seed, model, routes)
     name, driver = _named(controller, at)
@@ -93,10 +94,10 @@ def _check(plant: str, noise: str, seeds: int, seed: int, model: str | Path | No
         if value not in CHOICES[name]:
             raise ConfigError(f"{name}={value!r}; allowed are {', '.join(CHOICES[name])}")
     if seeds < 1 or seed < 0:
-        raise ConfigError(f"seeds={seeds}, seed={seed}; needed are at least 1 and at least 0")
+        raise ConfigError(f"seeds={seeds}, seed={seed}; they must be at least 1 and at least 0")
     if seeds > 1 and noise != "fresh":
         raise ConfigError(f"seeds={seeds}: {noise} noise is the same every time; seeds are for noise='fresh'")
     if model is not None and plant == "surrogate":
-        raise ConfigError("model: the surrogate has none; say plant='onnx' or plant='torch'")
+        raise ConfigError("model: the surrogate needs none; set plant='onnx' or plant='torch'")
     if str(routes) != "synthetic" and not Path(routes).is_dir():
         raise ConfigError(f"routes: no folder {routes}; give the one with the challenge's NNNNN.csv, or 'synthetic'")

@@ -1,7 +1,7 @@
-"""The controller that an exported file holds: `controller_file` copies the text of everything below the settings.
+"""The controller in an exported file: `controller_file` copies the source of everything below the settings.
 
-So it stands on NumPy and on what the file holds besides: the text of `environment.lateral.driver` and of PID. It is a
-module here so that it is checked like all code; the settings below are examples that every export replaces.
+So it uses only NumPy and the other source in that file: `environment.lateral.driver` and PID. It is a module here so
+that it is linted and tested like all code; the settings below are examples that every export replaces.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from environment.lateral.driver import compact, feedforward, full256, integrate,
 from environment.lateral.rules import CONTEXT, CONTROL_START, PREVIEW
 
 OBSERVATION, ACTION = "compact", "delta"
-LAYERS: tuple[int, ...] = (41, 1)  # numbers that go in, units of each hidden layer, numbers that come out
+LAYERS: tuple[int, ...] = (41, 1)  # number of inputs, units of each hidden layer, number of outputs
 ACTIVATION, DISTRIBUTION = "tanh", "gaussian"
-OBS_CLIP: float | None = None  # of the normalised observation; None: it is not normalised
+OBS_CLIP: float | None = None  # bound of the normalised observation; None: it is not normalised
 WEIGHTS = ""  # float32 in base64: mean and 1 / std of the observation if it is normalised; each layer's weight and bias
 
 
 class BaseController:
-    """Stands in for the challenge's."""
+    """Stands in for the challenge's class."""
 
 
 def activate(x: np.ndarray) -> np.ndarray:
-    """The non-linearity of the hidden layers."""
+    """Apply the activation function of the hidden layers."""
     if ACTIVATION == "tanh":
         return np.tanh(x)
     if ACTIVATION == "relu":
@@ -44,7 +44,7 @@ def activate(x: np.ndarray) -> np.ndarray:
 
 
 class Network:
-    """The actor: observations (N, n) -> the most likely actions (N,), within +-1. In float64, from float32 weights."""
+    """The actor: observations (N, n) -> the most likely actions (N,), within +-1. float64 with float32 weights."""
 
     def __init__(self) -> None:
         numbers = np.frombuffer(base64.b64decode(WEIGHTS), "<f4").astype(np.float64)
@@ -59,7 +59,7 @@ class Network:
         self.normal = parts[: -len(self.layers)]  # mean, scale, or nothing
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """(N, n) -> (N,)."""
+        """Compute actions: (N, n) -> (N,)."""
         x = obs.astype(np.float64)
         if OBS_CLIP is not None:
             mean, scale = self.normal
@@ -69,22 +69,22 @@ class Network:
         x = x @ self.layers[-2].T + self.layers[-1]
         if DISTRIBUTION == "squashed":
             return np.tanh(x[:, 0])
-        if DISTRIBUTION == "beta":  # the peak of Beta(1 + a, 1 + b), stretched from [0, 1]
+        if DISTRIBUTION == "beta":  # the mode of Beta(1 + a, 1 + b), scaled from [0, 1] to [-1, 1]
             a, b = np.logaddexp(0.0, x).clip(0.0, 1e4).T + 1e-12
             return 2 * (a / (a + b)).clip(1e-6, 1 - 1e-6) - 1
         return x[:, 0].clip(-1.0, 1.0)
 
 
 def preview(now: float, plan: Any) -> np.ndarray:
-    """Rows t to t+49, (50, 1), of what holds now and what is planned. A plan that is too short repeats its last row."""
+    """Return rows t to t+49, (50, 1), from the current value and the plan. A short plan repeats its last row."""
     rows = [float(now), *map(float, plan)][:PREVIEW]
     return np.array(rows + rows[-1:] * (PREVIEW - len(rows)))[:, None]
 
 
 class Controller(BaseController):
-    """One car, called once a row from row 20 on. Before row 100 it only watches: others steer, and nobody says how.
+    """One car, called once per row from row 20 on. Before row 100 the recorded steering is applied, which is hidden.
 
-    There it takes, and returns, the steering that would hold the target in the long run.
+    For these rows it assumes, and returns, the steering that holds the target in steady state.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class Controller(BaseController):
         self.lataccel, self.commands = np.zeros((CONTEXT, 1)), np.zeros((CONTEXT, 1))  # rows t-20 to t-1
 
     def update(self, target_lataccel: float, current_lataccel: float, state: Any, future_plan: Any) -> float:
-        """The steering command of this row; current_lataccel is what the row before ended with."""
+        """Return the steering command of this row; current_lataccel is that at the end of the previous row."""
         target = preview(target_lataccel, future_plan.lataccel)
         roll = preview(state.roll_lataccel, future_plan.roll_lataccel)
         v, a = preview(state.v_ego, future_plan.v_ego), preview(state.a_ego, future_plan.a_ego)
@@ -106,7 +106,7 @@ class Controller(BaseController):
         else:
             see = {"compact": compact, "full256": full256}[OBSERVATION]
             obs = see(np, target, roll, v, a, self.lataccel, self.commands, self.integral)
-            x = self.network(obs.T.astype(np.float32))  # as the policy was shown it
+            x = self.network(obs.T.astype(np.float32))  # the dtype that the policy was trained with
             command = steer(ACTION, x, self.commands[-1], pid)
         self.integral = integrate(self.integral, target[0] - lataccel)
         self.commands = np.concatenate([self.commands[1:], command[None]])

@@ -1,4 +1,4 @@
-"""The challenge's own evaluation of an exported controller, in the user's clone of it."""
+"""Run the challenge's own evaluation of an exported controller, in the user's clone of the challenge."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ COSTS = ("lataccel_cost", "jerk_cost", "total_cost")
 def official_eval(
     file: str | Path, clone: str | Path, num_segments: int = 100, python: str | Path = sys.executable
 ) -> dict[str, dict[str, float]]:
-    """Copy an exported controller into the clone's `controllers/` and run `eval.py` there, with PID beside it.
+    """Copy an exported controller into the clone's `controllers/` and run `eval.py` there, with PID as the baseline.
 
-    It is the documented command, in the clone and with its model and data, so the noise is the official one. The costs
-    of `report.html` have three decimals.
+    Runs the documented command in the clone, with its model and data, so the noise is the official one. The costs in
+    `report.html` have three decimals.
 
     Args:
-        file: What `export_controller` wrote; its name without `.py` is the controller's.
+        file: A file written by `export_controller`; its name without `.py` is the controller's.
         clone: The folder with `eval.py`, `models/tinyphysics.onnx` and `data/`.
-        num_segments: The first so many.
+        num_segments: Number of segments, from the first on.
         python: An interpreter in which the challenge's requirements are installed.
 
     Returns: {"test": {"lataccel_cost", "jerk_cost", "total_cost"}, "baseline": the same of PID}.
 
-    Raises RunError: Something is missing in the clone, the name is taken there, or `eval.py` failed: its last line.
+    Raises RunError: Something is missing in the clone, the name is taken there, or `eval.py` failed (its last line).
     """
     source, place = Path(file), Path(clone)
     for part in ("eval.py", "controllers", MODEL, DATA):
         if not (place / part).exists():
-            raise RunError(f"{place} is not a whole clone of the challenge: {part} is missing")
+            raise RunError(f"{place} is not a complete clone of the challenge: {part} is missing")
     name, target = source.stem, place / "controllers" / source.name
     if not name.isidentifier() or source.suffix != ".py":
         raise RunError(f"{source.name}: the challenge imports controllers by name, such as ppo.py")
@@ -44,7 +44,7 @@ def official_eval(
         text = source.read_bytes()
         ours = not target.exists() or target.read_bytes().startswith(FIRST_LINE.encode())
         if not ours:
-            raise RunError(f"{target} is there and was not exported by ppo_lab: export under another name")
+            raise RunError(f"{target} exists and was not exported by ppo_lab: export under another name")
         replace(target, text)
         (place / REPORT).unlink(missing_ok=True)  # an old one must not be taken for the new one
     command = [str(python), "eval.py", "--model_path", f"./{MODEL}", "--data_path", f"./{DATA}"]
@@ -58,7 +58,7 @@ def official_eval(
 
 
 def read_report(path: Path) -> dict[str, dict[str, float]]:
-    """The table of mean costs in a `report.html`. Raises RunError if it has none."""
+    """Read the table of mean costs in a `report.html`. Raises RunError if it has none."""
     cells = _Cells()
     cells.feed(path.read_text(encoding="utf-8"))
     rows = [row for row in cells.rows if row]
@@ -70,7 +70,7 @@ def read_report(path: Path) -> dict[str, dict[str, float]]:
 
 
 class _Cells(HTMLParser):
-    """The texts of all table cells, row by row."""
+    """Collects the text of all table cells, row by row."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A policy as a controller: it sees and steers through the same functions as the environment it was trained in."""
+"""Use a policy as a controller, with the same observation and steering functions as the environment."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ppo_lab.models.actor_critic import Memory
 from ppo_lab.runs.run import look_up_run, read_config
 
 ENV = "ppo_lab/LateralControl-v0"
-DEFAULTS = {"observation": "compact", "action": "delta"}  # of the environment
+DEFAULTS = {"observation": "compact", "action": "delta"}  # the environment's
 
 
 class PolicyController:
     """N cars steered by a policy's most likely actions: an `environment.lateral.controllers.Controller`.
 
-    It is told what an official controller is told and no more: the steering of rows before 100 is hidden from it, so
-    `driver.feedforward` of those rows stands for it, as in the environment.
+    It gets exactly what an official controller gets: the steering of rows before 100 is hidden, so
+    `driver.feedforward` of those rows replaces it, as in the environment.
 
     Args:
-        policy: Trained, or not, on LateralControl-v0.
-        observation, action: As they were in its environment.
+        policy: A policy for LateralControl-v0, trained or not.
+        observation, action: The options of its environment.
 
     Raises:
-        ConfigError: An unknown observation or action, or a policy that sees something else.
+        ConfigError: An unknown observation or action, or a policy with another observation.
     """
 
     def __init__(self, policy: Policy, observation: str = "compact", action: str = "delta") -> None:
@@ -46,7 +46,7 @@ class PolicyController:
         self.reset(0)
 
     def reset(self, num_envs: int) -> None:
-        """N new drives begin at row 20, the policy's memory included."""
+        """Reset all state, including the policy's memory, for N new drives from row 20 on."""
         self._row = CONTEXT
         self._lataccel, self._actions = (np.zeros((CONTEXT, num_envs)) for _ in range(2))  # of the last 20 rows
         self._integral = np.zeros(num_envs)
@@ -56,11 +56,11 @@ class PolicyController:
     def update(
         self, target: np.ndarray, roll: np.ndarray, v: np.ndarray, a: np.ndarray, lataccel: np.ndarray
     ) -> np.ndarray:
-        """Steering commands (N,) for rows t to t+49 of the road, (50, N) each, and the lataccel (N,) of row t-1."""
+        """Return steering commands (N,) from rows t to t+49 of the road, (50, N) each, and lataccel (N,) of row t-1."""
         self._lataccel = np.concatenate([self._lataccel[1:], lataccel[np.newaxis]])
         pid = self._pid.update(target, roll, v, a, lataccel) if self._action == "pid_residual" else 0.0
         command: np.ndarray
-        if self._row < CONTROL_START:  # thrown away by the simulator, which steers as was recorded
+        if self._row < CONTROL_START:  # discarded by the simulator, which applies the recorded steering
             command = driver.feedforward(target[0], roll[0], v[0])
         else:
             seen = self._see(np, target, roll, v, a, self._lataccel, self._actions, self._integral)
@@ -71,31 +71,31 @@ class PolicyController:
         return command
 
     def _act(self, seen: np.ndarray) -> np.ndarray:
-        """The policy's actions (N,) for what is seen, (41 or 256, N)."""
+        """Compute the policy's actions (N,) for observations (41 or 256, N)."""
         obs = torch.from_numpy(np.ascontiguousarray(seen.T, np.float32)).to(self.policy.device)  # (N, 41 or 256)
         starts = torch.full((len(obs),), self._row == CONTROL_START, device=obs.device)
         action, self._memory = self.policy.act(obs, self._memory, starts)
-        assert isinstance(action, torch.Tensor)  # of a Box
+        assert isinstance(action, torch.Tensor)  # the action space is a Box
         x: np.ndarray = action[:, 0].double().cpu().numpy()
         return x
 
 
 def load_controller(run: str | Path, at: int | str = "latest") -> PolicyController:
-    """The policy of a run on LateralControl-v0, with the observation and action of its settings.
+    """Load the policy of a run on LateralControl-v0, with the observation and action of its config.
 
     Args:
         run: Its folder, or its name under run.root of config.yaml.
-        at: A step, "latest" or "best".
+        at: The checkpoint: a step, "latest" or "best".
 
     Raises:
-        RunError: No such run or checkpoint, a run on another environment, or one that sees through wrappers.
+        RunError: No such run or checkpoint, a run on another environment, or one with wrappers.
     """
     policy, modes = policy_and_modes(look_up_run(run), at)
     return PolicyController(policy, **modes)
 
 
 def policy_and_modes(folder: Path, at: int | str) -> tuple[Policy, dict[str, str]]:
-    """A run's policy, and the `observation` and `action` it was trained with. Raises RunError as `load_controller`."""
+    """Load a run's policy, and the `observation` and `action` of its config. Raises RunError as `load_controller`."""
     env = read_config(folder).env
     if env.id != ENV:
         raise RunError(f"{folder} was trained on {env.id}; a lateral controller comes from a run on {ENV}")
@@ -105,5 +105,7 @@ def policy_and_modes(folder: Path, at: int | str) -> tuple[Policy, dict[str, str
         )
     policy = load_policy(folder, at)
     if policy.envs_given:
-        raise RunError(f"{folder} was trained in environments of a script's own: make a PolicyController of its policy")
+        raise RunError(
+            f"{folder} was trained in environments passed by a script: make a PolicyController from its policy"
+        )
     return policy, {name: env.kwargs.get(name, default) for name, default in DEFAULTS.items()}

@@ -1,6 +1,6 @@
-"""What an evaluation on the road gave: costs of each drive, the paired difference to PID, a table, a CSV file.
+"""Results of a lateral evaluation: costs of each drive, the paired difference to PID, a table, a CSV file.
 
-A cost on the surrogate is called `surrogate_cost` wherever it is shown: it is no score of the challenge.
+A cost on the surrogate is called `surrogate_cost` wherever it is shown: it is not a score of the challenge.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ PLANTS = {
 
 @dataclass(frozen=True)
 class Drives:
-    """What one controller did on S segments with K sets of noise. Less cost is better."""
+    """The drives of one controller on S segments with K sets of noise. Lower cost is better."""
 
     cost: Cost  # (S, K) each: lateral, jerk, total
-    lataccel: np.ndarray  # (500, S) m/s^2, with the first set of noise; rows before 100 were steered by somebody else
+    lataccel: np.ndarray  # (500, S) m/s^2, with the first set of noise; before row 100 the recorded values
     steering: np.ndarray  # (500, S) commands, likewise
 
     def mean(self) -> Cost:
-        """Of all drives."""
+        """Return the mean costs of all drives."""
         return self._each(np.mean)
 
     def median(self) -> Cost:
-        """Of all drives."""
+        """Return the median costs of all drives."""
         return self._each(np.median)
 
     def p90(self) -> Cost:
-        """One drive in ten costs more than this."""
+        """Return the 90th percentiles of the costs of all drives."""
         return self._each(lambda costs: np.quantile(costs, 0.9))
 
     def _each(self, statistic: Callable[[np.ndarray], Any]) -> Cost:
@@ -57,32 +57,32 @@ class LateralEvaluation:
     noise: str
     keys: tuple[str, ...]  # (S,) of the segments
     seeds: tuple[int, ...]  # (K,) of fresh noise; other noise has no seed, and K is 1
-    target: np.ndarray  # (500, S) lateral acceleration asked for, m/s^2
+    target: np.ndarray  # (500, S) target lateral acceleration, m/s^2
     controller: Drives
     pid: Drives
 
     @property
     def cost_name(self) -> str:
-        """What to call the total: "surrogate_cost", or "total_cost" on the official network."""
+        """The name of the total cost: "surrogate_cost", or "total_cost" on the official network."""
         return "surrogate_cost" if self.plant == "surrogate" else "total_cost"
 
     @property
     def is_score(self) -> bool:
-        """The mean total is what the challenge's own eval.py gives for these segments."""
+        """Whether the mean total equals the result of the challenge's own eval.py for these segments."""
         return self.plant == "onnx" and self.noise == "official" and not self._synthetic
 
     @property
     def difference(self) -> np.ndarray:
-        """(S,) controller - PID, total cost of each segment, mean over the sets of noise."""
+        """Total cost (S,) of each segment, controller - PID, averaged over the sets of noise."""
         gap: np.ndarray = (self.controller.cost.total - self.pid.cost.total).mean(1)
         return gap
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Bootstrap interval of the mean difference, over segments; (nan, nan) for one segment."""
+        """Compute the bootstrap interval of the mean difference over segments; (nan, nan) for one segment."""
         return statistics.mean_interval(self.difference, confidence)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One for each segment and set of noise, as `write_csv` writes them."""
+        """List one row for each segment and set of noise, as written by `write_csv`."""
         found = []
         for s, key in enumerate(self.keys):
             for k in range(len(self.seeds)):
@@ -95,7 +95,7 @@ class LateralEvaluation:
         return found
 
     def write_csv(self, path: str | Path) -> None:
-        """The costs of every drive as a table. Raises RunError if it cannot be written."""
+        """Write the costs of every drive as a CSV file. Raises RunError if it cannot be written."""
         rows = self.rows()
         with disk(f"write {path}"), Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))
@@ -103,7 +103,7 @@ class LateralEvaluation:
             writer.writerows(rows)
 
     def table(self) -> str:
-        """Mean, median and p90 of both, and the difference, for a human."""
+        """Format mean, median and p90 of both controllers, and the difference, as text."""
         wide = max(len(self.name), len("pid")) + 2
         lines = [self._heading(), f"{'':{wide}}{'':<16}{'mean':>10}{'median':>10}{'p90':>10}"]
         alone = self.controller is self.pid

@@ -1,4 +1,4 @@
-"""Anything Gymnasium can make as `ppo_lab.envs.Envs`: one by one, vectorised, in subprocesses.
+"""Adapters from Gymnasium environments (single, vectorised, in worker processes) to `ppo_lab.envs.Envs`.
 
-Empty on purpose: a worker process imports this package and must not pay for torch.
+Empty on purpose: a worker process imports this package and must not import torch, which costs seconds.
 """

@@ -1,8 +1,8 @@
-"""Atari games in ale_py's own vector environment, with the preprocessing that everybody compares with.
+"""Adapt ale_py's vector environment of Atari games, with the standard preprocessing.
 
 Up to 29 no-ops and FIRE (where the game has it) at the start of a game, each action for 4 frames, the maximum of the
 last two, 84 x 84 grey, the last 4 of them as one observation (4, 84, 84) uint8 (Mnih et al. 2015; Machado et al. 2018).
-Rewards are those of the game: `ppo.reward_bound` clips them for learning, so that what is logged is the true return.
+Rewards are not clipped here: `ppo.reward_bound` clips them for learning, so that the logged return is the true one.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from ppo_lab.envs.adapters.steps import action_format, as_numpy, as_step, on_dev
 from ppo_lab.envs.contract import Action, Obs, Step
 from ppo_lab.errors import ConfigError, EnvError
 
-RESEED_AFTER = 2000  # steps: a seeded reset loads the game anew and takes some 200 steps' time
+RESEED_AFTER = 2000  # steps: a seeded reset reloads the game, which takes the time of some 200 steps
 FRAMES = {"max_num_frames_per_episode": 108_000, "frameskip": 4}  # keywords of AtariVectorEnv and their defaults
-OURS = {  # keywords of AtariVectorEnv that have another place here -> where
-    "autoreset_mode": "games start anew by themselves",
+OURS = {  # keywords of AtariVectorEnv that are set elsewhere or fixed here -> how
+    "autoreset_mode": "games restart automatically",
     "batch_size": "all environments are stepped together",
     "episodic_life": "set env.life_loss",
     "life_loss_info": "set env.life_loss",
-    "reward_clipping": "set ppo.reward_bound to 1, which leaves the logged returns as they are",
+    "reward_clipping": "set ppo.reward_bound to 1, which keeps the logged returns unclipped",
 }
 
 
 def is_atari(spec: EnvSpec) -> bool:
-    """Does ale_py step it as a batch?"""
+    """Return whether ale_py provides a vector environment for this spec."""
     return str(spec.vector_entry_point).startswith("ale_py.")
 
 
@@ -50,10 +50,10 @@ def make_atari(
     device: torch.device,
     info_keys: InfoKeys = (),
 ) -> AtariEnvs:
-    """N games of an id "ALE/...". Raises ConfigError for kwargs that have another place, and as `make_vector`."""
+    """Make N games of an id "ALE/...". Raises ConfigError for kwargs that are in OURS, and as `make_vector`."""
     for name, instead in OURS.items():
         if name in kwargs:
-            raise ConfigError(f"env.kwargs: {name} is not for {spec.id} here: {instead}")
+            raise ConfigError(f"env.kwargs: {name} cannot be set for {spec.id}: {instead}")
     given = {"autoreset_mode": AutoresetMode.SAME_STEP, "life_loss_info": life_loss, "reward_clipping": False}
     envs = AtariEnvs(make_vector(spec, num_envs, {**kwargs, **given}), device, info_keys)
     frames, each = (int(kwargs.get(name, default)) for name, default in FRAMES.items())
@@ -64,33 +64,35 @@ def make_atari(
 class AtariEnvs(InfoMetrics):
     """N Atari games, stepped by threads of ale_py.
 
-    Where a life was lost `terminated` is True and the game goes on: `obs` and `final_obs` are the same there, and
-    `episode_done` is False. Randomness follows from the seed of a game's reset. To give each game its own would cost
-    more time than a short game takes, so one seed starts a stretch of games: the first game that ends RESEED_AFTER
-    steps or more after the last seed is followed by a new one. The actions of the stretch lead back to where it is.
+    Where only a life was lost, `terminated` is True and the game continues: `obs` and `final_obs` are equal there, and
+    `episode_done` is False. A game's randomness follows from the seed of its reset. A seeded reset can take longer than
+    a short game, so one seed starts a stretch of several games: the first game that ends RESEED_AFTER steps or more
+    after the last seeded reset is followed by a new seed. Replaying the actions of the stretch restores its state.
     """
 
     def __init__(
         self, envs: gymnasium.vector.VectorEnv, device: torch.device | str = "cpu", info_keys: InfoKeys = ()
     ) -> None:
-        """Takes the vector environment over, and closes it. info_keys: as `EnvConfig.info_keys`, for `metrics`."""
+        """Take ownership of the vector environment: `close` closes it. info_keys: as `EnvConfig.info_keys`."""
         self.num_envs = envs.num_envs
         self.observation_space: gymnasium.Space = envs.single_observation_space
         self.action_space: gymnasium.Space = envs.single_action_space
         self.device = torch.device(device)
-        self.episode_done = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)  # a game, not just a life
+        self.episode_done = torch.zeros(
+            self.num_envs, dtype=torch.bool, device=self.device
+        )  # a game has ended, not only a life
         self._envs = envs
         self._infos, self.numbers = InfoReader([key for key, _ in info_keys]), EpisodeNumbers(info_keys, self.num_envs)
         self.numbers.there = self._infos.there
         self._info = self.numbers.empty()  # (N, K) of the last step
         self._action_format = action_format(self.num_envs, self.action_space)
         self._log = ActionLog(self.num_envs, self._action_format)
-        self._obs = np.zeros(0, np.uint8)  # (N, stack, 84, 84) as shown last
+        self._obs = np.zeros(0, np.uint8)  # (N, stack, 84, 84) the latest observation
         self._begun = np.zeros(self.num_envs, np.int64)  # frame at which each game began
         self._ready = self._closed = False
 
     def reset(self, seed: int) -> Obs:
-        """Start all N games from one run seed; returns the first observations (N, stack, 84, 84) uint8."""
+        """Start all N games from one run seed; return the first observations (N, stack, 84, 84) uint8."""
         self._log.reset(seed)
         self._seed(np.ones(self.num_envs, np.bool_))
         self.numbers.begin()
@@ -103,7 +105,7 @@ class AtariEnvs(InfoMetrics):
         Raises EnvError if ale_py fails or the action does not fit; after a failure only `reset` is possible.
         """
         if not self._ready:
-            raise EnvError("call reset() first: there is no step after none, a failed or an interrupted one")
+            raise EnvError("call reset() before the first step, and again after a failed or interrupted one")
         array = as_numpy(action, self._action_format)
         self._ready = False
         rows, over = self._act(array)
@@ -118,17 +120,17 @@ class AtariEnvs(InfoMetrics):
         return on_device(as_step(rows, np.ones(self.num_envs, np.bool_)), self.device)
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Where the games are: the seeds of their stretches, and the actions since."""
+        """Return the state of the games: the seeds of their stretches, and the actions since."""
         return self.numbers.added_to(self._log.state_dict(torch.from_numpy(self._obs))) or None
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Play the stretches under way again. Raises EnvError if they do not lead to where they were."""
+        """Replay the current stretches. Raises EnvError if a replay does not end in the saved observation."""
         recipe = recipe_from(saved)
         self._ready = False
         self._replay(recipe)
         for i in range(self.num_envs):
             if not np.array_equal(self._obs[i], recipe.obs[i]):
-                raise EnvError(f"environment {i} does not come back to where it was: another version of ale-py?")
+                raise EnvError(f"environment {i} cannot be restored: another version of ale-py?")
         self._log.load(saved)
         self.numbers.load(saved)
         self._ready = True
@@ -141,7 +143,7 @@ class AtariEnvs(InfoMetrics):
             self._envs.close()
 
     def _replay(self, recipe: Recipe) -> None:
-        """All stretches end now: the longest begins first, each other one when it is due."""
+        """Replay all stretches so that they end at the same step: the longest starts first, the others when due."""
         self._log.reset(recipe.run_seed)
         self._log.episode[:] = recipe.episode
         lengths = np.array([steps_of(actions) for actions in recipe.actions])
@@ -159,33 +161,33 @@ class AtariEnvs(InfoMetrics):
             self._seed(lengths == 0)
 
     def _act(self, action: np.ndarray) -> tuple[Rows, np.ndarray]:
-        """Step all games. Returns what came of it, and (N,) bool: the game is over."""
+        """Step all games. Returns the result, and (N,) bool: the game is over."""
         try:
             obs, reward, terminated, truncated, infos = self._envs.step(action)
         except Exception as error:
-            raise EnvError(f"{self._name()}: a step of its {self.num_envs} games: {describe_error(error)}") from error
+            raise EnvError(f"{self._name()}: step of {self.num_envs} games failed: {describe_error(error)}") from error
         ended = terminated | truncated
         begun = infos["frame_number"] - infos["episode_frame_number"]
         over = (begun != self._begun) | truncated
         if (over & ~ended).any():
-            raise EnvError(f"{self._name()}: game {int(np.argmax(over & ~ended))} began anew without having ended")
+            raise EnvError(f"{self._name()}: game {int(np.argmax(over & ~ended))} restarted without having ended")
         self._begun = begun
         self._obs = final_obs = obs
         if over.any():
             final_obs = obs.copy()
-            final_obs[over] = infos["final_obs"][over]  # where only a life was lost it is an older picture
+            final_obs[over] = infos["final_obs"][over]  # for a game that only lost a life, info has an older frame
         if self._infos.keys:
             self._info = self._infos.read_batch(infos, over)
         return Rows(obs, final_obs, reward.astype(np.float32), terminated.copy(), truncated.copy()), over
 
     def _seed(self, which: np.ndarray) -> None:
-        """Begin new stretches, each with its own seed, where `which` (N,) bool says so."""
+        """Begin new stretches, each with its own seed, where `which` (N,) is True."""
         seeds = [episode_seed(self._log.run_seed, int(i), int(self._log.episode[i])) for i in np.flatnonzero(which)]
         options = {} if which.all() else {"reset_mask": which.copy()}
         try:
             obs, infos = self._envs.reset(seed=np.array(seeds), options=options)  # type: ignore[arg-type]  # ale-py takes an array
         except Exception as error:
-            raise EnvError(f"{self._name()}: reset: {describe_error(error)}") from error
+            raise EnvError(f"{self._name()}: reset failed: {describe_error(error)}") from error
         self._obs = obs
         self._begun = infos["frame_number"] - infos["episode_frame_number"]
 

@@ -1,4 +1,4 @@
-"""What can be reached from an environment object by attributes and entries, and what of it is plain data."""
+"""Walk the attributes and entries reachable from an environment object and encode those that hold plain data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import gymnasium
 
 from ppo_lab.envs.adapters.plain_data import CHANGEABLE, encode
 
-MOST = 5000  # attributes and entries that are looked at
+MOST = 5000  # attributes and entries that are inspected
 DEEPEST = 12  # levels of objects within objects
 LEFT_ALONE = {  # packages whose objects are not the environment's own: settings, devices, handles
     "builtins", "threading", "logging", "multiprocessing", "subprocess", "socket", "asyncio", "concurrent", "torch",
@@ -28,13 +28,13 @@ class Found(NamedTuple):
 
     owner: Any  # object, class or container that it belongs to
     key: Any
-    value: Any  # as it is there
-    text: str  # JSON of what it holds, or of its kind
+    value: Any  # the live object
+    text: str  # JSON of its contents, or of its kind if it is not plain data
     plain: bool  # it is plain data
 
 
 def look(env: gymnasium.Env) -> dict[str, Found]:
-    """Everything that can be reached from an environment by attributes and entries: {path: found}."""
+    """Return all attributes and entries reachable from an environment, at most MOST: {path: found}."""
     found: dict[str, Found] = {}
     seen: dict[int, str] = {}  # containers: where they were found first
     for path, holder in objects(env):
@@ -49,18 +49,18 @@ def look(env: gymnasium.Env) -> dict[str, Found]:
 def _found(holder: Any, key: Any, value: Any, path: str, seen: dict[int, str]) -> Found:
     try:
         encoded = encode(value)
-    except Exception:  # no plain data, a list that holds itself, a dead proxy, ...
+    except Exception:  # not plain data, a list that contains itself, a dead proxy, ...
         return Found(holder, key, value, json.dumps({"$kind": _kind(value)}), False)
     if isinstance(value, CHANGEABLE):
         first = seen.setdefault(id(value), path)
-        if first != path:  # another name of the same container: it goes where that goes
+        if first != path:  # an alias: it is saved and restored under the first path
             return Found(holder, key, value, json.dumps({"$same": first}), False)
         _mark(value, path, seen)
     return Found(holder, key, value, json.dumps(encoded), True)
 
 
 def _mark(value: Any, path: str, seen: dict[int, str]) -> None:
-    """The containers in a container: a second name of one of them is noticed."""
+    """Record the containers inside a container, so that an alias of one of them is recognized."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple | deque) else ()
     for i, one in enumerate(inner if len(inner) <= MOST else ()):
         if isinstance(one, CHANGEABLE) and id(one) not in seen:
@@ -69,10 +69,10 @@ def _mark(value: Any, path: str, seen: dict[int, str]) -> None:
 
 
 def _kind(value: Any) -> str:
-    """What a value that is no plain data is: the name of its class, of a function, what a partial calls."""
+    """Name the kind of a value that is not plain data: its class, the function, or what a partial calls."""
     try:
         return _kind_of(value)
-    except Exception:  # a proxy of something that is gone
+    except Exception:  # a proxy of a deleted object
         return "unknown"
 
 
@@ -87,7 +87,7 @@ def _kind_of(value: Any) -> str:
 
 
 def objects(env: gymnasium.Env) -> Iterator[tuple[str, Any]]:
-    """The environment and what it consists of: objects, their classes, containers that hold objects."""
+    """Yield (path, holder) for the environment and its parts: objects, their classes, containers of objects."""
     waiting: deque[tuple[str, Any, int]] = deque([("env", env, 0)])
     seen: set[int] = set()
     while waiting and len(seen) <= MOST:
@@ -106,8 +106,8 @@ def objects(env: gymnasium.Env) -> Iterator[tuple[str, Any]]:
 
 
 def holds_more(value: Any) -> bool:
-    """An object or a container that is not plain data itself, and is the environment's own."""
-    kind = type(value)  # not isinstance, which asks a proxy for the class of what may be gone
+    """Return whether this is an object of the environment's author, or a container that is not plain data."""
+    kind = type(value)  # not isinstance, which asks a proxy for the class of an object that may be deleted
     if issubclass(kind, dict | list | tuple | deque):
         try:
             encode(value)
@@ -121,7 +121,10 @@ def holds_more(value: Any) -> bool:
 
 
 def _own(kind: type) -> bool:
-    """A class of the environment's author: no library's, whose class attributes are settings; no Enum."""
+    """Return whether the environment's author wrote this class: not a library (its class attributes are settings).
+
+    An Enum does not count.
+    """
     libraries = LEFT_ALONE | {"gymnasium", "collections", "dataclasses", "random"}
     return _package(kind) not in libraries and not issubclass(kind, Enum)
 
@@ -131,7 +134,7 @@ def _package(kind: type) -> str:
 
 
 def entries(holder: Any) -> list[tuple[Any, Any]]:
-    """(key, value) of an object's or a class's attributes, or of a container's entries."""
+    """List (key, value) of an object's or a class's attributes, or of a container's entries."""
     try:
         if isinstance(holder, dict):
             return [(key, value) for key, value in holder.items() if _names(key)]
@@ -142,12 +145,12 @@ def entries(holder: Any) -> list[tuple[Any, Any]]:
             own = [(key, value) for key, value in vars(holder).items() if not key.startswith("__")]
             return [(key, value) for key, value in own if not isinstance(value, skipped) and key != "_abc_impl"]
         return [*vars(holder).items(), *_slots(holder)] if hasattr(holder, "__dict__") else _slots(holder)
-    except Exception:  # a proxy of something that is gone
+    except Exception:  # a proxy of a deleted object
         return []
 
 
 def _names(key: Any) -> bool:
-    """A key that reads the same in every process."""
+    """Return whether a key has the same repr in every process."""
     return isinstance(key, str | int | float) or (type(key) is tuple and all(map(_names, key)))
 
 
@@ -164,5 +167,5 @@ def _slots(holder: Any) -> list[tuple[str, Any]]:
 
 
 def path_of(path: str, holder: Any, key: Any) -> str:
-    """The path of an attribute or entry of a holder: "env.level", "env.parts['a']"."""
+    """Return the path of an attribute or entry of a holder: "env.level", "env.parts['a']"."""
     return f"{path}[{key!r}]" if isinstance(holder, dict | list | tuple | deque) else f"{path}.{key}"

@@ -1,4 +1,4 @@
-"""Keywords as the signature of an environment or a wrapper declares them: YAML has lists, Python may want a tuple."""
+"""Convert keyword values from YAML to the types that a signature declares: YAML has lists, Python may want a tuple."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ppo_lab.errors import ConfigError
 LIKE_A_TUPLE = re.compile(r"\s*\(.*,.*\)\s*")
 MAPPINGS = (dict, Mapping)
 ANYTHING = {"any", "object", "sequence", "iterable", "collection", "arraylike"}
-WORDS: dict[type, set[str]] = {  # in the text of an annotation that names what cannot be looked up
+WORDS: dict[type, set[str]] = {  # type -> words that allow it in an annotation that cannot be resolved
     list: {"list", *ANYTHING},
     tuple: {"tuple", *ANYTHING},
     str: {"str", *ANYTHING},
@@ -25,10 +25,11 @@ WORDS: dict[type, set[str]] = {  # in the text of an annotation that names what 
 
 
 def as_declared(creator: Any, kwargs: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """The keywords with lists as tuples where `creator` is annotated to take a tuple and no list, or defaults to one.
+    """Convert lists to tuples where `creator` is annotated to take a tuple and not a list, or defaults to a tuple.
 
-    A list for an annotated array becomes one, and a number one of NumPy's; whatever else was given stays as it is.
-    Raises ConfigError, with `what` in front, for a text that looks like a tuple where one is wanted.
+    A list for an annotated array becomes an array, and a number for an annotated NumPy float one of those; every other
+    value is unchanged. Raises ConfigError, prefixed with `what`, for a string that looks like a tuple where a tuple is
+    expected.
     """
     declared = _declared(creator, set(kwargs))
     return {name: _fit(value, declared[name], f"{what}: {name}") if name in declared else value
@@ -36,9 +37,9 @@ def as_declared(creator: Any, kwargs: Mapping[str, Any], what: str) -> dict[str,
 
 
 def _declared(creator: Any, names: set[str]) -> dict[str, Any]:
-    """What the named parameters are declared as: a type, or the text of one that cannot be looked up.
+    """Return the declared type of each named parameter, or the annotation's text if it cannot be resolved.
 
-    Where an __init__ hands **kwargs on, those of the classes above count too.
+    Where an __init__ takes **kwargs, the parameters of the base classes' __init__ count too.
     """
     found: dict[str, Any] = {}
     above = (
@@ -62,23 +63,23 @@ def _declared(creator: Any, names: set[str]) -> dict[str, Any]:
 
 
 def _kind(function: Any, parameter: inspect.Parameter) -> Any:
-    """The declared type of one parameter; that of its default where there is none; None: nothing is declared."""
+    """Return the annotated type of a parameter; tuple for an unannotated one that defaults to a tuple; else None."""
     kind = parameter.annotation
     if kind is parameter.empty:
         return tuple if type(parameter.default) is tuple else None
     holder = types.SimpleNamespace(
         __annotations__={"it": kind}
-    )  # one by one: another's may exist for type checkers only
+    )  # resolved one by one: the annotation of another parameter may exist for type checkers only
     try:
         return typing.get_type_hints(holder, globalns=getattr(function, "__globals__", {}), include_extras=True)["it"]
-    except Exception:  # whatever looking up a name in somebody's module raises
+    except Exception:  # resolving a name in a third party's module can raise anything
         return kind
 
 
 def _fit(value: Any, kind: Any, what: str) -> Any:
-    """A value as the declared kind takes it."""
+    """Convert a value to the declared kind."""
     if isinstance(value, str) and LIKE_A_TUPLE.fullmatch(value) and _takes(kind, tuple) and not _takes(kind, str):
-        raise ConfigError(f"{what} is the text {value!r}; a tuple is written as a list or as !tuple [84, 84, 1]")
+        raise ConfigError(f"{what} is the string {value!r}; write a tuple as a list or as !tuple [84, 84, 1]")
     if isinstance(value, (list, tuple)):
         return _fit_list(value, kind, what)
     if isinstance(value, (int, float)) and _wants_numpy(kind):
@@ -90,7 +91,7 @@ def _fit(value: Any, kind: Any, what: str) -> Any:
 
 
 def _fit_list(value: list[Any] | tuple[Any, ...], kind: Any, what: str) -> Any:
-    """A list or a tuple, with what is in it; a list stays one where lists are taken, a tuple always."""
+    """Convert a list or a tuple and its items; a list is kept where lists are accepted, a tuple always."""
     becomes = type(value)
     if isinstance(value, list) and not _takes(kind, list):
         if _takes(kind, tuple):
@@ -106,18 +107,18 @@ def _fit_list(value: list[Any] | tuple[Any, ...], kind: Any, what: str) -> Any:
 
 
 def _wants_numpy(kind: Any) -> bool:
-    """Whether numbers have to be NumPy's, as the bounds of RescaleObservation: there is no YAML for those either."""
+    """Return whether numbers must be NumPy's, which YAML cannot express, such as the bounds of RescaleObservation."""
     return _takes(kind, np.floating) and not _takes(kind, float)
 
 
 def _in_float32(array: np.ndarray) -> np.ndarray:
-    """The same numbers in the precision of most spaces, where it holds them exactly; Gymnasium warns about more."""
+    """Convert numbers to float32, the precision of most spaces, if it is exact: Gymnasium warns about float64."""
     short = array.astype(np.float32)
     return short if array.dtype != np.bool_ and np.array_equal(short, array) else array
 
 
 def _options(kind: Any) -> list[Any]:
-    """The members of a union, or the one kind."""
+    """List the members of a union; a single kind gives a list of one."""
     kind = getattr(kind, "__value__", kind)  # of `type X = ...`
     if get_origin(kind) is Annotated:
         return _options(get_args(kind)[0])
@@ -127,7 +128,7 @@ def _options(kind: Any) -> list[Any]:
 
 
 def _takes(kind: Any, wanted: type) -> bool:
-    """Whether a value of type `wanted` is one of the declared kind; by its words, where that is a text."""
+    """Return whether the declared kind accepts type `wanted`; judged by its words if the kind is a string."""
     if isinstance(kind, str):
         return bool(set(re.findall(r"\w+", kind.lower())) & WORDS.get(wanted, ANYTHING))
     return any(option is Any or isinstance(option, TypeVar) or _is_a(wanted, get_origin(option) or option)
@@ -137,5 +138,5 @@ def _takes(kind: Any, wanted: type) -> bool:
 def _is_a(wanted: type, origin: Any) -> bool:
     try:
         return issubclass(wanted, origin)
-    except TypeError:  # no class, or one that cannot be asked
+    except TypeError:  # not a class, or one without issubclass support
         return False

@@ -1,15 +1,17 @@
-"""What an environment object remembers from one episode to the next, so that a new object can take its place.
+"""Save and restore the state that an environment object carries across episodes, so that a new object can replace it.
 
-An episode's seed and actions lead a new object back into the episode. What outlives episodes they cannot lead back to:
-the counter of a curriculum, running statistics in a wrapper, a pointer into data. That is brought along
+Replaying an episode's seed and actions restores the state within the episode. It cannot restore state that outlives
+episodes: the counter of a curriculum, running statistics in a wrapper, a pointer into data. That is saved and restored
 
-- by the environment itself, or a wrapper of it, where it has `state_dict()` and `load_state_dict(state)`, or
-  `get_state()` and `set_state(state)`: called in the middle of an episode, and after that episode was replayed;
-- else attribute by attribute: those that hold plain data (numbers, text, containers and arrays of them, random number
-  generators) and have changed since the object's first reset. What never changed, such as a port, is left alone.
+- by the environment or one of its wrappers, if it has `state_dict()` and `load_state_dict(state)`, or `get_state()`
+  and `set_state(state)`: called in the middle of an episode, and after the replay of that episode;
+- else attribute by attribute: those that hold plain data (numbers, text, containers and arrays of these, random number
+  generators) and have changed since the object's first reset. Attributes that never changed, such as a port, are left
+  alone.
 
-An attribute that holds something else is known by its kind: another kind cannot be put back, and the run says so.
-Neither sees what no attribute shows, such as a physics world written in C: `probe` looks for that.
+Of an attribute that is not plain data only the kind is recorded: if the kind differs, it cannot be restored, and an
+error says so. State that no attribute shows, such as a physics world written in C, is not seen here: `probe` tests
+for that.
 """
 
 from __future__ import annotations
@@ -31,14 +33,14 @@ from ppo_lab.errors import EnvError
 
 HOOKS = (("state_dict", "load_state_dict"), ("get_state", "set_state"))
 LOADING = {load for _, load in HOOKS}
-LONG = 400  # characters of what did not change; of more only a hash is kept, to compare
-# Objects written in C that are known to answer otherwise after an earlier episode: contacts and the order of bodies in
-# memory decide in which order a solver adds numbers. Kind -> what to call it.
+LONG = 400  # characters: of an unchanged value with more than this only a hash is kept, to compare
+# Objects written in C whose results are known to depend on earlier episodes: contacts and the order of bodies in memory
+# decide in which order a solver adds numbers. Kind -> name in messages.
 WORLDS = {"b2World": "its Box2D world", "pymunk.space.Space": "its pymunk space"}
 
 
 def hooks_of(env: gymnasium.Env) -> list[tuple[Any, str, str]]:
-    """The layers of an environment that save themselves, the outermost first: (layer, saving, loading method)."""
+    """List the layers of an environment that save themselves, outermost first: (layer, save method, load method)."""
     found: list[tuple[Any, str, str]] = []
     layer: gymnasium.Env | None = env
     while layer is not None:
@@ -51,7 +53,10 @@ def hooks_of(env: gymnasium.Env) -> list[tuple[Any, str, str]]:
 
 
 def _takes(layer: Any, name: str, count: int) -> bool:
-    """The layer has a method of this name that takes so many arguments: MuJoCo's set_state(qpos, qvel) takes two."""
+    """Return whether the layer has a method `name` that takes `count` arguments.
+
+    MuJoCo's set_state(qpos, qvel) takes two and must not match.
+    """
     method = getattr(type(layer), name, None)
     if not callable(method):
         return False
@@ -63,7 +68,7 @@ def _takes(layer: Any, name: str, count: int) -> bool:
 
 
 class EnvMemory:
-    """Of one environment object, looked at for the first time right after its first reset."""
+    """The state of one environment object across episodes; the baseline is taken right after its first reset."""
 
     def __init__(self, env: gymnasium.Env) -> None:
         self._env = env
@@ -71,18 +76,19 @@ class EnvMemory:
         self._first = {path: one.text for path, one in first.items()}
         self._held = {
             path: one.value for path, one in first.items() if _changeable(one)
-        }  # alive, so none takes their id
+        }  # references, so that no new object gets the same id
 
     def save(self) -> dict[str, Any]:
-        """What there is now: {"hooks": [...], "changed": {path: text}, "kept": {path: text}, "replaced": [path, ...]}.
+        """Save: {"hooks": [...], "changed": {path: text}, "kept": {path: text}, "replaced": [path, ...]}.
 
-        changed: since the first reset. replaced: containers and objects that are others than then.
+        changed: since the first reset; kept: unchanged since then. replaced: containers and objects that are no longer
+        the same objects as then.
         """
         hooks: list[str | None] = []
         for layer, save, _ in hooks_of(self._env):
             try:
                 hooks.append(json.dumps(encode(getattr(layer, save)(), limit=None)))
-            except Exception:  # it is meant for something else; its attributes are looked at
+            except Exception:  # the method has another purpose; the attributes are saved instead
                 hooks.append(None)
         now = look(self._env)
         changed = {path: one.text for path, one in now.items() if self._first.get(path) != one.text}
@@ -91,10 +97,10 @@ class EnvMemory:
         return {"hooks": hooks, "changed": changed, "kept": kept, "replaced": replaced}
 
     def load(self, saved: dict[str, Any]) -> list[str]:
-        """Put back what is not as it was saved, after the episode was replayed. Returns what had to be.
+        """Restore, after the replay of the episode, what differs from the saved state. Returns the paths restored.
 
-        What has never changed, neither in the object that was saved nor in this one, may differ: it is left alone.
-        Raises EnvError, naming it, for what cannot be put back.
+        What never changed, neither in the saved object nor in this one, may differ and is left alone.
+        Raises EnvError, naming the attribute, for what cannot be restored.
         """
         differing = self._differing(saved)
         for path in differing:
@@ -102,16 +108,16 @@ class EnvMemory:
                 self._put(path, saved["changed"][path], saved["replaced"])
         layers = hooks_of(self._env)
         if len(layers) != len(saved["hooks"]):
-            raise EnvError(f"{len(saved['hooks'])} of its layers had saved themselves, {len(layers)} can be loaded")
+            raise EnvError(f"{len(saved['hooks'])} of its layers saved themselves, but {len(layers)} can be loaded")
         loaded = [(*layer, state) for layer, state in zip(layers, saved["hooks"], strict=True) if state is not None]
         for layer, _, load, state in loaded:
             getattr(layer, load)(decode(json.loads(state)))
         if differing and (left := self._differing(saved)):
-            raise EnvError(f"its attribute {left[0]} outlives episodes and cannot be put back")
+            raise EnvError(f"its attribute {left[0]} outlives episodes and cannot be restored")
         return [*differing, *(load for _, _, load, _ in loaded)]
 
     def _differing(self, saved: dict[str, Any]) -> list[str]:
-        """The paths that are not as they were saved."""
+        """List the paths that differ from the saved state."""
         now = {path: one.text for path, one in look(self._env).items()}
         moved = {path for path, text in now.items() if self._first.get(path) != text}
         changed, kept = saved["changed"], saved["kept"]
@@ -121,7 +127,7 @@ class EnvMemory:
         return found + gone
 
     def _put(self, path: str, text: str, replaced: list[str]) -> None:
-        """One attribute. Quietly nothing where that cannot be: it is looked at again."""
+        """Restore one attribute. Does nothing where that is impossible: `load` compares again afterwards."""
         now, encoded = look(self._env), json.loads(text)
         owner, dot, key = path.rpartition(".")
         one = now.get(path)
@@ -134,10 +140,10 @@ class EnvMemory:
             if holder is None or (one is None and not (dot and key.isidentifier())):
                 return
             if owner in replaced and owner in now and not isinstance(holder, type):
-                holder = copy.copy(holder)  # it may be shared, as the default of a dataclass is
+                holder = copy.copy(holder)  # it may be shared, such as the default of a dataclass
                 put(now[owner].owner, now[owner].key, holder)
             put(holder, key if one is None else one.key, decode(encoded, None if one is None else one.value))
-        except Exception:  # of foreign code, or because it is no plain data
+        except Exception:  # raised by third-party code, or because it is not plain data
             return
 
 
@@ -150,14 +156,14 @@ def _shortened(text: str) -> str:
 
 
 class Snapshot:
-    """What can be reached from an environment that was just made and may be shared: with the run, with others.
+    """The plain data reachable from a new environment, which may share it with the run or with other environments.
 
-    Trying things out in it must not count: `put_back` makes everything as it was, with the very same objects.
+    Trial episodes must leave no trace: `put_back` restores everything in place, with the same objects.
     """
 
     def __init__(self, env: gymnasium.Env) -> None:
         self._found = [one for one in look(env).values() if one.plain]
-        self._contents: dict[int, tuple[Any, Any]] = {}  # by id: a container, and what it holds
+        self._contents: dict[int, tuple[Any, Any]] = {}  # by id: a container and its contents
         for one in self._found:
             self._keep(one.value)
 
@@ -170,12 +176,12 @@ class Snapshot:
             self._keep(one)
 
     def put_back(self) -> None:
-        """Containers hold what they held, attributes are what they were, generators where they stood."""
+        """Restore the contents of containers, the attributes, and the states of random number generators."""
         for value, held in self._contents.values():
-            with contextlib.suppress(Exception):  # of foreign code
+            with contextlib.suppress(Exception):  # raised by third-party code
                 refill(value, held)
         for one in self._found:
-            with contextlib.suppress(Exception):  # it is closed now, or cannot be written
+            with contextlib.suppress(Exception):  # the owner is closed now, or read-only
                 set_generator(one.value, json.loads(one.text))
                 if _current(one) is not one.value:
                     put(one.owner, one.key, one.value)
@@ -188,7 +194,7 @@ def _current(one: Found) -> Any:
 
 
 def worlds(env: gymnasium.Env) -> dict[int, str]:
-    """What cannot be looked into and may remember: objects in WORLDS, and iterators. {id: what to call it}."""
+    """Find opaque objects that may carry state across episodes: those in WORLDS, and iterators. {id: its name}."""
     kept = {}
     for path, holder in objects(env):
         for key, value in entries(holder):

@@ -1,4 +1,4 @@
-"""Numbers from info as one number an episode, and their means over the episodes that ended last."""
+"""Reduce numbers from info to one number per episode, and average these over the last episodes that ended."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from ppo_lab.envs.adapters.info import InfoKeys
 from ppo_lab.envs.contract import Envs
 
 LOG = logging.getLogger("ppo_lab")
-WINDOW = 100  # episodes the mean is over, as in `ppo_lab.ppo.episodes`
-PATIENCE = 5  # episodes that may end without a key before it is said that it never comes
+WINDOW = 100  # episodes in the mean, as in `ppo_lab.ppo.episodes`
+PATIENCE = 5  # episodes that may end without a key before a warning says that it is missing
 
 
 class EpisodeNumbers:
-    """K numbers of each of N environments: those of the episodes under way, and of the last 100 that ended."""
+    """K numbers of each of N environments: those of the current episodes, and of the last 100 that ended."""
 
     def __init__(self, wanted: InfoKeys, num_envs: int) -> None:
-        """wanted: (key, how), how one of last, sum, mean, max, min; none: every method does nothing."""
+        """Set up for `wanted`: (key, how), how one of last, sum, mean, max, min. Empty: no method does anything."""
         self.wanted = tuple(wanted)
         how = np.array([how for _, how in wanted])
         self._adds, self._mean = np.isin(how, ("sum", "mean")), how == "mean"  # (K,)
         self._keeps = np.isin(how, ("max", "min"))
         self._sign = np.where(how == "min", -1.0, 1.0)
-        self._seen = np.zeros(len(wanted), np.bool_)  # (K,) it came at least once
-        self.there: set[str] = set()  # keys that there are, while one is missing
+        self._seen = np.zeros(len(wanted), np.bool_)  # (K,) seen at least once
+        self.there: set[str] = set()  # keys that were seen in infos, while a wanted one is missing
         self.window: deque[np.ndarray] = deque(maxlen=WINDOW)  # (K,) each, NaN where the episode did not give it
         self.count = 0  # episodes that ended
         self._shape = num_envs, len(self.wanted)
         self.begin()
 
     def begin(self) -> None:
-        """New episodes begin everywhere; those that ended stay counted."""
+        """Start new episodes in all environments; the ended ones stay counted."""
         self._value = np.zeros(self._shape)  # (N, K) so far
-        self._given = np.zeros(self._shape, np.int64)  # (N, K) from how many steps
+        self._given = np.zeros(self._shape, np.int64)  # (N, K) number of steps that gave a value
 
     def empty(self) -> np.ndarray:
-        """(N, K) of nothing given."""
+        """Return (N, K) NaN: no value was given."""
         return np.full(self._shape, np.nan)
 
     def take(self, numbers: np.ndarray, done: Tensor, valid: np.ndarray | None = None) -> None:
-        """One step of all: numbers (N, K) with NaN where there was none, done (N,) bool, valid (N,) bool."""
+        """Add one step of all N: numbers (N, K) with NaN where there was none, done (N,) bool, valid (N,) bool."""
         if not self.wanted:
             return
         given, ended = ~np.isnan(numbers), done.numpy(force=True)
@@ -70,7 +70,7 @@ class EpisodeNumbers:
                 self._warn()
 
     def metrics(self) -> dict[str, float]:
-        """Means over those of the last 100 episodes that gave the key; without the keys that none gave."""
+        """Return each key's mean over those of the last 100 episodes that gave it; keys that none gave are absent."""
         if not self.window:
             return {}
         columns = np.array(self.window).T  # (K, episodes)
@@ -81,7 +81,7 @@ class EpisodeNumbers:
         }
 
     def finished(self) -> dict[str, Any]:
-        """What ended, as tensors and plain values."""
+        """Return the state of the ended episodes as tensors and plain values."""
         window = np.array(self.window).reshape(-1, len(self.wanted))
         return {
             "keys": [f"{how} {key}" for key, how in self.wanted],
@@ -91,21 +91,21 @@ class EpisodeNumbers:
         }
 
     def added_to(self, state: dict[str, Any]) -> dict[str, Any]:
-        """The state of environments with all of it, as tensors and plain values; what cannot be told stays empty."""
+        """Add the numbers to a state of environments, as tensors and plain values; an empty state stays empty."""
         if not state or not self.wanted:
             return state
         value, given = torch.from_numpy(self._value.copy()), torch.from_numpy(self._given.copy())
         return {**state, "numbers": {**self.finished(), "value": value, "given": given}}
 
     def load_finished(self, saved: Mapping[str, Any]) -> None:
-        """Take over what ended: of the keys that were there, each in the place it has now."""
+        """Load the ended episodes; each saved key goes to the place that it has now."""
         window = _placed(saved["window"].numpy(force=True), self._places(saved), np.nan)
         self.window = deque(window, maxlen=WINDOW)
         self._seen = _placed(saved["seen"].numpy(force=True), self._places(saved), False)
         self.count = int(saved["count"])
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take over all of it from a state of environments; in one that was saved without numbers there are none."""
+        """Load everything from a state of environments; start empty if it was saved without numbers."""
         if "numbers" not in state:
             return self.begin()
         saved = state["numbers"]
@@ -115,7 +115,7 @@ class EpisodeNumbers:
         return None
 
     def _places(self, saved: Mapping[str, Any]) -> list[int | None]:
-        """(K,) where each number was; None: it was not asked for."""
+        """Return the saved place of each of the K numbers; None: it was not saved."""
         keys = list(saved["keys"])
         return [keys.index(name) if name in keys else None for name in (f"{how} {key}" for key, how in self.wanted)]
 
@@ -123,7 +123,7 @@ class EpisodeNumbers:
         missing = [key for (key, _), seen in zip(self.wanted, self._seen, strict=True) if not seen]
         there = sorted(self.there)
         LOG.warning(
-            "env.info_metrics: no info of the first %d episodes had %s; numbers that there are: %s",
+            "env.info_metrics: no info of the first %d episodes had %s; available numbers: %s",
             self.count, ", ".join(map(repr, missing)), ", ".join(there[:20]) + ", ..." * (len(there) > 20) or "none",
         )  # fmt: skip
 
@@ -147,7 +147,7 @@ class InfoMetrics(Envs):
 
 
 def _placed(rows: np.ndarray, places: Sequence[int | None], otherwise: Any) -> np.ndarray:
-    """The last axis in another order, `otherwise` where there is no place."""
+    """Reorder the last axis by `places`, with `otherwise` where the place is None."""
     found = np.full((*rows.shape[:-1], len(places)), otherwise, rows.dtype)
     for k, place in enumerate(places):
         if place is not None:

@@ -1,6 +1,6 @@
-"""Functions that make environments: how they are called, and one line for what is none or makes something else.
+"""Call functions that make environments, and explain in one line what is not such a function or environment.
 
-It stands on Gymnasium alone: the workers that step environments import it, and torch would cost each of them seconds.
+Imports Gymnasium but not torch: every worker process imports this module, and torch would cost each of them seconds.
 """
 
 from __future__ import annotations
@@ -20,60 +20,61 @@ from ppo_lab.envs.adapters.retries import describe_error, one_line
 from ppo_lab.errors import ConfigError, EnvError
 
 Factory = Callable[[int], gymnasium.Env]  # the number of the environment -> the environment
-CONTRACT = "ppo_lab.envs.contract.Envs"  # by name: it stands on torch
+CONTRACT = "ppo_lab.envs.contract.Envs"  # by name: importing it would import torch
 ENVS = ("num_envs", "observation_space", "action_space", "device", "reset", "step")
-INDEX_NAMES = ("index", "env_index", "idx", "rank", "i")  # with a default: passed nevertheless, that is what it is for
+INDEX_NAMES = ("index", "env_index", "idx", "rank", "i")  # passed even where it has a default
 
 
 @dataclass(frozen=True)
 class WithoutIndex:
-    """A function of nothing as one of the index."""
+    """A function without arguments as a function of the index."""
 
     make: Callable[[], gymnasium.Env]
 
     def __call__(self, index: int) -> gymnasium.Env:
-        """Environment number `index`, which `make` does not hear of."""
+        """Make environment number `index`; `make` does not get the number."""
         return self.make()
 
 
 @dataclass(frozen=True)
 class OneOfEach:
-    """Several functions: environment i is made by the i-th, and where more are asked for, by the first again."""
+    """Several functions: function i modulo their number makes environment i."""
 
     makers: Sequence[Factory]
 
     def __call__(self, index: int) -> gymnasium.Env:
-        """Environment number `index`."""
+        """Make environment number `index`."""
         return self.makers[index % len(self.makers)](index)
 
 
 @dataclass(frozen=True)
 class FromSpec:
-    """What Gymnasium's `EnvSpec` describes: an id with its arguments and wrappers."""
+    """Makes environments from Gymnasium's `EnvSpec`: an id with its arguments and wrappers."""
 
     spec: EnvSpec
 
     def __call__(self, index: int) -> gymnasium.Env:
-        """One more environment of this kind."""
+        """Make one more environment of this spec."""
         return make_single(self.spec, {})
 
 
 def as_factory(given: Any, name: str = "envs") -> Factory:
-    """A callable as a function of the index. Raises ConfigError for one that needs other arguments.
+    """Convert a callable to a function of the index. Raises ConfigError for one that needs other arguments.
 
-    A class, or a partial of one, is called without arguments: its first one is a render mode or a size and not a
-    number of ours. A function gets the index where it has to be given one argument, or has one that is called so.
+    A class, or a partial of one, is called without arguments: its first argument is a render mode or a size, not an
+    environment number. A function gets the index if it requires exactly one argument, or its first one is in
+    INDEX_NAMES.
     """
     inner: Any = given
     while isinstance(inner, partial):
         inner = inner.func
     what = getattr(inner, "__name__", type(inner).__name__)
     if isinstance(inner, type) and issubclass(inner, VectorEnv):
-        raise ConfigError(f"{name}: the class {what} and not an environment of it; hand over {what}(...)")
+        raise ConfigError(f"{name}: the class {what} instead of an environment; pass {what}(...)")
     try:
         parameters = list(inspect.signature(given).parameters.values())
     except (TypeError, ValueError):
-        return WithoutIndex(given) if isinstance(inner, type) else given  # written in C: it will say what is wrong
+        return WithoutIndex(given) if isinstance(inner, type) else given  # written in C: its error says enough
     positional = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     needed = [one.name for one in positional if one.default is one.empty]
     needed += [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is one.empty]
@@ -90,7 +91,7 @@ def as_factory(given: Any, name: str = "envs") -> Factory:
 
 
 def check_has_spaces(env: gymnasium.Env, name: str) -> None:
-    """Raises EnvError for an environment that does not say what it shows or takes."""
+    """Raise EnvError for an environment without an observation space or an action space."""
     for what in ("observation_space", "action_space"):
         try:
             got = getattr(env, what, None)
@@ -102,52 +103,54 @@ def check_has_spaces(env: gymnasium.Env, name: str) -> None:
             if what == "observation_space":
                 example = "self.observation_space = gymnasium.spaces.Box(-1, 1, (3,))"
             kind = type(env.unwrapped).__name__
-            raise EnvError(f"{name}: {kind} has {has}; its __init__ has to set one, such as {example}")
+            raise EnvError(f"{name}: {kind} has {has}; its __init__ must set one, such as {example}")
 
 
 def complaint(thing: Any) -> str:
-    """What something is that is no gymnasium.Env, and what to write instead, in one line."""
+    """Describe in one line an object that is not a gymnasium.Env, and what to write instead."""
     kind = type(thing).__name__
     if thing is None:
-        return "nothing (None) in place of a gymnasium.Env: does it end without `return`?"
+        return "None instead of a gymnasium.Env: is a `return` missing?"
     ours = any(f"{base.__module__}.{base.__name__}" == CONTRACT for base in type(thing).__mro__)
     if isinstance(thing, VectorEnv) or ours:
-        return f"a {kind} of {thing.num_envs} environments: hand it over itself, or make one environment at a time"
+        return f"a {kind} of {thing.num_envs} environments: pass it directly, or make one environment at a time"
     if isinstance(thing, gymnasium.Env):
         return f"a {kind}"
     if isinstance(thing, type):
-        return f"the class {thing.__name__} and not an environment of it: hand over {thing.__name__}()"
+        return f"the class {thing.__name__} instead of an environment: pass {thing.__name__}()"
     if isinstance(thing, str | EnvSpec):
-        return f"the id {one_line(getattr(thing, 'id', thing), 80)!r} and no environment: use gymnasium.make(...)"
+        return (
+            f"the id {one_line(getattr(thing, 'id', thing), 80)!r} instead of an environment: use gymnasium.make(...)"
+        )
     if hasattr(thing, "possible_agents") or hasattr(thing, "agents"):
         return (
-            f"a {kind} with several agents, as PettingZoo has them; expected a gymnasium.Env: write one that plays one "
-            "of them, or make a vector environment with supersuit.pettingzoo_env_to_vec_env_v1"
+            f"a multi-agent {kind} (PettingZoo); expected a gymnasium.Env: write one that plays one of the "
+            "agents, or make a vector environment with supersuit.pettingzoo_env_to_vec_env_v1"
         )
     if hasattr(thing, "action_spec"):
-        return f"a {kind} of dm_env; expected a gymnasium.Env: shimmy.DmControlCompatibilityV0 makes one of it"
+        return f"a {kind} of dm_env; expected a gymnasium.Env: convert it with shimmy.DmControlCompatibilityV0"
     if hasattr(thing, "step") and hasattr(thing, "reset"):
         return _nearly(thing, kind)
     if callable(thing):
-        return f"a {kind} that has to be called once more; expected a gymnasium.Env: write envs=lambda i: make(i)()"
+        return f"a {kind} that must be called once more; expected a gymnasium.Env: write envs=lambda i: make(i)()"
     if isinstance(thing, list | tuple | dict):
         return f"a {kind}; expected one gymnasium.Env"
     return f"a {kind}; expected a gymnasium.Env"
 
 
 def _nearly(thing: Any, kind: str) -> str:
-    """An environment that is no gymnasium.Env: of the old gym, whose reset takes no seed, or merely no subclass."""
+    """Describe an environment that is not a gymnasium.Env: of the old gym (reset takes no seed), or not a subclass."""
     missing = [name for name in ENVS if not hasattr(thing, name)]
-    if hasattr(thing, "num_envs"):  # one of ours, nearly
+    if hasattr(thing, "num_envs"):  # an incomplete ppo_lab.Envs
         lacks = f"; it has no {', '.join(missing)}" if missing else ""
-        return f"a {kind} that is no ppo_lab.Envs: write class {kind}(ppo_lab.Envs){lacks}"
+        return f"a {kind} that is not a ppo_lab.Envs: write class {kind}(ppo_lab.Envs){lacks}"
     try:
         new = "seed" in inspect.signature(thing.reset).parameters
     except (TypeError, ValueError):
         new = False
     if new:
-        return f"a {kind} that is no gymnasium.Env: let its class inherit from gymnasium.Env"
+        return f"a {kind} that is not a gymnasium.Env: derive its class from gymnasium.Env"
     return (
         f"a {kind} of the old gym, whose reset takes no seed; expected a gymnasium.Env: "
-        "shimmy.GymV21CompatibilityV0(env=...) makes one of it (pip install 'shimmy[gym-v21]')"
+        "convert it with shimmy.GymV21CompatibilityV0(env=...) (pip install 'shimmy[gym-v21]')"
     )

@@ -1,4 +1,4 @@
-"""What people hand over in place of `config.env`, understood: environments, or a function that makes them."""
+"""Resolve what users pass in place of `config.env`: environments, ids, specs, or functions that make environments."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from ppo_lab.envs.wrappers import stacked_and_timed
 from ppo_lab.errors import ConfigError, EnvError
 
 LOG = logging.getLogger("ppo_lab")
-FOR_MADE_ONES = ("kwargs", "workers", "vector", "retry", "life_loss", "new_each_episode")  # that are made here
+FOR_MADE_ONES = ("kwargs", "workers", "vector", "retry", "life_loss", "new_each_episode")  # of environments made here
 
 
 def understood(
     config: Config, given: object, device: torch.device | str = "cpu", name: str = "envs"
 ) -> tuple[Config, Envs | EnvFactory | None]:
-    """The settings with what was handed over in them, and environments, what makes them, or None: config.env does.
+    """Resolve `given`. Returns the config updated for it, and Envs, a factory, or None: config.env makes them.
 
         Envs                                          themselves
         "CartPole-v1", a registered EnvSpec           None, with config.env.id
         a function, a class, a partial, an EnvSpec    a function of the index (`as_factory`)
         a list of these                               a function; config.env.num_envs is their number
-        a gymnasium.Env                               itself if one is asked for; else a function, by its spec
+        a gymnasium.Env                               itself if num_envs is 1; else a function that uses its spec
         a list of them, a VectorEnv                   themselves; config.env.num_envs is their number
 
-    What was understood once is understood again. Raises ConfigError or EnvError in one line that says what to write.
+    Idempotent: the result may be passed again. Raises ConfigError or EnvError with one line that says what to write.
     """
     if given is None or isinstance(given, Envs):
         return config, given
@@ -65,7 +65,7 @@ def understood(
 
 
 def factory_of(given: Envs | EnvFactory | None) -> EnvFactory | None:
-    """The function that makes environments, of what was understood; None if there is none."""
+    """Return `given` if it is a factory; None if it is Envs or None."""
     return None if isinstance(given, Envs) else given
 
 
@@ -77,20 +77,20 @@ class LeftOpen(EnvsWrapper):
 
 
 def left_open(config: Config, given: object, name: str = "env") -> tuple[Config, Any]:
-    """`understood`, for somebody who only borrows environments that exist already."""
+    """Resolve as `understood`, but leave environments that exist already open: the caller owns them."""
     config, made = understood(config, given, name=name)
     return config, LeftOpen(made) if made is not None and factory_of(made) is None else made  # type: ignore[arg-type]  # Envs then
 
 
 class _Borrowed(gymnasium.Wrapper):
-    """An environment that belongs to somebody else: `close` leaves it open."""
+    """A wrapper for an environment that the caller owns: `close` leaves it open."""
 
     def close(self) -> None:
         """Do nothing: its owner closes it."""
 
 
 def one_of(given: Any, name: str = "env") -> EnvFactory:
-    """A function that makes one environment of what was handed over, to look at. Raises ConfigError in one line."""
+    """Return a function that makes (or lends) one environment from `given`, to inspect it. Raises ConfigError."""
     if isinstance(given, list | tuple) and given:
         given = given[0]
     if isinstance(given, gymnasium.Env):
@@ -102,11 +102,11 @@ def one_of(given: Any, name: str = "env") -> EnvFactory:
         return FromSpec(given)
     if callable(given) and not isinstance(given, Envs):
         return as_factory(given, name)
-    raise ConfigError(f"{name}: one environment is looked at, not {complaint(given)}")
+    raise ConfigError(f"{name}: expected one environment, got {complaint(given)}")
 
 
 def _one(config: Config, env: gymnasium.Env, device: torch.device | str, name: str) -> tuple[Config, Envs | EnvFactory]:
-    """One environment: all there is, or a sample of what to make."""
+    """Resolve a single environment: use it if one is needed, else make more of them from its spec."""
     number = config.env.num_envs
     spec = _spec_of(env)
     if number == 1 or (number == "auto" and spec is None):
@@ -114,7 +114,7 @@ def _one(config: Config, env: gymnasium.Env, device: torch.device | str, name: s
     what = type(env.unwrapped).__name__
     if spec is None:
         raise ConfigError(
-            f"{name}: one {what} object, where env.num_envs asks for {number}; hand over a function that makes one, "
+            f"{name}: got one {what} object, but env.num_envs is {number}; pass a function that makes one, "
             f"{name}=lambda: {what}(), or set env.num_envs to 1"
         )
     make = FromSpec(spec)
@@ -122,24 +122,24 @@ def _one(config: Config, env: gymnasium.Env, device: torch.device | str, name: s
         again = make(0)
     except EnvError as error:
         raise ConfigError(
-            f"{name}: no second {what} can be made of the spec of this one ({describe_error(error)}); hand over a "
+            f"{name}: cannot make a second {what} from the spec of this one ({describe_error(error)}); pass a "
             f"function that makes one, {name}=lambda: ..., or set env.num_envs to 1"
         ) from error
     alike = (again.observation_space, again.action_space) == (env.observation_space, env.action_space)
     again.close()
     if not alike:
         raise ConfigError(
-            f"{name}: a second {what}, made of the spec of this one, has other spaces; hand over a function that makes "
+            f"{name}: a second {what}, made from the spec of this one, has other spaces; pass a function that makes "
             f"one, {name}=lambda: ..., or set env.num_envs to 1"
         )
-    LOG.warning("%s: %s is made anew from its spec; what was changed on the object by hand is not in there", name, what)
+    LOG.warning("%s: %s is recreated from its spec, without any changes that were made to the object", name, what)
     return config, make
 
 
 def _several(
     config: Config, given: Sequence[Any], device: torch.device | str, name: str
 ) -> tuple[Config, Envs | EnvFactory]:
-    """A list of environments, or of what makes one each."""
+    """Resolve a list of environments, or of functions, ids and specs that make one each."""
     if not given:
         raise ConfigError(f"{name}: an empty list; at least one environment is needed")
     if all(isinstance(one, gymnasium.Env) for one in given):
@@ -153,14 +153,14 @@ def _several(
         elif isinstance(one, type) or (callable(one) and not hasattr(one, "step")):
             makers.append(as_factory(one, f"{name}[{i}]"))
         elif isinstance(one, gymnasium.Env):
-            raise ConfigError(f"{name}[{i}]: an environment among functions that make one; hand over one kind")
+            raise ConfigError(f"{name}[{i}]: an environment among functions that make one; pass only one kind")
         else:
             raise ConfigError(f"{name}[{i}]: {complaint(one)}")
     return _with_number(config, len(given)), OneOfEach(tuple(makers))
 
 
 def _as_they_are(config: Config, given: Sequence[gymnasium.Env], device: torch.device | str) -> tuple[Config, Envs]:
-    """Environments that exist, with what config.env puts around each of them and around all."""
+    """Step environments that exist already, with the wrappers and settings of config.env applied."""
     _refuse_settings(config, given[0], FOR_MADE_ONES)
     for env in given:
         check_has_spaces(env, type(env.unwrapped).__name__)
@@ -177,26 +177,26 @@ def _as_they_are(config: Config, given: Sequence[gymnasium.Env], device: torch.d
 
 
 def _with_number(config: Config, number: int) -> Config:
-    """The settings of as many environments as were handed over."""
+    """Set env.num_envs to the number of environments that were passed."""
     asked = config.env.num_envs
     if asked == number:
         return config
     if asked != "auto":
-        LOG.info("env.num_envs is %d and not %d: so many environments were handed over", number, asked)
+        LOG.info("env.num_envs is %d and not %d, since that many environments were passed", number, asked)
     return override(config, {"env.num_envs": number})
 
 
 def _refuse_settings(config: Config, given: object, keys: Sequence[str]) -> None:
-    """Raises ConfigError for a setting that environments which exist already cannot follow."""
+    """Raise ConfigError for a setting that cannot apply to environments that exist already."""
     for key in keys:
         value = getattr(config.env, key)
         if value != EnvConfig.model_fields[key].default and (key, value) != ("mask_from_info", False):
             what = type(given).__name__
-            raise ConfigError(f"env.{key}: it is for environments made here; hand over a function instead of a {what}")
+            raise ConfigError(f"env.{key}: it is for environments made here; pass a function instead of a {what}")
 
 
 def _spec_of(env: gymnasium.Env) -> EnvSpec | None:
-    """What an environment and the wrappers around it were made of; None if that is not known."""
+    """Return the spec of an environment with its wrappers; None if it is not known."""
     try:
         return env.spec
     except Exception:  # a wrapper's arguments cannot be copied

@@ -1,4 +1,4 @@
-"""From an id to a Gymnasium environment, with one clear line where that fails."""
+"""Make a Gymnasium environment from an id; raise an error of one clear line if that fails."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ppo_lab.envs.adapters.declared import as_declared
 from ppo_lab.envs.adapters.loop import describe_error, one_line
 from ppo_lab.errors import ConfigError, EnvError, LabError
 
-PACKAGES = {  # environments that exist once their module was imported: start of the id -> (module, package)
+PACKAGES = {  # environments that importing a module registers: start of the id -> (module, package)
     "ALE/": ("ale_py", "ale-py"),
     "MiniGrid-": ("minigrid", "minigrid"),
     "BabyAI-": ("minigrid", "minigrid"),
 }
-EXTRAS = {  # where Gymnasium's own environments live -> the extra that brings what they import
+EXTRAS = {  # module prefix of Gymnasium's own environments -> the pip extra that installs their dependencies
     "gymnasium.envs.box2d": "box2d",
     "gymnasium.envs.mujoco": "mujoco",
     "gymnasium.envs.phys2d": "jax",
@@ -33,10 +33,10 @@ EXTRAS = {  # where Gymnasium's own environments live -> the extra that brings w
 
 
 def find_spec(env_id: str, allow_import: bool = False, ours: Iterable[str] = ()) -> EnvSpec:
-    """What Gymnasium has registered under an id. `ours`: further ids to propose where it is unknown.
+    """Return Gymnasium's spec of an id. `ours`: further ids to suggest if the id is unknown.
 
     "module:Name-v0" imports the module first, which runs its code: only with allow_import. Modules in PACKAGES are
-    imported by themselves. Raises ConfigError with the nearest ids or with the package that is missing.
+    imported automatically. Raises ConfigError with the nearest ids or with the package that is missing.
     """
     module, colon, name = env_id.rpartition(":")
     if colon and not allow_import:
@@ -50,12 +50,12 @@ def find_spec(env_id: str, allow_import: bool = False, ours: Iterable[str] = ())
         return gymnasium.registry[name]
     near = difflib.get_close_matches(name, [*ours, *gymnasium.registry], n=3, cutoff=0.6)
     hint = f"; did you mean {' or '.join(repr(one) for one in near)}?" if near else ""
-    advice = "" if near else "; an environment of a package needs its module in front: module:Name-v0"
+    advice = "" if near else "; put the module of a package's environment in front: module:Name-v0"
     raise ConfigError(f"env.id: no environment {name!r} is registered{hint}{advice}")
 
 
 def make_single(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gymnasium.Env:
-    """One environment, with its time limit. Raises ConfigError for kwargs it does not take, EnvError if it fails."""
+    """Make one environment with its time limit. Raises ConfigError for unknown kwargs, EnvError if making it fails."""
     with explained(spec.id, spec.entry_point):
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
         check_kwargs(spec.id, creator, kwargs, also=("max_episode_steps",))
@@ -64,12 +64,12 @@ def make_single(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gymnasium.Env:
 
 
 def make_vector(spec: EnvSpec, num_envs: int, kwargs: Mapping[str, Any]) -> gymnasium.vector.VectorEnv:
-    """The vector environment that an id registered. Raises ConfigError if it has none, and as `make_single`."""
+    """Make the vector environment registered for an id. Raises ConfigError if it has none, and as `make_single`."""
     if spec.vector_entry_point is None:
-        raise ConfigError(f"env.vector: {spec.id} has no vector environment of its own; set env.vector to false")
+        raise ConfigError(f"env.vector: {spec.id} has no vector environment; set env.vector to false")
     entry_point = spec.vector_entry_point
     with explained(spec.id, entry_point), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*AutoresetMode")  # VectorEnvs refuses what Gymnasium warns about
+        warnings.filterwarnings("ignore", message=".*AutoresetMode")  # VectorEnvs raises for what Gymnasium warns about
         creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
         check_kwargs(spec.id, creator, kwargs, taken=("num_envs",))
         options = as_declared(creator, copy.deepcopy(dict(kwargs)), f"env.kwargs: {spec.id}")
@@ -77,7 +77,7 @@ def make_vector(spec: EnvSpec, num_envs: int, kwargs: Mapping[str, Any]) -> gymn
 
 
 def call_creator(env_id: str, creator: Callable[..., Any], kwargs: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    """creator(**given, **kwargs), where kwargs come from the user and `given` from us. Raises as `make_single`."""
+    """Call creator(**given, **kwargs): kwargs come from the user, `given` does not. Raises as `make_single`."""
     with explained(env_id, creator):
         check_kwargs(env_id, creator, kwargs, taken=tuple(given))
         return creator(**given, **as_declared(creator, copy.deepcopy(dict(kwargs)), f"env.kwargs: {env_id}"))
@@ -91,11 +91,11 @@ def check_kwargs(
     also: tuple[str, ...] = (),
     where: str = "env.kwargs",
 ) -> None:
-    """Raises ConfigError for a keyword that `creator` does not take, or that is in `taken`, with those it takes."""
+    """Raise ConfigError, listing the known ones, for a keyword that `creator` does not take or that is in `taken`."""
     try:
         parameters = inspect.signature(creator).parameters
     except (TypeError, ValueError):
-        return  # written in C: it will say itself what is wrong
+        return  # written in C: its error says enough
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     names = {name for name, parameter in parameters.items() if parameter.kind not in (2, 4)}  # not *args, **kwargs
     known = sorted({*names, *also} - {*taken})
@@ -107,7 +107,7 @@ def check_kwargs(
 
 
 def _import(module: str, what: str, package: str) -> None:
-    """Import a module that registers environments. Raises ConfigError if it is not there, EnvError if it fails."""
+    """Import a module that registers environments. Raises ConfigError if it is not installed, EnvError if it fails."""
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -119,7 +119,7 @@ def _import(module: str, what: str, package: str) -> None:
 
 @contextmanager
 def explained(env_id: str, entry_point: Any) -> Iterator[None]:
-    """Whatever making an environment raises as one line, with the line that installs what is missing."""
+    """Convert any error of making an environment to one line, with the pip command for a missing package."""
     try:
         yield
     except LabError:

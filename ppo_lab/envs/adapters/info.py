@@ -1,6 +1,6 @@
-"""Numbers from the `info` of environments, by key: one row an environment, NaN where nothing was given.
+"""Read numbers from the `info` of environments by key: one row per environment, NaN where a key is missing.
 
-It stands on NumPy alone, for worker processes.
+Imports NumPy and not torch, for worker processes.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ import numpy as np
 
 from ppo_lab.errors import EnvError
 
-InfoKeys = Sequence[tuple[str, str]]  # keys, and how an episode's values become one: last, sum, mean, max, min
+InfoKeys = Sequence[tuple[str, str]]  # (key, how to reduce an episode's values: last, sum, mean, max or min)
 ARRAYS = (bool, int, float, np.generic, np.ndarray)
-WATCH = 1000  # infos looked through for the keys that there are, while one that is wanted is missing
+WATCH = 1000  # infos searched for available keys while a wanted one is missing
 
 
 class InfoReader:
-    """Reads the wanted keys from infos. While one has not come it notes which keys there are, for the message."""
+    """Reads the wanted keys from infos. While one has not been seen, records the available keys for the warning."""
 
     def __init__(self, keys: Sequence[str]) -> None:
-        """keys: "is_success", or "reward_terms/energy" for one in a dictionary in info."""
+        """Set up for keys such as "is_success", or "reward_terms/energy" for a key of a dictionary in info."""
         self.keys = tuple(keys)
         self.there: set[str] = set()  # keys with numbers that were seen
         self._missing, self._looked = set(range(len(self.keys))), 0
         self._told: set[str] = set()
 
     def read(self, info: Any, row: np.ndarray) -> None:
-        """One environment's info into row (K,) float64. Raises EnvError for a value that is no number."""
+        """Read one environment's info into row (K,) float64. Raises EnvError for a value that is not a number."""
         for k, key in enumerate(self.keys):
             row[k] = as_number(_find(info, key), key)
         if self._missing:
             self._watch(info, ~np.isnan(row), ())
 
     def read_batch(self, infos: Mapping[str, Any], ended: np.ndarray) -> np.ndarray:
-        """A vector environment's infos as (N, K) float64; ended (N,) bool: its last info is in infos["final_info"]."""
+        """Read a vector environment's infos as (N, K) float64; where ended (N,) is True also infos["final_info"]."""
         rows = np.empty((len(ended), len(self.keys)))
         for k, key in enumerate(self.keys):
             rows[:, k] = _column(infos, key, len(ended))
@@ -52,7 +52,7 @@ class InfoReader:
         return rows
 
     def news(self) -> tuple[str, ...]:
-        """Keys that were seen since this was asked last."""
+        """Return the keys that were first seen since the last call."""
         fresh = self.there - self._told
         self._told |= fresh
         return tuple(sorted(fresh))
@@ -66,15 +66,15 @@ class InfoReader:
 
 
 def as_number(value: Any, key: str) -> float:
-    """A value of info as a float, NaN for None: nothing was given. Raises EnvError that names the key and the value."""
+    """Convert a value of info to a float, None to NaN. Raises EnvError with key and value if it is not finite."""
     number = math.nan if value is None else as_float(value)
     if number is None or math.isinf(number):
-        raise EnvError(f"env.info_metrics: info[{key!r}] is {_shown(value)}, which is no finite number")
+        raise EnvError(f"env.info_metrics: info[{key!r}] is {_shown(value)}, which is not a finite number")
     return number
 
 
 def as_float(value: Any) -> float | None:
-    """A number, a bool, or an array or tensor that holds one of these, as a float; None for everything else."""
+    """Convert a number, a bool, or an array or tensor of one element to a float; return None for everything else."""
     try:
         if isinstance(value, bool | int | float):
             return float(value)
@@ -94,7 +94,7 @@ def _shown(value: Any) -> str:
 
 
 def _find(info: Any, key: str) -> Any:
-    """What stands under a key, or under "outer/inner" in a dictionary in info; None if there is nothing."""
+    """Return the value of a key, or of "outer/inner" in a nested dictionary; None if there is none."""
     if not isinstance(info, Mapping):
         return None
     if key in info:
@@ -104,7 +104,7 @@ def _find(info: Any, key: str) -> Any:
 
 
 def _column(infos: Mapping[str, Any], key: str, num_envs: int) -> np.ndarray:
-    """A key of a vector environment's infos as (N,) float64, NaN where its mask `_key` says that it was not given."""
+    """Return a key of a vector environment's infos as (N,) float64, NaN where its mask `_key` is False."""
     outer, slash, inner = key.partition("/")
     if key not in infos:
         found = infos.get(outer) if slash else None
@@ -118,7 +118,7 @@ def _column(infos: Mapping[str, Any], key: str, num_envs: int) -> np.ndarray:
     if array.shape == ():
         return np.full(num_envs, as_number(value, key))
     if array.size != num_envs or len(array) != num_envs:
-        raise EnvError(f"env.info_metrics: infos[{key!r}] has the shape {array.shape}, expected ({num_envs},)")
+        raise EnvError(f"env.info_metrics: infos[{key!r}] has shape {array.shape}, expected ({num_envs},)")
     given = np.ones(num_envs, np.bool_) if mask is None else np.asarray(mask, np.bool_)
     flat = array.reshape(num_envs)
     if array.dtype.kind in "biuf" and not np.isinf(column := np.where(given, flat, np.nan)).any():
@@ -127,14 +127,14 @@ def _column(infos: Mapping[str, Any], key: str, num_envs: int) -> np.ndarray:
 
 
 def _numbers_in(info: Any, shape: tuple[int, ...], prefix: str = "") -> Iterator[str]:
-    """The keys in an info that hold numbers: one, or of a vector environment arrays of this shape."""
+    """Yield the keys of an info that hold a number, or, for a vector environment, arrays of this shape."""
     for key, value in info.items() if isinstance(info, Mapping) else ():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from _numbers_in(value, shape, f"{name}/")
         elif str(key).startswith("_"):
-            continue  # in a vector environment the mask of a key
+            continue  # the mask of a key in a vector environment
         elif isinstance(value, ARRAYS) or hasattr(value, "detach"):
             size = tuple(getattr(value, "shape", ()))
-            if size in (shape, (), (1,)):  # no observation, no mask of actions
+            if size in (shape, (), (1,)):  # neither an observation nor an action mask
                 yield name

@@ -1,4 +1,4 @@
-"""How one single environment is made: from an id or by someone's function, with wrappers around it."""
+"""Make a single environment from an id or a factory, and apply wrappers to it."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from ppo_lab.errors import ConfigError, EnvError
 
 Factory = Callable[[int], gymnasium.Env]  # the number of the environment -> the environment
 Wrappers = Sequence[str | Mapping[str, Mapping[str, Any]]]
-INSTEAD = {"NormalizeObservation": "model.normalize_obs"}  # no policy carries its statistics along -> what does
+INSTEAD = {"NormalizeObservation": "model.normalize_obs"}  # no policy carries its statistics -> what does
 
 
 @dataclass(frozen=True)
 class Maker:
     """Makes environment `index` of a set, here or in a worker process: it can be pickled if its source can.
 
-    source: what Gymnasium registered under an id, or a function of the index. kwargs are for an id only.
-    Calling it raises ConfigError for kwargs or wrappers that do not exist, EnvError if something in it fails.
+    source: Gymnasium's spec of an id, or a function of the index. kwargs are for an id only.
+    Calling it raises ConfigError for kwargs or wrappers that do not exist, EnvError if making the environment fails.
     """
 
     source: EnvSpec | Factory
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     wrappers: Wrappers = ()
-    mask_from_info: bool | Literal["auto"] = False  # "auto" has to be `settled` first
+    mask_from_info: bool | Literal["auto"] = False  # "auto" must be `settled` first
     seed_episodes: bool = True
     new_each_episode: bool = False
 
     @property
     def name(self) -> str:
-        """What to call the environment in a message."""
+        """The name of the environment in messages."""
         return self.source.id if isinstance(self.source, EnvSpec) else "env_factory"
 
     def __call__(self, index: int) -> gymnasium.Env:
-        """Environment number `index`."""
+        """Make environment number `index`."""
         if self.new_each_episode:
             env: gymnasium.Env = NewEachEpisode(partial(self._make, index))
         else:
@@ -56,7 +56,7 @@ class Maker:
         return env if self.seed_episodes else SeedOnce(env)
 
     def _make(self, index: int) -> gymnasium.Env:
-        """A new object."""
+        """Make a new object with its wrappers."""
         if isinstance(self.source, EnvSpec):
             env = make_single(self.source, self.kwargs)
         else:
@@ -70,9 +70,10 @@ class Maker:
             raise
 
     def settled(self) -> tuple[Maker, Offered | None]:
-        """The same with `mask_from_info` decided, for all environments alike, and what was found.
+        """Return a Maker with `mask_from_info` decided, the same for all environments, and the mask that was found.
 
-        One environment is made for it, reset once and closed: a reset more would be seen by one that counts them.
+        Makes one environment for this, resets it once and closes it: an environment that counts its resets would
+        notice a second one.
         """
         env = replace(self, mask_from_info=False)(0)
         shared = Snapshot(env)
@@ -88,7 +89,7 @@ class Maker:
 
 
 def _from_factory(factory: Factory, index: int) -> gymnasium.Env:
-    """What the function makes. Raises EnvError if it raises, or makes something else."""
+    """Call the factory. Raises EnvError if it raises or does not make a gymnasium.Env."""
     try:
         env = factory(index)
     except Exception as error:
@@ -99,13 +100,13 @@ def _from_factory(factory: Factory, index: int) -> gymnasium.Env:
 
 
 def wrap(env: gymnasium.Env, wrappers: Wrappers) -> gymnasium.Env:
-    """Wrappers of gymnasium.wrappers around an environment, the first one innermost: "Name" or {"Name": {kwargs}}.
+    """Apply wrappers of gymnasium.wrappers to an environment, the first one innermost: "Name" or {"Name": {kwargs}}.
 
     Raises ConfigError for a name or a keyword that does not exist, EnvError if a wrapper does not fit.
     """
     for entry in wrappers:
         if not isinstance(entry, str) and len(entry) != 1:
-            raise ConfigError(f"env.wrappers: one name with its keywords each, got {dict(entry)}")
+            raise ConfigError(f"env.wrappers: each entry is one name with its keywords, got {dict(entry)}")
         name, kwargs = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
         what = f"env.wrappers: {name}"
         with explained(what, "gymnasium.wrappers"):
@@ -116,14 +117,14 @@ def wrap(env: gymnasium.Env, wrappers: Wrappers) -> gymnasium.Env:
 
 
 def find_wrapper(name: str) -> Callable[..., gymnasium.Env]:
-    """A single-environment wrapper of gymnasium.wrappers. Raises ConfigError with the nearest names.
+    """Return a single-environment wrapper of gymnasium.wrappers. Raises ConfigError with the nearest names.
 
-    Also for one that normalises observations by running statistics: evaluation and predict would see others.
+    Also raises it for one that normalises observations by running statistics, which evaluation and predict do not have.
     """
     if name in INSTEAD:
         raise ConfigError(
-            f"env.wrappers: {name} keeps running statistics of its own, which evaluation and predict do not have; "
-            f"leave it out and set {INSTEAD[name]} to true"
+            f"env.wrappers: {name} keeps running statistics, which evaluation and predict do not have; "
+            f"remove it and set {INSTEAD[name]} to true"
         )
     known = [one for one in gymnasium.wrappers.__all__ if one != "vector"]
     if name not in known:
@@ -135,15 +136,15 @@ def find_wrapper(name: str) -> Callable[..., gymnasium.Env]:
 
 
 def time_limit(env: gymnasium.Env) -> int | None:
-    """After how many steps an episode is cut off; None: it is not, or it does not say."""
+    """Return the number of steps after which an episode is truncated; None: no limit, or it is not known."""
     inner: Any = env
     limits: list[Any] = []
     while isinstance(inner, gymnasium.Wrapper):
         if isinstance(inner, gymnasium.wrappers.TimeLimit):
-            limit = getattr(inner, "_max_episode_steps", None)  # private: a newer Gymnasium may name it otherwise
+            limit = getattr(inner, "_max_episode_steps", None)  # private: a newer Gymnasium may rename it
             limits.append(inner.spec.max_episode_steps if limit is None and inner.spec is not None else limit)
         inner = inner.env
     for name in ("max_episode_steps", "max_steps"):  # MiniGrid: max_steps
-        with contextlib.suppress(Exception):  # somebody's own __getattr__ or property
+        with contextlib.suppress(Exception):  # a third party's __getattr__ or property may raise
             limits.append(getattr(inner, name, None))
     return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)

@@ -1,10 +1,10 @@
-"""Plain data in JSON and back: numbers, text, containers, arrays, random number generators, members of an Enum.
+"""Encode plain data as JSON and decode it: numbers, text, containers, arrays, random number generators, Enum members.
 
-    encode(value)           a JSON value that says what `value` is: {"$array": ..., "dtype": ..., "shape": ...}
-    decode(encoded, live)   the value again; `live`, what stands there now, says what an Enum's class is
-    put(owner, key, value)  into an attribute or entry
+    encode(value)           a JSON value that describes `value`: {"$array": ..., "dtype": ..., "shape": ...}
+    decode(encoded, live)   the value again; `live`, the current value, gives the class of an Enum member
+    put(owner, key, value)  set an attribute or entry
 
-Exact kinds only: what inherits from `dict` or `list` may do more than hold data, and is none.
+Exact types only: a subclass of `dict` or `list` may do more than hold data, so it is not plain data.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-LARGEST = 2**19  # bytes of an array; of a larger one only the SHA-256 is kept, which tells that it changed
-MOST = 1000  # entries of a container with all in it, and LONGEST of one of numbers alone; of a larger one their number
-LONGEST = 50_000
+LARGEST = 2**19  # bytes of an array; of a larger one only the SHA-256 is kept, which shows that it changed
+MOST = 1000  # entries of a container, nested ones included; of a larger one only the number of entries is kept
+LONGEST = 50_000  # the same for a container of numbers alone
 FACTORIES: dict[str, Any] = {kind.__name__: kind for kind in (int, float, list, dict, set, str)}  # of a defaultdict
 SEQUENCES = {kind.__name__: kind for kind in (list, tuple, set, frozenset, deque)}
 MAPPINGS: dict[str, Any] = {kind.__name__: kind for kind in (dict, OrderedDict, Counter, defaultdict)}
@@ -31,11 +31,11 @@ CHANGEABLE = (list, set, deque, dict, bytearray, np.ndarray)
 
 
 class OpaqueError(TypeError):
-    """Not plain data."""
+    """Raised for a value that is not plain data."""
 
 
 def encode(value: Any, limit: int | None = LARGEST) -> Any:
-    """A value as JSON. Raises OpaqueError, naming its kind, for what is no plain data. limit: bytes of an array."""
+    """Encode a value as JSON. Raises OpaqueError with its type if it is not plain data. limit: bytes of an array."""
     kind = type(value)
     if value is None or kind in (bool, int, str):
         return value
@@ -55,7 +55,7 @@ def encode(value: Any, limit: int | None = LARGEST) -> Any:
         return {"$random_state": encode(value.get_state(legacy=False), None)}
     if kind is random.Random:
         return {"$random": encode(value.getstate(), None)}
-    torch = sys.modules.get("torch")  # a worker does without
+    torch = sys.modules.get("torch")  # worker processes do not import it
     if torch is not None and kind is torch.Tensor:
         return {"$torch_tensor": encode(value.numpy(force=True), limit)}
     if torch is not None and kind is torch.Generator:
@@ -77,7 +77,7 @@ def _encode_container(value: Any, limit: int | None) -> Any:
         if isinstance(value, defaultdict) and value.default_factory is not None:
             factory = getattr(value.default_factory, "__name__", "")
             if FACTORIES.get(factory) is not value.default_factory:
-                raise OpaqueError("a defaultdict with a factory of its own")
+                raise OpaqueError("a defaultdict with a custom factory")
             about = {"factory": factory}
         return {f"${kind.__name__}": [[encode(k, limit), encode(v, limit)] for k, v in value.items()], **about}
     items = [encode(item, limit) for item in value]
@@ -87,7 +87,7 @@ def _encode_container(value: Any, limit: int | None) -> Any:
 
 
 def _numbers(value: list[Any] | deque[Any]) -> np.ndarray | None:
-    """A long sequence of floats or of ints alone as an array; None for all others."""
+    """Convert a long sequence of only floats or only ints to an array; return None for all others."""
     if not MOST // 16 < len(value) <= LONGEST:
         return None
     kinds = set(map(type, value))
@@ -101,7 +101,7 @@ def _numbers(value: list[Any] | deque[Any]) -> np.ndarray | None:
 
 
 def _count(value: Any) -> int:
-    """How many entries a container holds with all containers in it, or any number above MOST."""
+    """Count the entries of a container and all containers in it; the count may stop once it is above MOST."""
     count, waiting = 0, [value]
     while waiting and count <= MOST:
         one = waiting.pop()
@@ -126,9 +126,9 @@ def _encode_array(value: np.generic | np.ndarray, limit: int | None) -> Any:
 
 
 def decode(encoded: Any, live: Any = None) -> Any:
-    """The value that `encode` was given; a new object. Raises OpaqueError for what was not kept.
+    """Decode the output of `encode` to a new object. Raises OpaqueError for content that was not kept.
 
-    live: a value of the same kind, for members of an Enum.
+    live: the current value, which gives the class of an Enum member.
     """
     if isinstance(encoded, list):
         return [decode(item, live) for item in encoded]
@@ -164,11 +164,11 @@ def decode(encoded: Any, live: Any = None) -> Any:
             return member[encoded["name"]]
     if tag == "$torch_tensor":
         return sys.modules["torch"].from_numpy(decode(content))
-    raise OpaqueError("what cannot be made anew")
+    raise OpaqueError("a value that cannot be recreated")
 
 
 def put(owner: Any, key: Any, value: Any) -> None:
-    """Make `value` owner's attribute or entry `key`. Raises whatever the owner raises."""
+    """Set attribute or entry `key` of `owner` to `value`. Raises whatever the owner raises."""
     if isinstance(owner, dict | list | deque):
         owner[key] = value
         return
@@ -181,7 +181,7 @@ def put(owner: Any, key: Any, value: Any) -> None:
 
 
 def contents(value: Any) -> Any:
-    """What a container or an array holds: a list, or a copy of an array; None for what is none, or is large."""
+    """Return the contents of a container as a list, or a copy of an array; None for anything else or a large one."""
     if isinstance(value, np.ndarray):
         return value.copy() if value.nbytes <= LARGEST else None
     if not isinstance(value, CHANGEABLE) or len(value) > LONGEST:
@@ -190,7 +190,7 @@ def contents(value: Any) -> Any:
 
 
 def refill(value: Any, held: Any) -> None:
-    """Make a container or an array hold `contents` again, in place."""
+    """Write the result of `contents` back into a container or an array, in place."""
     if isinstance(value, np.ndarray):
         if value.flags.writeable:
             np.copyto(value, held)
@@ -198,14 +198,14 @@ def refill(value: Any, held: Any) -> None:
         value[:] = held
     elif isinstance(value, dict):
         value.clear()
-        dict.update(value, held)  # a Counter would count
+        dict.update(value, held)  # Counter.update would add counts
     else:
         value.clear()
         value.extend(held) if isinstance(value, deque) else value.update(held)
 
 
 def fill(value: Any, new: Any) -> bool:
-    """Make a container or an array hold what `new` does, in place. False where they are not of a kind."""
+    """Copy the contents of `new` into a container or an array, in place. Returns False if their types do not match."""
     if type(value) is not type(new) or not isinstance(value, CHANGEABLE):
         return False
     if isinstance(value, np.ndarray):
@@ -218,7 +218,7 @@ def fill(value: Any, new: Any) -> bool:
 
 
 def set_generator(value: Any, encoded: Any) -> bool:
-    """Bring a random number generator to a saved state, in place: others hold the same one. False if it is none."""
+    """Set a random number generator to a saved state, in place since others may share it. Returns False for others."""
     tag = next(iter(encoded), "") if isinstance(encoded, dict) else ""
     if tag == "$generator" and isinstance(value, np.random.Generator):
         state = decode(encoded[tag])

@@ -1,4 +1,4 @@
-"""Would a resumed run go on bit for bit in these environments? Tried out in two of them, before training."""
+"""Test before training whether a resumed run would continue bit for bit in these environments, using new objects."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from ppo_lab.interrupts import GUARD
 
 Make = Callable[[], gymnasium.Env]
 SEED = 1
-EPISODES = 8  # physics that remember an earlier episode show it in some of the later ones only
-FIRST, STEPS = 400, 150  # at most, of the first episode and of the others: walkers drift apart within 26 to 128
-MOST_SECONDS = 1.5  # of playing, and of comparing: slow simulators get fewer episodes
+EPISODES = 8  # physics that depend on an earlier episode show it in some of the later ones only
+FIRST, STEPS = 400, 150  # most steps of the first episode and of the others: walkers diverge within 26 to 128
+MOST_SECONDS = 1.5  # each for playing and for comparing: slow simulators get fewer episodes
 REMEDY = "give it state_dict() and load_state_dict(state), or set env.new_each_episode to true"
-OUTLIVES = f"something outlives its episodes: {REMEDY}"
+OUTLIVES = f"some of its state outlives episodes: {REMEDY}"
 
 
 class Played(NamedTuple):
-    """What one environment was asked and answered, and some places on its way as a checkpoint would hold them."""
+    """Actions and results of one environment, with some intermediate states as a checkpoint would save them."""
 
-    steps: list[tuple[int, Tree | None, Rows]]  # number of the episode, action (None: it was left), answer
-    cuts: list[tuple[int, int, dict[str, Any]]]  # how many steps came before, in which episode, and the state
-    world: str | None = None  # what the second episode has of the first
+    steps: list[tuple[int, Tree | None, Rows]]  # episode number, action (None: episode abandoned), result
+    cuts: list[tuple[int, int, dict[str, Any]]]  # number of steps before, episode number, state
+    world: str | None = None  # an opaque object that the second episode shares with the first
 
 
 def why_inexact(make: Make) -> str | None:
-    """Why a new environment would not go on as one that has played for a while; None if it does.
+    """Return why a new environment would not continue like one that has played for a while; None if it does.
 
-    One plays some episodes with random legal actions. Others are brought to places on its way, as by a resume, and go
-    on from there with its actions. Observations, rewards and flags have to be the same. Cut short if a person wants to
-    stop: a resume tries it again.
+    One environment plays some episodes with random legal actions. Others are restored to intermediate states of it, as
+    in a resume, and continue with its actions. Observations, rewards and flags must be equal. Ends early if a stop is
+    requested: a resume tests again.
     """
     deadline = time.monotonic() + MOST_SECONDS
     with closing(make()) as env:
@@ -53,7 +53,7 @@ def why_inexact(make: Make) -> str | None:
         finally:
             shared.put_back()
     if played.world is not None:
-        return f"{played.world} lives through all episodes, and nobody can look into it: {REMEDY}"
+        return f"{played.world} is kept across episodes, and its state cannot be read: {REMEDY}"
     for start, number, state in played.cuts:
         if GUARD.asked or (number > 1 and time.monotonic() > deadline + MOST_SECONDS):
             break
@@ -69,15 +69,15 @@ def why_inexact(make: Make) -> str | None:
         if difference is None:
             continue
         if not _deterministic(make, played):
-            return "the environment is not deterministic: equal seeds and actions gave different answers"
+            return "the environment is not deterministic: equal seeds and actions gave different results"
         return f"{difference}; {OUTLIVES}"
     return None
 
 
 def rewound_by_seeds(make: Make) -> str | None:
-    """What begins anew with every seed though it moves on without: a playlist of levels, a file; None: nothing seen.
+    """Return the path of an attribute that every seed resets, such as a position in a playlist or a file; or None.
 
-    The attribute goes through the same values after each of three different seeds, and through others in between.
+    The attribute takes the same sequence of values after each of three different seeds, and changes between seeds.
     """
     with closing(make()) as env:
         shared, began = Snapshot(env), time.monotonic()
@@ -89,7 +89,7 @@ def rewound_by_seeds(make: Make) -> str | None:
                     env.reset(seed=None if number else SEED + seed)
                     sequences[-1].append({path: one.text for path, one in look(env).items() if one.plain})
                     if GUARD.asked or time.monotonic() - began > 0.2 * (1 + seed):
-                        return None  # a slow simulator: nobody wants to wait for this
+                        return None  # a slow simulator: not worth the wait
         finally:
             shared.put_back()
     for path in sequences[0][0]:
@@ -105,7 +105,7 @@ def _play(env: gymnasium.Env, deadline: float) -> Played:
     log, rng = ActionLog(1, action_format(1, space)), np.random.default_rng(SEED)
     loop.reset(SEED)
     log.reset(SEED)
-    played, length = Played([], []), 0  # of the episode before
+    played, length = Played([], []), 0  # of the previous episode
     before = worlds(env)
     for number in range(EPISODES):
         begun, cut = int(log.episode[0]), min(3 * number, length // 2)
@@ -122,7 +122,7 @@ def _play(env: gymnasium.Env, deadline: float) -> Played:
         if GUARD.asked or (time.monotonic() > deadline and played.cuts):
             break
         length = t + 1
-        if log.episode[0] == begun:  # its end is too far
+        if log.episode[0] == begun:  # it takes too long to end
             loop.restart()
             log.episode += 1
             log.length[:] = 0
@@ -133,17 +133,17 @@ def _play(env: gymnasium.Env, deadline: float) -> Played:
 
 
 def _difference(env: gymnasium.Env, state: Mapping[str, Any], steps: list[tuple[int, Tree | None, Rows]]) -> str | None:
-    """What a new environment does otherwise. Raises EnvError if it cannot be brought to where the other was."""
+    """Describe how a restored new environment differs; None: it does not. Raises EnvError if it cannot be restored."""
     rows, loop = _loop(env)
     loop.restore(recipe_from(state))
     for t, (_, action, answer) in enumerate(steps, start=1):
         if not _same(_acted(loop, action, rows), answer):
-            return f"{t} steps after a resume it would show or pay something else"
+            return f"{t} steps after a resume its observation or reward would differ"
     return None
 
 
 def _acted(loop: EnvLoop, action: Tree | None, rows: Rows) -> Rows:
-    """The rows after one more step, or, without an action, after the episode was left."""
+    """Take one more step, or abandon the episode if `action` is None; return the rows."""
     if action is None:
         loop.restart()
     else:
@@ -152,7 +152,7 @@ def _acted(loop: EnvLoop, action: Tree | None, rows: Rows) -> Rows:
 
 
 def _deterministic(make: Make, played: Played) -> bool:
-    """Does a new environment repeat what another new one did from its beginning?"""
+    """Return whether a new environment repeats what another new one did from its first step."""
     with closing(make()) as env:
         rows, loop = _loop(env)
         shared = Snapshot(env)
@@ -178,12 +178,12 @@ def _copied(rows: Rows) -> Rows:
 
 
 def _same(rows: Rows, others: Rows) -> bool:
-    """Observations, rewards and flags are equal."""
+    """Return whether observations, rewards and flags are equal."""
     return all(map(equal, rows, others))
 
 
 def random_action(space: gymnasium.Space, mask: np.ndarray | None, rng: np.random.Generator) -> Tree:
-    """An action (1, *action) of a flat space, drawn among those that mask (1, size) allows; None: among all."""
+    """Draw an action (1, *action) of a flat space among those that mask (1, size) allows; None: among all."""
     legal = iter([] if mask is None else mask.reshape(-1).tolist())
     drawn = {key: _random_leaf(leaf, mask is not None, legal, rng) for key, leaf in leaf_spaces(space).items()}
     return drawn.get("", drawn)
@@ -204,7 +204,7 @@ def _random_leaf(space: gymnasium.Space, masked: bool, legal: Iterator[bool], rn
         bits = [choose(2) for _ in range(int(np.prod(space.shape)))]
         return np.array(bits, np.int8).reshape(1, *space.shape)
     limits = bounds(space)
-    assert limits is not None  # Discrete or MultiDiscrete: no other leaf is left
+    assert limits is not None  # Discrete or MultiDiscrete: the other leaves were handled above
     low, high = limits
     chosen = [choose(int(n)) for n in np.ravel(high - low + 1)]
     return (np.array(chosen, np.int64).reshape(1, *np.shape(low)) + low).astype(np.int64)

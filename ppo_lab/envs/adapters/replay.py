@@ -1,4 +1,4 @@
-"""Exact resume for environments that cannot tell their state: an episode's seed and actions lead back to it."""
+"""Exact resume for environments that cannot save their state: replay an episode's seed and actions."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ppo_lab.trees import Tree as Tensors
 from ppo_lab.trees import apply
 
 LOG = logging.getLogger("ppo_lab")
-LONGEST = 200_000  # steps of an episode that are kept; beyond it a resume would take minutes
-MOST_BYTES = 2**26  # of all that is kept
-PIECE_BYTES = 2**18  # of steps that are sealed together; what is not sealed yet is written anew by each checkpoint
-REWARD = "reward"  # a column beside those of the actions, whose names are "action" or "action/<key>"
+LONGEST = 200_000  # most steps of an episode that are kept; beyond it a resume would take minutes
+MOST_BYTES = 2**26  # most bytes kept
+PIECE_BYTES = 2**18  # bytes of a sealed piece; every checkpoint rewrites the rows that are not sealed yet
+REWARD = "reward"  # a column in addition to those of the actions, which are named "action" or "action/<key>"
 
 
 class ActionLog:
-    """Which episode each of N environments is in, and actions and rewards of the episodes under way.
+    """The episode number of each of N environments, and the actions and rewards of the current episodes.
 
-    Rows are appended and never written over, so that a `state_dict` holds views and costs next to nothing.
+    Rows are appended and never overwritten, so that a `state_dict` holds views and is almost free.
     """
 
     def __init__(self, num_envs: int, formats: Any) -> None:
-        """formats: shape and dtype of the actions of all N, as `steps.action_format` says."""
+        """Start an empty log. formats: shape and dtype of the actions of all N, from `steps.action_format`."""
         self.num_envs = num_envs
         self._formats: dict[str, Format] = {
             **{_column(key): one for key, one in parts(formats).items()}, REWARD: ((num_envs,), np.dtype(np.float32)),
@@ -44,15 +44,15 @@ class ActionLog:
         self.reset(0)
 
     def reset(self, run_seed: int) -> None:
-        """All N episodes start anew."""
+        """Start all N episodes from their beginning."""
         self.run_seed = run_seed
         self.episode = np.zeros(self.num_envs, np.int64)
-        self.length = np.zeros(self.num_envs, np.int64)  # steps of the episode under way
-        self._pieces: deque[Piece] = deque()  # the oldest first
+        self.length = np.zeros(self.num_envs, np.int64)  # steps of the current episode
+        self._pieces: deque[Piece] = deque()  # oldest first
         self._begin_piece()
 
     def record(self, action: Tree, reward: np.ndarray, ended: np.ndarray) -> None:
-        """One step of all: action (N, *action), reward (N,), ended (N,) bool."""
+        """Append one step of all N: action (N, *action), reward (N,), ended (N,) bool."""
         if isinstance(action, dict):
             for key, values in action.items():
                 self._rows[_column(key)][self._fill] = values
@@ -69,13 +69,13 @@ class ActionLog:
 
     @property
     def lost(self) -> str | None:
-        """Why the episodes under way cannot be led back to: one is longer than what is kept; None if they can."""
+        """Why the current episodes cannot be replayed: one is longer than the log; None if they can."""
         if (longest := int(self.length.max())) <= min(self.most, self._kept()):
             return None
-        return f"an episode under way has {longest:,} steps, and {self.most:,} are kept to be replayed"
+        return f"a current episode has {longest:,} steps, and only {self.most:,} are kept for its replay"
 
     def state_dict(self, obs: Tensors) -> dict[str, Any]:
-        """What leads back here, with obs (N, *obs) as it is now to check the way; nothing if that is too far."""
+        """Return the state to replay, with the current obs (N, *obs) to check the replay; {} if an episode is lost."""
         if self.lost:
             return {}
         return {
@@ -88,7 +88,7 @@ class ActionLog:
         }
 
     def load(self, saved: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Continue from a `state_dict`."""
         self.reset(int(saved["run_seed"]))
         if "pieces" in saved:
             self._pieces.extend(saved["pieces"])
@@ -101,7 +101,7 @@ class ActionLog:
         self.episode[:] = saved["episode"].numpy(force=True)
 
     def _load_unsealed(self, recipe: Recipe) -> None:
-        """What version 0.1 wrote: the actions of each environment, without rewards."""
+        """Load the format of version 0.1: the actions of each environment, without rewards."""
         lengths = [steps_of(actions) for actions in recipe.actions]
         longest = max(lengths)
         steps = {key: np.zeros((longest, *shape), dtype) for key, (shape, dtype) in self._formats.items()}
@@ -120,7 +120,7 @@ class ActionLog:
         self._fill = 0
 
     def _seal(self) -> None:
-        """The rows gathered become a piece; older ones that no episode under way needs are dropped."""
+        """Seal the collected rows as a piece; drop older pieces that no current episode needs."""
         self._pieces.append(Piece({key: torch.from_numpy(rows) for key, rows in self._rows.items()}))
         self._begin_piece()
         longest = min(int(self.length.max()), self.most)
@@ -131,7 +131,7 @@ class ActionLog:
         return sum(map(len, self._pieces)) + self._fill
 
     def _needed(self, longest: int) -> list[Piece]:
-        """The pieces that hold the last `longest` rows, with those that are not sealed."""
+        """Return the pieces that, together with the unsealed rows, hold the last `longest` rows."""
         kept, pieces = self._fill, list[Piece]()
         for piece in reversed(self._pieces):
             if kept >= longest:
@@ -150,12 +150,12 @@ class Replayed(InfoMetrics):
     _first_renewal: str | None = None
 
     def episodes_under_way(self) -> dict[str, Any]:
-        """Return `state_dict` without what the environments remember besides: cheap enough for every update."""
+        """Return `state_dict` without the state that outlives episodes: fast enough for every update."""
         return self.numbers.added_to(self._log.state_dict(self._step.obs))
 
     @property
     def lost(self) -> str | None:
-        """Why the unfinished episodes cannot be replayed; None: they can."""
+        """Why the current episodes cannot be replayed; None if they can."""
         return self._log.lost
 
     def retries(self) -> int:
@@ -174,7 +174,7 @@ class Replayed(InfoMetrics):
     def _take_renewals(self, texts: list[str]) -> None:
         """Count the environments that were recreated and log one line for each; `texts` are empty afterwards."""
         for text in texts:
-            LOG.warning("%s; its episode is cut off (env.retry)", text)
+            LOG.warning("%s; its episode is truncated (env.retry)", text)
         self._renewals += len(texts)
         self._first_renewal = self._first_renewal or texts[0]
         texts.clear()
@@ -185,15 +185,15 @@ def _column(key: str) -> str:
 
 
 def steps_of(actions: Tree) -> int:
-    """How many steps (steps, *action) holds."""
+    """Return the number of steps in actions (steps, *action)."""
     return len(next(iter(parts(actions).values())))
 
 
 def recipe_from(saved: Mapping[str, Any]) -> Recipe:
-    """A `state_dict` as what the loops understand, in this process or in a worker."""
+    """Convert a `state_dict` to the Recipe that `EnvLoop.restore` takes, in this process or in a worker."""
     episode, obs = saved["episode"].numpy(force=True), _arrays(saved["obs"])
     remembered = saved.get("$remembered")
-    if "pieces" not in saved:  # of version 0.1
+    if "pieces" not in saved:  # written by version 0.1
         actions = [_arrays(rows) for rows in saved["actions"]]
         return Recipe(int(saved["run_seed"]), episode, actions, obs, None, remembered)
     blocks = [*(piece.rows for piece in saved["pieces"]), saved["tail"]]
@@ -208,7 +208,7 @@ def recipe_from(saved: Mapping[str, Any]) -> Recipe:
 
 
 def _episodes(columns: Mapping[str, np.ndarray], lengths: list[int]) -> Iterator[tuple[int, slice]]:
-    """Each environment and the rows of its episode under way: the last ones."""
+    """Yield each environment and the rows of its current episode, which are the last ones."""
     total = len(next(iter(columns.values())))
     return ((i, slice(total - length, total)) for i, length in enumerate(lengths))
 

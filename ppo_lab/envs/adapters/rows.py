@@ -1,4 +1,4 @@
-"""NumPy rows that N environments answer into, and what a valid answer is.
+"""NumPy rows for the results of N environments, and checks of these results.
 
 An observation is one array or a flat dictionary of arrays; `ObsRows` writes, compares and checks either.
 """
@@ -21,10 +21,10 @@ KEPT = {"float64": np.float32, "uint16": np.int32, "uint32": np.int64}  # dtypes
 
 
 class Rows(NamedTuple):
-    """What N environments answered, one row each. A worker writes a slice of it."""
+    """The results of N environments, one row each. A worker writes a slice of it."""
 
-    obs: Tree  # (N, *obs) what to act on next
-    final_obs: Tree  # (N, *obs) what the action led to
+    obs: Tree  # (N, *obs) the observation to act on next
+    final_obs: Tree  # (N, *obs) the observation that the action led to
     reward: np.ndarray  # (N,) float32
     terminated: np.ndarray  # (N,) bool
     truncated: np.ndarray  # (N,) bool
@@ -32,7 +32,7 @@ class Rows(NamedTuple):
 
 
 def obs_format(num_envs: int, space: gymnasium.Space) -> Any:
-    """Shape and dtype of N observations of a flat space: a Format, or a dictionary of them."""
+    """Return shape and dtype of N observations of a flat space: a Format, or a dictionary of them."""
     formats = {
         key: ((num_envs, *(leaf.shape or ())), obs_dtype(leaf, key.rpartition("/")[2] == MASK_KEY))
         for key, leaf in leaf_spaces(space).items()
@@ -41,21 +41,21 @@ def obs_format(num_envs: int, space: gymnasium.Space) -> Any:
 
 
 def row_formats(num_envs: int, space: gymnasium.Space, numbers: int = 0) -> list[Any]:
-    """Shape and dtype of each part of Rows, for a flat observation space and so many numbers from info."""
+    """Return shape and dtype of each field of Rows, for a flat observation space and K = `numbers` from info."""
     obs, info = obs_format(num_envs, space), ((num_envs, numbers), np.dtype(np.float64))
     return [obs, obs, ((num_envs,), np.dtype(np.float32)), *[((num_envs,), np.dtype(np.bool_))] * 2, info]
 
 
 def empty_rows(num_envs: int, space: gymnasium.Space, numbers: int = 0) -> Rows:
-    """Rows of zeros, for a flat observation space and so many numbers from info."""
+    """Make Rows of zeros, for a flat observation space and K = `numbers` from info."""
     return Rows(*(map_leaves(lambda one: np.zeros(*one), formats) for formats in row_formats(num_envs, space, numbers)))
 
 
 def obs_dtype(space: gymnasium.Space, mask: bool = False) -> np.dtype:
-    """The dtype in which observations of a leaf space are kept: its own, with few exceptions.
+    """Return the dtype in which observations of a leaf space are kept: its own, with few exceptions.
 
     int64 for Discrete and MultiDiscrete, bool for MultiBinary and action masks, float32 for float64; uint16 and uint32,
-    with which torch cannot calculate, become int32 and int64.
+    which torch cannot compute with, become int32 and int64.
     """
     if mask or isinstance(space, MultiBinary):
         return np.dtype(np.bool_)
@@ -65,7 +65,7 @@ def obs_dtype(space: gymnasium.Space, mask: bool = False) -> np.dtype:
 
 
 def cast_problem(array: np.ndarray, kept: np.dtype) -> str | None:
-    """What would be lost by keeping `array` in the dtype `kept`, as "of ..."; None: nothing, or digits of a float.
+    """Describe, as "of ...", what casting `array` to dtype `kept` would lose; None: nothing, or digits of a float.
 
     Floats in 0..1 declared as uint8 would all become 0, an int64 of 300 declared as int8 would become 44, and a mask of
     logits (0 and -inf) would allow everything.
@@ -85,9 +85,9 @@ def cast_problem(array: np.ndarray, kept: np.dtype) -> str | None:
 
 
 def harmless_kinds(space: gymnasium.Space, kept: np.dtype) -> frozenset[Any]:
-    """The dtypes in which an observation of a leaf space loses nothing as `kept`, whatever numbers it holds.
+    """Return the dtypes that can be cast to `kept` without loss, whatever values an observation of a leaf space has.
 
-    For a space of one number also Python's own types of numbers: Discrete environments often return an int.
+    For a space of one number, Python's number types are included: Discrete environments often return an int.
     """
     casting: Any = "safe" if kept.kind in "iub" else "same_kind"  # a float may lose digits
     kinds: set[Any] = {one for one in map(np.dtype, np.sctypeDict.values()) if np.can_cast(one, kept, casting)}
@@ -97,7 +97,7 @@ def harmless_kinds(space: gymnasium.Space, kept: np.dtype) -> frozenset[Any]:
 
 
 def find_non_finite(reward: np.ndarray, obs: Tree) -> tuple[int, str]:
-    """The first row with NaN or infinity in reward (N,) or obs (N, *obs), and what is wrong there."""
+    """Find the first row with NaN or infinity in reward (N,) or obs (N, *obs), and describe what is wrong there."""
     if not np.isfinite(reward).all():
         row = int(np.argmin(np.isfinite(reward)))
         return row, f"reward {reward[row]}"
@@ -111,18 +111,18 @@ def find_non_finite(reward: np.ndarray, obs: Tree) -> tuple[int, str]:
     raise ValueError("every number is finite")
 
 
-Limits = dict[str, tuple[np.ndarray, np.ndarray]]  # key of a leaf of choices -> its smallest and largest
+Limits = dict[str, tuple[np.ndarray, np.ndarray]]  # key of a Discrete or MultiDiscrete leaf -> (smallest, largest)
 
 
 def limits_of(space: gymnasium.Space, obs: Tree) -> Limits:
-    """What the choices of a flat space may be, for observations kept in arrays like those of `obs`."""
+    """Return the bounds of the discrete leaves of a flat space, for observations kept in arrays like those of `obs`."""
     kept = parts(obs)
     limits = {key: bounds(leaf) for key, leaf in leaf_spaces(space).items() if kept[key].dtype.kind == "i"}
     return {key: both for key, both in limits.items() if both is not None}
 
 
 def find_outside(obs: Tree, limits: Limits) -> tuple[int, str] | None:
-    """The first row of obs (N, *obs) whose choices lie outside their space, and what is wrong there; None: none."""
+    """Find the first row of obs (N, *obs) with a discrete value out of bounds, and describe it; None: there is none."""
     for key, (low, high) in limits.items():
         values = parts(obs)[key]
         bad = (values < low) | (values > high)
@@ -134,15 +134,15 @@ def find_outside(obs: Tree, limits: Limits) -> tuple[int, str] | None:
 
 
 class ObsRows:
-    """The observations of n environments in their rows, `space` as the environments declare it: nested or not."""
+    """Writes and checks the observations of n environments in their rows; `space` as declared, nested or not."""
 
     def __init__(self, space: gymnasium.Space, rows: Rows) -> None:
         flat_space = flatten_space(space)
         spaces = leaf_spaces(flat_space)
         self._paths = leaf_paths(space)
-        self.plain = "" in self._paths  # one array: the loop writes it without asking here
+        self.plain = "" in self._paths  # one array: the loop writes it without calling this class
         self.shape = spaces[""].shape or () if self.plain else ()
-        # dtypes, and types of Python's numbers, that are written without a look at what they hold
+        # dtypes and Python number types that are written without inspecting the values
         self.harmless = harmless_kinds(spaces[""], rows.obs.dtype) if self.plain else frozenset()
         self._kept = map_leaves(lambda array: (array.shape[1:], array.dtype), rows.obs)
         self._floats: list[tuple[np.ndarray, np.ndarray]] = []  # all numbers of a leaf, and zeros like them
@@ -156,39 +156,39 @@ class ObsRows:
                 self._floats.append((flat, zeros))
 
     def as_declared(self, seen: Any) -> Tree:
-        """An answer as flat arrays of the declared shapes and kinds. Raises ValueError or EnvError where it is not."""
+        """Convert an observation to flat arrays of the declared shapes and dtypes. Raises ValueError or EnvError."""
         if self.plain:
             return _as_declared(seen, self._kept, "")
         flat = follow(self._paths, seen)
         return {key: _as_declared(flat[key], kept, key) for key, kept in self._kept.items()}
 
     def all_finite(self) -> bool:
-        """Is every number of `rows.final_obs` one?"""
+        """Return whether every number of `rows.final_obs` is finite."""
         for flat, zeros in self._floats:  # noqa: SIM110 - all() of a generator takes longer than the dot product
             if flat.dot(zeros) != 0:
                 return False
         return True
 
     def out_of_range(self) -> tuple[int, str] | None:
-        """The first row of `rows.final_obs` whose choices lie outside their space, and what is wrong there."""
+        """Find the first row of `rows.final_obs` with a discrete value out of bounds, and describe it; None: none."""
         return find_outside(self._final_obs, self.limits)
 
 
 def _as_declared(seen: Any, kept: Format, key: str) -> np.ndarray:
-    """One leaf as an array of the declared shape and kind. Raises ValueError where it is not."""
+    """Convert one leaf to an array of the declared shape. Raises ValueError if shape or dtype does not fit."""
     shape, dtype = kept
     array = np.asarray(seen)
     of = f" of {key!r}" if key else ""
     if array.shape != shape:
-        raise ValueError(f"an observation{of} of shape {array.shape}, declared is {shape}")
+        raise ValueError(f"an observation{of} of shape {array.shape}, its space declares {shape}")
     if (problem := cast_problem(array, dtype)) is not None:
         problem = f"that is a {type(seen).__name__}" if array.dtype.kind == "O" else problem
-        raise ValueError(f"an observation{of} {problem}, declared is {dtype}")
+        raise ValueError(f"an observation{of} {problem}, its space declares {dtype}")
     return array
 
 
 def write_row(target: Tree, i: int | np.integer, value: Tree) -> None:
-    """target[i] = value, in every leaf. Copied: many environments reuse their buffers."""
+    """Set target[i] = value in every leaf. This copies, since many environments reuse their buffers."""
     if isinstance(target, dict):
         for key, array in target.items():
             array[i] = value[key]
@@ -197,24 +197,26 @@ def write_row(target: Tree, i: int | np.integer, value: Tree) -> None:
 
 
 def row_of(tree: Tree, i: int) -> Tree:
-    """Row i of every leaf."""
+    """Return row i of every leaf."""
     return map_leaves(lambda array: array[i], tree)
 
 
 def equal(one: Tree, other: Tree) -> bool:
-    """Are two flat values the same, leaf by leaf?"""
+    """Return whether two flat values are equal, leaf by leaf."""
     return parts(one).keys() == parts(other).keys() == equal_keys(one, other)
 
 
 def equal_keys(one: Tree, other: Tree) -> set[str]:
-    """The keys of the leaves in which two flat values are the same; "" for a leaf alone."""
+    """Return the keys of the leaves in which two flat values are equal; "" for a single leaf."""
     ours, theirs = parts(one), parts(other)
     return {key for key in ours.keys() & theirs.keys() if np.array_equal(ours[key], theirs[key])}
 
 
 def check_structure(tree: Any, formats: Any, what: str) -> None:
-    """Raises EnvError unless `tree` has the keys that `formats` has."""
+    """Raise EnvError unless `tree` has the same keys as `formats`."""
     expected, got = (sorted(one) if isinstance(one, dict) else None for one in (formats, tree))
     if expected != got:
         wanted = "one array" if expected is None else f"the keys {', '.join(expected)}"
-        raise EnvError(f"expected {what} as {wanted}, got {'one' if got is None else 'the keys ' + ', '.join(got)}")
+        raise EnvError(
+            f"expected {what} as {wanted}, got {'one array' if got is None else 'the keys ' + ', '.join(got)}"
+        )

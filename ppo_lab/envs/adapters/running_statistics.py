@@ -1,4 +1,4 @@
-"""Environments and wrappers that keep running statistics: others than those they were trained with, once made anew."""
+"""Detect environments and wrappers that keep running statistics: a recreated one starts with fresh statistics."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 import numpy as np
 
 LOG = logging.getLogger("ppo_lab")
-NAMES = {  # what attributes with running statistics are called
+NAMES = {  # usual names of attributes with running statistics
     "obs_rms", "return_rms", "ret_rms", "reward_rms", "rew_rms", "rms", "running_mean", "running_var", "running_std",
     "running_mean_std", "running_stats", "running_statistics",
 }  # fmt: skip
-INSIDE = ("env", "venv", "envs")  # attributes that hold what a wrapper is around
+INSIDE = ("env", "venv", "envs")  # attributes that hold the wrapped environment
 SPREAD, COUNT = {"var", "variance", "std", "m2"}, {"count", "n", "num_samples", "n_samples"}
-MOST = 50  # wrappers looked at: a ring has no end
+MOST = 50  # wrappers that are inspected: they may form a cycle
 
 
 def find_statistics(env: Any) -> str | None:
-    """Where an environment or a wrapper around it keeps running statistics: "NormalizeObservation.obs_rms", or None.
+    """Return where an environment or its wrapper keeps running statistics: "NormalizeObservation.obs_rms", or None.
 
-    Only what can be seen from outside is found: attributes that are called so, or that hold a mean, a variance and a
-    count. Of several environments the first is looked at.
+    Finds only attributes with a usual name, or that hold a mean, a variance and a count. Of several environments only
+    the first is inspected.
     """
     try:
         return _find(env)
-    except Exception:  # a proxy of something that is gone, foreign code that raises
+    except Exception:  # a proxy of a deleted object, third-party code that raises
         return None
 
 
@@ -47,14 +47,14 @@ def warn_of_statistics(place: str | None) -> None:
     """Warn in one line that environments keep running statistics. place: where (`Envs.running_statistics`)."""
     if place is not None:
         LOG.warning(
-            "%s keeps running statistics of its own: each evaluation begins with fresh ones, and predict has none; "
+            "%s keeps running statistics: each evaluation starts with fresh ones, and predict has none; "
             "use model.normalize_obs (for rewards ppo.normalize_reward) instead",
             place,
         )
 
 
 def _layers(env: Any) -> Iterator[Any]:
-    """The environment and what is inside of it, from the outside in."""
+    """Yield the environment and what it wraps, outermost first."""
     for _ in range(MOST):
         yield env
         fields = _fields(env)
@@ -65,10 +65,10 @@ def _layers(env: Any) -> Iterator[Any]:
 
 
 def _is_moments(value: Any) -> bool:
-    """Does it hold a mean, a spread and a count as numbers? Arrays and distributions have methods of these names."""
+    """Return whether it holds a mean, a spread and a count as numbers: arrays have methods with these names."""
     if hasattr(type(value), "step"):
-        return False  # an environment: it is looked at by itself
-    if isinstance(value, Mapping):  # of each key of an observation
+        return False  # an environment: it is inspected as a layer
+    if isinstance(value, Mapping):  # one entry per key of an observation
         return any(not isinstance(one, Mapping) and _is_moments(one) for one in value.values())
     names = {
         name.lstrip("_").lower()
@@ -79,7 +79,7 @@ def _is_moments(value: Any) -> bool:
 
 
 def _fields(one: Any) -> Mapping[str, Any]:
-    """Its own attributes, without calling any of its code."""
+    """Return an object's own attributes without running its code."""
     found = getattr(type(one), "__dict__", {}).get("__slots__", ())
     slots = {name: getattr(one, name, None) for name in ([found] if isinstance(found, str) else found)}
     try:

@@ -1,4 +1,4 @@
-"""Single Gymnasium environments, stepped in this process."""
+"""Step single Gymnasium environments in this process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SingleEnvs(Replayed):
     """N single Gymnasium environments, stepped one after the other in this process.
 
     Same-step autoreset with exact final observations; each episode has its own seed (`loop.episode_seed`). On a CPU
-    `step` returns the same Step each time and the next call writes over it: the caller copies what it keeps.
+    `step` returns the same Step each time and the next call overwrites it: the caller copies what it keeps.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ class SingleEnvs(Replayed):
         retry: int = 0,
         info_keys: InfoKeys = (),
     ) -> None:
-        """Takes the environments over, and closes them. Raises EnvError if their spaces are unfit or not all equal.
+        """Take ownership of the environments: `close` closes them.
 
-        make, retry: how one that raises is made anew, and how often in a row (see `EnvLoop`).
-        info_keys: as `EnvConfig.info_keys`, for `metrics`.
+        make, retry: how to recreate one that raises, and how often in a row (see `EnvLoop`).
+        info_keys: as `EnvConfig.info_keys`, for `metrics`. Raises EnvError if spaces are unsupported or not all equal.
         """
         if not envs:
             raise EnvError("at least one environment is needed, got none")
@@ -66,7 +66,7 @@ class SingleEnvs(Replayed):
         self._log = ActionLog(self.num_envs, self._action_format)
 
     def reset(self, seed: int) -> Obs:
-        """Start all N episodes from one run seed; returns the first observations (N, *obs)."""
+        """Start all N episodes from one run seed; return the first observations (N, *obs)."""
         self._loop.reset(seed)
         self._tell_renewals()
         self._log.reset(seed)
@@ -93,7 +93,7 @@ class SingleEnvs(Replayed):
         return {**state, "$remembered": self._loop.remember()} if state else None
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Replay the episodes under way. Raises EnvError if they do not lead to where they were."""
+        """Replay the current episodes. Raises EnvError if a replay does not end in the saved observation."""
         self._loop.restore(recipe_from(saved))
         self._tell_renewals()
         self._log.load(saved)
@@ -109,8 +109,8 @@ class SingleEnvs(Replayed):
 
 
 def _named(env: gymnasium.Env) -> str:
-    """An environment for a message: <CartPoleEnv<CartPole-v1>>."""
+    """Format an environment for a message: <CartPoleEnv<CartPole-v1>>."""
     try:
         return one_line(env, 80)
-    except Exception:  # Gymnasium asks it for its spec, and a property of somebody's may raise
+    except Exception:  # Gymnasium's repr reads the spec, which may be a property that raises
         return type(env).__name__

@@ -1,4 +1,4 @@
-"""Between NumPy rows and tensors: actions in, steps out."""
+"""Convert between NumPy rows and tensors: actions in, steps out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ppo_lab.trees import apply
 
 
 def action_format(num_envs: int, space: gymnasium.Space) -> Any:
-    """Shape and dtype of the actions of N environments with a flat action space, or a dictionary of these.
+    """Return shape and dtype of the actions of N environments with a flat action space, or a dictionary of these.
 
     (N,) int64 for Discrete, (N, k) int64 for MultiDiscrete, (N, n) int8 for MultiBinary, (N, *shape) for Box.
     """
@@ -31,10 +31,10 @@ def action_format(num_envs: int, space: gymnasium.Space) -> Any:
 
 
 def as_numpy(action: Tensors, formats: Any) -> Tree:
-    """The actions as NumPy arrays of their own: environments keep what they are given, and write into it.
+    """Copy the actions to new NumPy arrays: environments may keep what they are given and write into it.
 
-    Raises EnvError for a wrong shape or wrong keys, NonFiniteError with the environment for an action that is no
-    number.
+    Raises EnvError for a wrong shape or wrong keys, NonFiniteError with the environment for an action that is not
+    finite.
     """
     if isinstance(action, Tensor) and not isinstance(formats, dict):
         return _array(action, formats, "")
@@ -52,18 +52,18 @@ def _array(action: Tensor, format_: Format, key: str) -> np.ndarray:
     if dtype.kind == "f" and not np.isfinite(array).all():
         i = int(np.argmin(np.isfinite(array).reshape(len(array), -1).all(axis=1)))
         of = f" of {key!r}" if key else ""
-        raise NonFiniteError(f"the action{of} for environment {i} is {describe_action(array[i])}: the policy's fault")
+        raise NonFiniteError(f"the policy's action{of} for environment {i} is not finite: {describe_action(array[i])}")
     return array
 
 
 def as_tensors(tree: Tree) -> Tensors:
-    """Arrays as tensors over the same memory."""
+    """Convert arrays to tensors that share their memory."""
     tensors: Tensors = map_leaves(torch.from_numpy, tree)
     return tensors
 
 
 def as_step(rows: Rows, valid: np.ndarray) -> Step:
-    """NumPy rows as tensors over the same memory."""
+    """Convert NumPy rows to a Step of tensors that share their memory."""
     reward, terminated, truncated = (torch.from_numpy(array) for array in rows[2:5])
     return Step(
         as_tensors(rows.obs), reward, terminated, truncated, as_tensors(rows.final_obs), torch.from_numpy(valid)
@@ -71,12 +71,12 @@ def as_step(rows: Rows, valid: np.ndarray) -> Step:
 
 
 def to(tree: Tensors, device: torch.device) -> Tensors:
-    """The tensors where the trainer wants them: themselves if they are there."""
+    """Move the tensors to the device; no copy if they are there already."""
     return apply(lambda tensor: tensor.to(device), tree)
 
 
 def on_device(step: Step, device: torch.device) -> Step:
-    """The step where the trainer wants it: itself on a CPU, copies elsewhere."""
+    """Move the step to the device: itself on a CPU, copies elsewhere."""
     if device.type == "cpu":
         return step
     obs, reward, terminated, truncated, final_obs, valid = step

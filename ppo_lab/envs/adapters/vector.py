@@ -1,4 +1,4 @@
-"""Gymnasium's vector environments, of any autoreset mode."""
+"""Adapt Gymnasium's vector environments of any autoreset mode."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class VectorEnvs(InfoMetrics):
     NEXT_STEP: the row after an ending is the reset; it has `valid` False, reward 0 and both flags False.
     SAME_STEP: the final observations come from infos["final_obs"]. DISABLED: this class resets what has ended.
 
-    A vector environment has random numbers of its own: one run seed starts it, and its episodes follow from there.
-    In SAME_STEP Gymnasium 1.4 hands on final observations without a copy, so an environment that reuses its buffer has
-    overwritten them: that is noticed and refused in SyncVectorEnv and AsyncVectorEnv.
+    A vector environment seeds itself: the run seed is used in its first reset only, and all episodes follow from it.
+    In SAME_STEP Gymnasium 1.4 passes on final observations without a copy, so an environment that reuses its buffer has
+    overwritten them: for SyncVectorEnv and AsyncVectorEnv this is detected and raises EnvError.
     """
 
     def __init__(
         self, envs: gymnasium.vector.VectorEnv, device: torch.device | str = "cpu", info_keys: InfoKeys = ()
     ) -> None:
-        """Takes the vector environment over, and closes it. Raises EnvError if it does not say how it resets.
+        """Take ownership of the vector environment: `close` closes it. Raises EnvError for an unknown autoreset mode.
 
         info_keys: as `EnvConfig.info_keys`, for `metrics`.
         """
@@ -60,7 +60,7 @@ class VectorEnvs(InfoMetrics):
         except ValueError:
             got = "nothing" if declared is None else repr(declared)
             raise EnvError(
-                f'{self._name}: its metadata["autoreset_mode"] must say how it resets, one of '
+                f'{self._name}: its metadata["autoreset_mode"] must be one of '
                 f"gymnasium.vector.AutoresetMode.NEXT_STEP, SAME_STEP, DISABLED; got {got}"
             ) from None
         check_objects(envs)
@@ -78,15 +78,15 @@ class VectorEnvs(InfoMetrics):
         self._action_format = action_format(self.num_envs, self.action_space)
         self._obs_format = obs_format(self.num_envs, self.observation_space)
         self._limits = limits_of(self.observation_space, map_leaves(lambda one: np.zeros(*one), self._obs_format))
-        self._ended = np.zeros(self.num_envs, np.bool_)  # in the step before
-        self._length = np.zeros(self.num_envs, np.int64)  # steps of the episode under way
-        self._keeps = [False] * self.num_envs  # final observations are known to be what they were
+        self._ended = np.zeros(self.num_envs, np.bool_)  # in the previous step
+        self._length = np.zeros(self.num_envs, np.int64)  # steps of the current episode
+        self._keeps = [False] * self.num_envs  # True: known not to overwrite its final observations
         self._ready = False
-        self._failed = False  # in a reset or a step of theirs
+        self._failed = False  # True: a reset or step of the vector environment raised
         self._closed = False
 
     def reset(self, seed: int) -> Obs:
-        """Start all N episodes from one run seed; returns the first observations (N, *obs)."""
+        """Start all N episodes from one run seed; return the first observations (N, *obs)."""
         obs = self._reset(seed=episode_seed(seed, 0, 0))
         self._ended[:], self._length[:] = False, 0
         self.numbers.begin()
@@ -99,7 +99,7 @@ class VectorEnvs(InfoMetrics):
         Raises EnvError or NonFiniteError that name the environment and its step; after that only `reset` is possible.
         """
         if not self._ready:
-            raise EnvError("call reset() first: there is no step after none, a failed or an interrupted one")
+            raise EnvError("call reset() before the first step, and again after a failed or interrupted one")
         array = as_numpy(action, self._action_format)
         nested = unflatten_value(self._envs.single_action_space, array)
         self._ready = False
@@ -108,7 +108,7 @@ class VectorEnvs(InfoMetrics):
         except Exception as error:
             self._failed = True
             raise EnvError(
-                f"{self._name}: a step of its {self.num_envs} environments: {describe_error(error)}"
+                f"{self._name}: step of {self.num_envs} environments failed: {describe_error(error)}"
             ) from error
         flags = (self.num_envs,), np.dtype(np.bool_)
         rows = Rows(
@@ -132,7 +132,7 @@ class VectorEnvs(InfoMetrics):
             self._envs.close()
 
     def _as_step(self, rows: Rows, infos: dict[str, Any], action: Tree) -> Step:
-        """The same step in our terms, with what the autoreset mode asks for done."""
+        """Convert rows to a Step and apply the autoreset mode."""
         ended = rows.terminated | rows.truncated
         valid = np.ones(self.num_envs, np.bool_)
         if self.next_step_autoreset:
@@ -156,7 +156,7 @@ class VectorEnvs(InfoMetrics):
         return as_step(rows, valid)
 
     def _read_infos(self, infos: dict[str, Any], step: Step) -> None:
-        """Take in what the wanted keys of infos say of this step."""
+        """Read the requested keys of this step's infos."""
         if not self._infos.keys:
             return
         done = step.terminated | step.truncated
@@ -167,14 +167,14 @@ class VectorEnvs(InfoMetrics):
         self.numbers.take(numbers, done, step.valid.numpy())
 
     def _final_obs(self, obs: Tree, infos: dict[str, Any], ended: np.ndarray) -> Tree:
-        """SAME_STEP: obs (N, *obs) with the rows that ended replaced by what their action led to."""
+        """Return obs (N, *obs) in SAME_STEP with the rows that ended replaced by their final observations."""
         given = infos.get("final_obs")
         mask = infos.get("_final_obs")
-        sources = getattr(self._envs.unwrapped, "_env_obs", None)  # SyncVectorEnv: what its environments returned last
+        sources = getattr(self._envs.unwrapped, "_env_obs", None)  # SyncVectorEnv: the last results of its environments
         final_obs = map_leaves(np.copy, obs)
         for i in map(int, np.flatnonzero(ended)):
             if given is None or given[i] is None or (mask is not None and not mask[i]):
-                raise EnvError(f'{self._name}: environment {i} ended, but infos["final_obs"] has nothing for it')
+                raise EnvError(f'{self._name}: environment {i} ended, but infos["final_obs"] has no entry for it')
             write_row(final_obs, i, self._observation(given[i], "final_obs", batched=False))
             if self._lost(i, given[i], sources, equal_keys(row_of(final_obs, i), row_of(obs, i))):
                 raise EnvError(
@@ -184,7 +184,7 @@ class VectorEnvs(InfoMetrics):
         return final_obs
 
     def _lost(self, i: int, final: Any, sources: Any, as_after_reset: set[str]) -> bool:
-        """Was a final observation written over by the reset? as_after_reset: the keys that are as those after it."""
+        """Return whether the reset overwrote a final observation. as_after_reset: keys equal to those after it."""
         if sources is not None:
             return self._shared(final, sources[i])
         if not as_after_reset:
@@ -195,7 +195,7 @@ class VectorEnvs(InfoMetrics):
         return not self._keeps[i]
 
     def _shared(self, one: Any, other: Any) -> bool:
-        """Do two observations of one environment lie in the same memory?"""
+        """Return whether two observations of one environment share memory."""
         flat = [parts(flatten_value(self._envs.single_observation_space, obs)) for obs in (one, other)]
         return any(
             isinstance(leaf, np.ndarray) and np.shares_memory(leaf, flat[1][key]) for key, leaf in flat[0].items()
@@ -204,21 +204,21 @@ class VectorEnvs(InfoMetrics):
     def _reset(self, **how: Any) -> Tree:
         if self._failed and (lost := lost_workers(self._envs)):
             raise EnvError(
-                f"{self._name}: the worker of environment {', '.join(map(str, lost))} died of an error before, and no "
-                "other takes its place: make a new vector environment, and go on with Trainer.resume(run, envs=...)"
+                f"{self._name}: the worker of environment {', '.join(map(str, lost))} died of an earlier error "
+                "and is not restarted: make a new vector environment and continue with Trainer.resume(run, envs=...)"
             )
         try:
             obs, infos = self._envs.reset(**how)
         except Exception as error:
             self._failed = True
-            raise EnvError(f"{self._name}: reset: {describe_error(error)}") from error
+            raise EnvError(f"{self._name}: reset failed: {describe_error(error)}") from error
         tell_ignored_mask(self._envs, infos, self._name)
         tree = self._observation(obs)
         self._check_begun(tree)
         return tree
 
     def _observation(self, obs: Any, what: str = "observation", batched: bool = True) -> Tree:
-        """Their observations (N, ...), or one of them, as flat arrays in our dtypes."""
+        """Convert a batch of observations (N, ...), or a single one, to flat arrays in the dtypes of `obs_format`."""
         flat = flatten_value(self._envs.single_observation_space, obs)
 
         def convert(one: Format, value: Any) -> np.ndarray:
@@ -228,17 +228,17 @@ class VectorEnvs(InfoMetrics):
         return map_leaves(convert, self._obs_format, flat)
 
     def _array(self, what: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """A third party's array (NumPy, torch, jax) as a writable one of this shape and dtype."""
+        """Convert a third party's array (NumPy, torch, jax) to a writable one of this shape and dtype."""
         array = value.numpy(force=True) if isinstance(value, Tensor) else np.asarray(value)
         if array.shape != shape:
             raise EnvError(f"{self._name}: expected {what} of shape {shape}, got {array.shape}")
         if (problem := cast_problem(array, dtype)) is not None:
             raise EnvError(f"{self._name}: expected {what} of dtype {dtype}, got one {problem}")
-        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite and is reported as that
+        with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite and is reported as such
             return np.require(array, dtype, ["C", "W"])
 
     def _check_begun(self, obs: Tree) -> None:
-        """Raise NonFiniteError or EnvError if the observations (N, *obs) after a reset are none of their space."""
+        """Raise NonFiniteError or EnvError if observations (N, *obs) after a reset are not finite or out of bounds."""
         if not all(np.isfinite(array).all() for array in parts(obs).values()):
             i, problem = find_non_finite(np.zeros(self.num_envs, np.float32), obs)
             raise NonFiniteError(f"environment {i} returned {problem} from its reset")
@@ -246,7 +246,7 @@ class VectorEnvs(InfoMetrics):
             raise EnvError(f"environment {outside[0]} returned {outside[1]} from its reset")
 
     def _check_values(self, rows: Rows, action: Tree) -> None:
-        """Raise NonFiniteError or EnvError if a reward or an observation of this step is no number of its space."""
+        """Raise NonFiniteError or EnvError if a reward or observation of this step is not finite or out of bounds."""
         floats = [array for array in parts(rows.final_obs).values() if array.dtype.kind == "f"]
         if not (np.isfinite(rows.reward).all() and all(np.isfinite(array).all() for array in floats)):
             i, problem = find_non_finite(rows.reward, rows.final_obs)

@@ -1,4 +1,4 @@
-"""What of a gymnasium.vector.VectorEnv can only be seen from inside: shared objects, unasked masks, reused buffers."""
+"""Checks that need the internals of a gymnasium.vector.VectorEnv: shared objects, unused masks, reused buffers."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from ppo_lab.envs.adapters.rows import equal_keys
 from ppo_lab.envs.spaces import MASK_KEY, flatten_value, leaf_spaces, map_leaves, mask_size, parts
 
 LOG = logging.getLogger("ppo_lab")
-EPISODES, STEPS = 3, 25  # of a try
-_told: set[str] = set()  # evaluation makes the same vector environment again and again
+EPISODES, STEPS = 3, 25  # played by `written_over`
+_told: set[str] = set()  # names already warned about: evaluation makes the same vector environment repeatedly
 
 
 def check_objects(envs: VectorEnv) -> None:
-    """Raises EnvError if a SyncVectorEnv steps one and the same object twice."""
+    """Raise EnvError if a SyncVectorEnv steps the same object twice."""
     inner = envs.unwrapped
     if isinstance(inner, SyncVectorEnv):
         check_distinct(inner.envs)
 
 
 def tell_ignored_mask(envs: VectorEnv, infos: Mapping[str, Any], name: str) -> None:
-    """Log, once, that a mask which is not in the observation is not used."""
+    """Warn once that a mask which is not in the observation is ignored."""
     if name in _told or MASK_KEY in leaf_spaces(envs.single_observation_space):
         return
     if not (size := mask_size(envs.single_action_space)):
@@ -40,7 +40,7 @@ def tell_ignored_mask(envs: VectorEnv, infos: Mapping[str, Any], name: str) -> N
     if where is not None:
         _told.add(name)
         LOG.warning(
-            "%s: %s is ignored: a vector environment has to show its masks in the observation, as %r",
+            "%s: %s is ignored: a vector environment must have its masks in the observation, as %r",
             name,
             where,
             MASK_KEY,
@@ -51,14 +51,14 @@ def _has_method(envs: VectorEnv) -> bool:
     inner = envs.unwrapped
     if isinstance(inner, SyncVectorEnv):
         return mask_method(inner.envs[0]) is not None
-    if isinstance(inner, AsyncVectorEnv):  # asking a worker for what it has not ends it
+    if isinstance(inner, AsyncVectorEnv):  # asking a worker for a missing attribute ends it
         with contextlib.suppress(Exception), contextlib.closing(inner.env_fns[0]()) as env:
             return mask_method(env) is not None
     return False
 
 
 def lost_workers(envs: VectorEnv) -> list[int]:
-    """The environments of an AsyncVectorEnv whose processes are gone: it ends one that raises, and makes no other."""
+    """List the environments of an AsyncVectorEnv whose processes ended: it ends one that raises and starts no other."""
     inner = envs.unwrapped
     if not isinstance(inner, AsyncVectorEnv):
         return []
@@ -67,19 +67,19 @@ def lost_workers(envs: VectorEnv) -> list[int]:
 
 
 def lost_keys(envs: VectorEnv, i: int) -> set[str]:
-    """What the i-th environment of an AsyncVectorEnv writes over in its last observation when it is reset.
+    """Return the keys of the last observation that the i-th environment of an AsyncVectorEnv overwrites in a reset.
 
-    In SAME_STEP its process resets it before the final observation is sent. That the two are equal says nothing: an
-    environment may end where it begins. So one is made here and tried.
+    In SAME_STEP its process resets it before the final observation is sent. If the two are equal, that proves nothing:
+    an environment may end where it begins. So one is made and tested here.
     """
     inner = envs.unwrapped
-    with contextlib.suppress(Exception):  # it cannot be made or played here: nobody knows
+    with contextlib.suppress(Exception):  # it cannot be made or played here, so nothing is known
         return written_over(inner.env_fns[i]) if isinstance(inner, AsyncVectorEnv) else set()
     return set()
 
 
 def written_over(make: Callable[[], gymnasium.Env]) -> set[str]:
-    """The keys of the arrays that a reset changes after a step has returned them; "" for one array alone."""
+    """Return the keys of the arrays that a reset changes after a step has returned them; "" for a single array."""
     found = set[str]()
     with contextlib.closing(make()) as env:
         for seed in range(EPISODES):
@@ -96,7 +96,7 @@ def written_over(make: Callable[[], gymnasium.Env]) -> set[str]:
 
 
 def _some_action(space: gymnasium.Space, obs: Any, info: Any) -> Any:
-    """A random action, a legal one where a mask says which are."""
+    """Draw a random action, a legal one if there is a mask for a Discrete space."""
     for place in (obs, info):
         if isinstance(space, Discrete) and isinstance(place, Mapping) and place.get(MASK_KEY) is not None:
             return space.sample(mask=np.asarray(place[MASK_KEY], np.int8))

@@ -1,6 +1,6 @@
-"""What runs in a worker of `WorkerEnvs`: a fresh Python process that steps its slice of the environments.
+"""The worker process of `WorkerEnvs`: a fresh Python process that steps its slice of the environments.
 
-It stands on NumPy and Gymnasium and not on torch, which would take seconds and 200 MB in every worker.
+Imports NumPy and Gymnasium but not torch, which would cost seconds and 200 MB in every worker.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ppo_lab.envs.adapters.rows import Rows
 from ppo_lab.envs.spaces import map_leaves
 from ppo_lab.errors import LabError
 
-NOT_IMPORTABLE = "a worker imports the environment anew: define it in a module file, or set env.workers to 0"
+NOT_IMPORTABLE = "a worker process imports the environment: define it in a module file, or set env.workers to 0"
 
 
 class Failure(NamedTuple):
-    """What a worker answers where something raised: as text, since not every exception survives a pipe."""
+    """A worker's answer if something raised: text, since not every exception can be sent through a pipe."""
 
     kind: str
     text: str
@@ -34,14 +34,14 @@ class Failure(NamedTuple):
 
 
 class News(NamedTuple):
-    """What a worker answers in place of None: environments made anew, and why; keys of infos that are new."""
+    """A worker's answer in place of None: environments that were recreated, with reasons, and new keys of infos."""
 
     renewed: list[str]
     keys: tuple[str, ...]
 
 
 class SharedArray:
-    """A NumPy array in memory that subprocesses see too. It has no name, so nothing is left behind by a crash."""
+    """A NumPy array in memory shared with subprocesses. The memory has no name, so a crash leaves nothing behind."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self._shape, self._dtype = shape, dtype
@@ -49,7 +49,7 @@ class SharedArray:
         self._memory = context.RawArray(ctypes.c_byte, math.prod(shape) * dtype.itemsize)
 
     def view(self) -> np.ndarray:
-        """The array, over the shared memory."""
+        """Return the array as a view of the shared memory."""
         return np.ndarray(self._shape, self._dtype, memoryview(self._memory))
 
 
@@ -62,22 +62,22 @@ def work(
     retry: int,
     info_keys: list[str],
 ) -> None:
-    """A worker's life: make environments, then reset or step them at each message, until the pipe ends.
+    """Run a worker: make environments, then reset or step them at each message, until the pipe is closed.
 
     action, and each of shared_rows: a SharedArray, or a flat dictionary of them.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):  # both often reach the whole process group; the trainer decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # often sent to the whole process group; the trainer decides
         signal.signal(number, signal.SIG_IGN)
     mine = slice(first, first + count)
     rows = Rows(*(map_leaves(lambda shared: shared.view()[mine], part) for part in shared_rows))
     actions = map_leaves(lambda shared: shared.view()[mine], action)
-    with contextlib.ExitStack() as stack, contextlib.suppress(EOFError, OSError):  # the pipe ends with the trainer
+    with contextlib.ExitStack() as stack, contextlib.suppress(EOFError, OSError):  # the trainer's end closes the pipe
         try:
             make = pipe.recv()
             envs = [stack.enter_context(contextlib.closing(make(first + i))) for i in range(count)]
             loop = EnvLoop(envs, rows, first, make, retry, info_keys)
             stack.pop_all()
-            stack.callback(loop.close)  # which knows those that were made anew
+            stack.callback(loop.close)  # closes recreated environments too
         except EOFError:
             return
         except Exception as error:
@@ -95,7 +95,7 @@ def work(
 
 
 def _obey(loop: EnvLoop, command: str, content: Any, actions: Any) -> Any:
-    """Reset, restore, remember or step. The error as text, what is remembered, what is new, or None."""
+    """Execute reset, restore, remember or step. Returns a Failure, the remembered states, News, or None."""
     try:
         if command == "remember":
             return loop.remember()
@@ -106,7 +106,7 @@ def _obey(loop: EnvLoop, command: str, content: Any, actions: Any) -> Any:
         else:
             loop.step(
                 map_leaves(np.copy, actions)
-            )  # the next step's actions are written over these, and environments keep theirs
+            )  # the next step overwrites the shared actions, and environments may keep theirs
     except Exception as error:
         text = str(error) if isinstance(error, LabError) else describe_error(error)
         return Failure(type(error).__name__, text, traceback.format_exc())

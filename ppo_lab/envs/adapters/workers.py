@@ -1,7 +1,7 @@
-"""Single Gymnasium environments in subprocesses: each worker runs `EnvLoop` on its slice of rows in shared memory.
+"""Step single Gymnasium environments in subprocesses: each worker runs `EnvLoop` on its slice of shared memory.
 
 Pipes carry commands and errors only. Workers are fresh interpreters (start method spawn: a notebook's kernel has
-threads, which a fork would tear apart), so they must be able to import the environment.
+threads, which a fork would break), so they must be able to import the environment.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from ppo_lab.envs.contract import Action, Obs, Step
 from ppo_lab.envs.spaces import flatten_space, map_leaves
 from ppo_lab.errors import EnvError, NonFiniteError
 
-PATIENCE = 5.0  # seconds that close() waits for a worker before it ends it
+PATIENCE = 5.0  # seconds that close() waits for a worker before killing it
 OPEN: weakref.WeakSet[WorkerEnvs] = weakref.WeakSet()
 
 
-@atexit.register  # later than multiprocessing, so it runs first: that would wait for ever, for workers ignore SIGTERM
+@atexit.register  # registered after multiprocessing, so it runs first: that would hang, since workers ignore SIGTERM
 def _close_all() -> None:
     for envs in list(OPEN):
         envs.close()
@@ -47,7 +47,7 @@ def _close_all() -> None:
 
 @dataclass(frozen=True)
 class Worker:
-    """One subprocess, and which environments it steps."""
+    """One subprocess and the environments that it steps."""
 
     index: int
     first: int
@@ -64,8 +64,8 @@ class Worker:
 class WorkerEnvs(Replayed):
     """N single Gymnasium environments in subprocesses, with the same results as `SingleEnvs`, bit for bit.
 
-    Workers ignore SIGINT and SIGTERM, which often reach a whole process group, and end when this process does.
-    A worker that died, or a step that was interrupted half-way, costs nothing but a `reset`, which starts fresh ones.
+    Workers ignore SIGINT and SIGTERM, which are often sent to a whole process group, and end when this process does.
+    After a worker died or a step was interrupted, `reset` starts fresh workers.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class WorkerEnvs(Replayed):
         info_keys: InfoKeys = (),
     ) -> None:
         """Start min(workers, num_envs) processes. Raises EnvError if they cannot make the environment."""
-        probe = make(0)  # the spaces say how much memory to share, before there is a worker
+        probe = make(0)  # the size of the shared memory depends on the spaces and must be known before workers start
         observation_space, action_space = probe.observation_space, probe.action_space
         self.max_episode_steps, self.running_statistics = time_limit(probe), find_statistics(probe)
         probe.close()
@@ -89,8 +89,8 @@ class WorkerEnvs(Replayed):
         self.device = torch.device(device)
         self._make, self._retry = make, retry
         try:
-            ForkingPickler.dumps(make)  # as a pipe does it
-        except Exception as error:  # a lambda, a class made in a function: nothing that has a name to import
+            ForkingPickler.dumps(make)  # the pickler that a pipe uses
+        except Exception as error:  # a lambda or a class defined in a function cannot be imported by name
             raise EnvError(f"{make.name}: {describe_error(error)}; {NOT_IMPORTABLE}") from error
         self._action_format = action_format(num_envs, self.action_space)
         formats = row_formats(num_envs, self.observation_space, len(info_keys))
@@ -105,14 +105,14 @@ class WorkerEnvs(Replayed):
         self._log = ActionLog(num_envs, self._action_format)
         self._workers: list[Worker] = []
         OPEN.add(self)
-        self._asked: Any = None  # the actions of a step that was begun and not waited for
-        self._in_step = False  # True: a worker may not have answered yet, or not been asked
+        self._asked: Any = None  # actions of a `step_async` without its `step_wait` yet
+        self._in_step = False  # True: some worker may not have been asked, or not have answered yet
         self._ready = False
         self._closed = False
         self._start()
 
     def reset(self, seed: int) -> Obs:
-        """Start all N episodes from one run seed; returns the first observations (N, *obs)."""
+        """Start all N episodes from one run seed; return the first observations (N, *obs)."""
         self._begin(("reset", seed))
         self._log.reset(seed)
         self.numbers.begin()
@@ -126,7 +126,7 @@ class WorkerEnvs(Replayed):
         return {**state, "$remembered": [one for share in self._exchange(("remember", 0)) for one in share]}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Replay the episodes under way. Raises EnvError if they do not lead to where they were."""
+        """Replay the current episodes. Raises EnvError if a replay does not end in the saved observation."""
         self._begin(("restore", recipe_from(saved)))
         self._log.load(saved)
         self.numbers.load(saved)
@@ -143,7 +143,7 @@ class WorkerEnvs(Replayed):
     def step_async(self, action: Action) -> None:
         """Begin a step and return while the workers act. Raises as `step`; `step_wait` must follow."""
         if not self._ready:
-            raise EnvError("call reset() first: there is no step after none, a failed or an interrupted one")
+            raise EnvError("call reset() before the first step, and again after a failed or interrupted one")
         array = as_numpy(action, self._action_format)
         map_leaves(np.copyto, self._action, array)
         self._ready = False
@@ -151,9 +151,9 @@ class WorkerEnvs(Replayed):
         self._asked = array
 
     def step_wait(self) -> Step:
-        """What the step that `step_async` began came to. Until then its Step is not to be looked at."""
+        """Wait for the step that `step_async` began and return it. Do not read the previous Step before that."""
         if self._asked is None:
-            raise EnvError("step_wait() without step_async(): no step is under way")
+            raise EnvError("step_wait() without step_async(): there is no step to wait for")
         array, self._asked = self._asked, None
         self._receive()
         self._ready = True
@@ -164,18 +164,18 @@ class WorkerEnvs(Replayed):
         return on_device(self._step, self.device)
 
     def close(self) -> None:
-        """End the workers, by force those that do not answer in time. Twice is harmless."""
+        """End the workers; kill those that do not end in time. Twice is harmless."""
         self._closed = True
         self._ready, self._asked = False, None
         self._stop()
 
     def _begin(self, message: tuple[str, Any]) -> None:
-        """Bring all workers to the start of something new, with fresh ones where that is needed."""
+        """Send a reset or restore to all workers, after starting fresh ones if needed."""
         if self._closed:
             raise EnvError("these environments are closed")
         self._ready, self._asked = False, None
         if self._in_step or not self._workers:
-            self._stop()  # an interrupt can leave half an answer in a pipe
+            self._stop()  # an interrupt can leave a partial answer in a pipe
             self._start()
         self._exchange(message)
         self._ready = True
@@ -195,7 +195,7 @@ class WorkerEnvs(Replayed):
                     daemon=True,
                 )
                 process.start()
-                theirs.close()  # else the pipe would not end with the worker
+                theirs.close()  # else the pipe would stay open after the worker ended
                 self._workers.append(Worker(index, first, count, process, mine))
             self._exchange(self._make)
             self._started = True
@@ -204,7 +204,7 @@ class WorkerEnvs(Replayed):
             raise
 
     def _exchange(self, message: Any) -> list[Any]:
-        """Send a message to all workers, then wait for every answer. Raises the error of the first that has one."""
+        """Send a message to all workers, then wait for every answer. Raises the error of the first that failed."""
         self._send(message)
         return self._receive()
 
@@ -218,7 +218,7 @@ class WorkerEnvs(Replayed):
                 self._raise_dead(worker)
 
     def _receive(self) -> list[Any]:
-        """Wait for every worker's answer. Raises the error of the first that has one."""
+        """Wait for every worker's answer. Raises the error of the first that failed."""
         answers: list[Any] = [None] * len(self._workers)
         waiting = list(self._workers)
         while waiting:
@@ -239,26 +239,26 @@ class WorkerEnvs(Replayed):
         return answers
 
     def _answer(self, worker: Worker) -> Any:
-        """What a worker answered. Raises EnvError if it ended instead."""
+        """Return a worker's answer. Raises EnvError if it ended instead."""
         with contextlib.suppress(EOFError, OSError):
             if worker.pipe.poll():
                 return worker.pipe.recv()
         return self._raise_dead(worker)
 
     def _raise_dead(self, worker: Worker) -> NoReturn:
-        """Name the worker that ended and how, after the others were ended too."""
+        """Stop all workers, then raise EnvError that names the one that ended and how."""
         worker.process.join(PATIENCE)
         code = worker.process.exitcode
         how = f"exit code {code}"
         if code is not None and code < 0:
             how += f", {signal.strsignal(-code)}" + (": is there enough memory?" if code == -9 else "")
-        if not self._started:  # a worker imports the script that started it, and must not start it again
+        if not self._started:  # a worker imports the script that started it, which must not train again
             how += "; a script that trains with workers needs `if __name__ == '__main__':` around its code"
         self._stop()
         raise EnvError(f"{worker} died ({how})")
 
     def _stop(self) -> None:
-        """End all workers and wait for them: first by request, then by force."""
+        """End all workers and wait for them: ask first, then kill."""
         workers, self._workers = self._workers, []
         for worker in workers:
             with contextlib.suppress(OSError):
