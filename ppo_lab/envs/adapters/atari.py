@@ -80,7 +80,7 @@ class AtariEnvs(InfoMetrics):
         self.device = torch.device(device)
         self.episode_done = torch.zeros(
             self.num_envs, dtype=torch.bool, device=self.device
-        )  # a game has ended, not only a life
+        )  # not only a life
         self._envs = envs
         self._infos, self.numbers = InfoReader([key for key, _ in info_keys]), EpisodeNumbers(info_keys, self.num_envs)
         self.numbers.there = self._infos.there

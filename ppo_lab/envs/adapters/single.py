@@ -88,7 +88,7 @@ class SingleEnvs(Replayed):
         return on_device(self._step, self.device)
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Where the episodes are: seeds, numbers, the actions that lead there again, and what outlives episodes."""
+        """Return seeds, episode numbers, the actions to replay the current episodes, and what outlives episodes."""
         state = self.episodes_under_way()
         return {**state, "$remembered": self._loop.remember()} if state else None
 

@@ -119,7 +119,7 @@ class WorkerEnvs(Replayed):
         return to(self._step.obs, self.device)
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Where the episodes are: seeds, numbers, the actions that lead there again, and what outlives episodes."""
+        """Return seeds, episode numbers, the actions to replay the current episodes, and what outlives episodes."""
         state = self.episodes_under_way()
         if not state or not self._ready:
             return state or None
