@@ -31,15 +31,16 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from environment.lateral import driver, picture
-from environment.lateral.controllers import PidController
-from environment.lateral.making import load_routes, make_plant
-from environment.lateral.plants import Drive
-from environment.lateral.rules import CONTEXT, CONTROL_START, COST_END, EPISODE_STEPS, PREVIEW, STEP_SECONDS, Cost, cost
-from environment.lateral.simulate import Noise, advance, noise_draws
 from ppo_lab.envs import Envs, Step, snapshots
 from ppo_lab.envs.gymnasium_view import SingleView
 from ppo_lab.errors import EnvError
+
+from .lateral import driver, picture
+from .lateral.controllers import PidController
+from .lateral.making import load_routes, make_plant
+from .lateral.plants import Drive
+from .lateral.rules import CONTEXT, CONTROL_START, COST_END, EPISODE_STEPS, PREVIEW, STEP_SECONDS, Cost, cost
+from .lateral.simulate import Noise, advance, noise_draws
 
 WORST = 20_000.0  # bound on the cost of a step: once off the road, more distance adds no information
 CHOICES = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from environment.lateral.driver import PID
+from .driver import PID
 
 
 class Controller(Protocol):

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from environment.lateral.plants import Plant
-from environment.lateral.routes import Routes, read_routes
-from environment.lateral.surrogate import Surrogate
-from environment.lateral.synthetic import synthetic_routes
-from environment.lateral.tinyphysics import OnnxPlant, TorchPlant
 from ppo_lab.errors import EnvError
+
+from .plants import Plant
+from .routes import Routes, read_routes
+from .surrogate import Surrogate
+from .synthetic import synthetic_routes
+from .tinyphysics import OnnxPlant, TorchPlant
 
 
 def load_routes(routes: str | Path, segments: Sequence[int] | None = None, seed: int = 0) -> Routes:

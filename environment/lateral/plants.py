@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from environment.lateral.routes import Routes
-from environment.lateral.rules import CONTROL_START, EPISODE_STEPS, ROWS
+from .routes import Routes
+from .rules import CONTROL_START, EPISODE_STEPS, ROWS
 
 
 class Drive:

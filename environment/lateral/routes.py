@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from environment.lateral.rules import CONTROL_START, COST_END, GRAVITY, ROWS
 from ppo_lab.errors import EnvError
+
+from .rules import CONTROL_START, COST_END, GRAVITY, ROWS
 
 COLUMNS = ("t", "vEgo", "aEgo", "roll", "targetLateralAcceleration", "steerCommand")
 

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from environment.lateral.controllers import Controller
-from environment.lateral.plants import Drive, Plant
-from environment.lateral.routes import Routes
-from environment.lateral.rules import (
+from .controllers import Controller
+from .plants import Drive, Plant
+from .routes import Routes
+from .rules import (
     CONTEXT,
     CONTROL_START,
     COST_END,

@@ -22,10 +22,11 @@ from typing import Any
 
 import torch
 
-from environment.lateral.driver import gain
-from environment.lateral.plants import Drive
-from environment.lateral.rules import CONTROL_START, COST_END, LATACCEL_LIMIT, STEP_SECONDS
 from ppo_lab.errors import EnvError
+
+from .driver import gain
+from .plants import Drive
+from .rules import CONTROL_START, COST_END, LATACCEL_LIMIT, STEP_SECONDS
 
 NOMINAL = {"gain": 1.0, "tau": 1.0, "delay": 0.20, "friction": 0.05, "roll": 1.05}
 RANGES = {

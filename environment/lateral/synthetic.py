@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from environment.lateral.driver import feedforward
-from environment.lateral.routes import Routes
-from environment.lateral.rules import CONTROL_START, ROWS, STEP_SECONDS
+from .driver import feedforward
+from .routes import Routes
+from .rules import CONTROL_START, ROWS, STEP_SECONDS
 
 SHARES = (0.22, 0.33, 0.45)  # urban, arterial, highway
 SPEED = ((9.0, 19.5, 31.0), (3.0, 3.0, 2.5))  # m/s: mean, standard deviation

@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from environment.lateral.gpt import Gpt, load_onnx
-from environment.lateral.plants import Drive
-from environment.lateral.rules import BINS, CONTEXT, CONTROL_START, LATACCEL_LIMIT, encode
 from ppo_lab.errors import EnvError
+
+from .gpt import Gpt, load_onnx
+from .plants import Drive
+from .rules import BINS, CONTEXT, CONTROL_START, LATACCEL_LIMIT, encode
 
 TEMPERATURE = 0.8
 CHUNK = 64  # cars in one call of the network: more do not fit into the cache of a core

@@ -21,8 +21,8 @@ Reward of a step: 1 at best. For a uniform choice among the legal ones a part of
 (min_length + max_length) / 2 times that: 4 at best with the defaults.
 """
 
-from environment.spaces.actions import ACTIONS
-from environment.spaces.game import Spaces
-from environment.spaces.observations import OBSERVATIONS
+from .actions import ACTIONS
+from .game import Spaces
+from .observations import OBSERVATIONS
 
 __all__ = ["ACTIONS", "OBSERVATIONS", "Spaces"]

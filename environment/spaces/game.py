@@ -6,10 +6,11 @@ import torch
 from gymnasium import Space, spaces
 from torch import Tensor
 
-from environment.spaces.actions import ACTIONS, Scorer
-from environment.spaces.observations import NUM_NOISE, OBSERVATIONS
 from ppo_lab.envs import Action, Envs, Obs, Step, snapshots
 from ppo_lab.errors import EnvError
+
+from .actions import ACTIONS, Scorer
+from .observations import NUM_NOISE, OBSERVATIONS
 
 
 class Spaces(Envs):

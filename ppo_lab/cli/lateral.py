@@ -49,9 +49,9 @@ def check(given: argparse.Namespace, config: Config) -> None:
 
 def report(folder: Path, given: argparse.Namespace) -> None:
     """Print the table, and write the CSV file where one is asked for."""
-    from environment.lateral.challenge import evaluate_lateral
+    from ppo_lab.envs.registry import our_module
 
-    result = evaluate_lateral(
+    result = our_module("lateral.challenge").evaluate_lateral(
         folder.resolve(),
         plant="surrogate" if given.model is None else "onnx",
         routes=given.data or "synthetic",

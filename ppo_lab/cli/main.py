@@ -242,9 +242,8 @@ def _export_csv(given: argparse.Namespace) -> int:
 
 
 def _export_controller(given: argparse.Namespace) -> int:
-    from environment.lateral.challenge import export_controller
 
     folder = _find(given.run)
-    path = export_controller(folder, given.file, given.at)
+    path = our_module("lateral.challenge").export_controller(folder, given.file, given.at)
     print(f"{path}: the policy of {folder} as a controller, {path.stat().st_size / 1000:.0f} kB")
     return 0

@@ -17,6 +17,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from ppo_lab.envs.registry import BATCHED
 from ppo_lab.errors import EnvError
 
 
@@ -26,7 +27,7 @@ class SingleView(gymnasium.Env[Any, Any]):
     `render` draws the present state; right after an ending that is already the first one of the next episode.
 
     Args:
-        env_id: A key of `environment.BATCHED`.
+        env_id: A key of `registry.BATCHED`.
         render_mode: None, or "rgb_array" where the environment can draw itself.
         kwargs: For the batched class, such as `device`.
     """
@@ -113,8 +114,6 @@ class VectorView(VectorEnv[Any, Any, np.ndarray]):
 
 
 def _build(env_id: str, num_envs: int, render_mode: str | None, kwargs: dict[str, Any]) -> Any:
-    from environment import BATCHED  # here, because Gymnasium may load this module before the package is complete
-
     if env_id not in BATCHED:
         raise EnvError(f"no environment {env_id!r}; ours are {', '.join(BATCHED)}")
     envs = BATCHED[env_id](num_envs=num_envs, **kwargs)

@@ -15,6 +15,7 @@ from ppo_lab.envs.adapters.info_masks import tell_mask
 from ppo_lab.envs.adapters.maker import Maker
 from ppo_lab.envs.adapters.retries import describe_error
 from ppo_lab.envs.contract import EnvFactory, Envs
+from ppo_lab.envs.registry import BATCHED
 from ppo_lab.errors import ConfigError
 
 
@@ -53,7 +54,6 @@ def _make_unwrapped(
     before_each: Callable[[], None],
 ) -> Envs:
     """The environments as they are, without what is batched around them."""
-    from environment import BATCHED  # all of these stand on this file
     from ppo_lab.envs.adapters.atari import is_atari, make_atari
     from ppo_lab.envs.adapters.single import SingleEnvs
     from ppo_lab.envs.adapters.vector import VectorEnvs
@@ -115,7 +115,6 @@ def make_maker(settings: EnvConfig, env_factory: EnvFactory | None = None, aloud
 
     Where `mask_from_info` is "auto" one is made to see whether there are masks. aloud: log what becomes of them.
     """
-    from environment import BATCHED
 
     source = env_factory or find_spec(settings.id, settings.allow_import, BATCHED)
     maker = Maker(
@@ -132,7 +131,6 @@ def make_maker(settings: EnvConfig, env_factory: EnvFactory | None = None, aloud
 
 def why_inexact(config: Config, env_factory: EnvFactory | None = None) -> str | None:
     """Why a resumed run would not go on bit for bit in these environments; None if it would, as far as one can see."""
-    from environment import BATCHED
     from ppo_lab.envs.adapters.atari import is_atari
     from ppo_lab.envs.adapters.probe import why_inexact as probe
 
@@ -158,7 +156,6 @@ def why_inexact(config: Config, env_factory: EnvFactory | None = None) -> str | 
 
 def rewound_by_seeds(config: Config, env_factory: EnvFactory | None = None) -> str | None:
     """What of a single environment begins anew with every seed, so that each episode is the first; None: nothing."""
-    from environment import BATCHED
     from ppo_lab.envs.adapters.probe import rewound_by_seeds as probe
 
     settings = config.env

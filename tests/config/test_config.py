@@ -14,7 +14,7 @@ from ppo_lab.config import FREE, LIVE, SECTIONS, Config
 from ppo_lab.config.loading import check_live, load_config, override, render_yaml, setting_text
 from ppo_lab.config.yaml_text import parse_yaml, render_scalar, why_not_yaml
 from ppo_lab.errors import ConfigError
-from ppo_lab.training.continuity import edits, recorded
+from ppo_lab.runs.settings import edits, recorded
 
 
 @pytest.fixture

@@ -321,7 +321,7 @@ def test_supported_spaces_are_not(observation, action):
 
 
 def test_vector_wants_a_vector_environment(register):
-    with pytest.raises(ConfigError, match=r"env.vector: Pendulum-v1 has no vector environment of its own") as caught:
+    with pytest.raises(ConfigError, match=r"env.vector: Pendulum-v1 has no vector environment; set") as caught:
         made("Pendulum-v1", vector=True)
     one_line(caught)
     with pytest.raises(ConfigError, match=r"env.workers: CartPole-v1 is stepped as one batched program") as caught:

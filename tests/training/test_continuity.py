@@ -19,8 +19,8 @@ from ppo_lab.errors import RunError
 from ppo_lab.evaluation.policy import load_policy
 from ppo_lab.runs.checkpoint import load_checkpoint
 from ppo_lab.runs.run import find_checkpoint
-from ppo_lab.training import continuity
-from ppo_lab.training.continuity import BESIDE, NOT_THE_EPISODES, edits, recorded
+from ppo_lab.runs.settings import BESIDE, edits, recorded
+from ppo_lab.training.continuity import NOT_THE_EPISODES
 from ppo_lab.training.replay import replay
 from ppo_lab.training.trainer import Trainer
 
@@ -192,8 +192,8 @@ def test_a_fork_of_an_edited_run_takes_what_it_is_told(tmp_path):
 
 def rewrite(monkeypatch, change):
     """Let checkpoints hold other settings than they do."""
-    true = continuity.recorded
-    monkeypatch.setattr("ppo_lab.training.trainer.recorded", lambda config: change(true(config)))
+    true = recorded
+    monkeypatch.setattr("ppo_lab.training.recorder.recorded", lambda config: change(true(config)))
 
 
 def test_a_checkpoint_of_before_there_were_settings_in_them_loads(tmp_path, monkeypatch):

@@ -16,11 +16,12 @@ from environment.probes import ValueOnly
 from ppo_lab.config import Config
 from ppo_lab.config.loading import load_config, override
 from ppo_lab.errors import EnvError, RunError
+from ppo_lab.ppo.events import MinibatchStepped
 from ppo_lab.runs.checkpoint import load_checkpoint
 from ppo_lab.runs.journal import read_journal
 from ppo_lab.runs.run import find_checkpoint
 from ppo_lab.training.replay import replay
-from ppo_lab.training.trainer import MinibatchStepped, Trainer
+from ppo_lab.training.trainer import Trainer
 
 BASE = {
     "env": {"num_envs": 3},

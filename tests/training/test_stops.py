@@ -17,6 +17,7 @@ from environment.cartpole import CartPole
 from ppo_lab import Trainer, load_config
 from ppo_lab.cli import training
 from ppo_lab.notebook.live.session import Session
+from ppo_lab.ppo import update as updates
 from ppo_lab.runs import files
 from ppo_lab.runs.checkpoint import load_checkpoint
 from ppo_lab.runs.metrics import read_rows
@@ -159,7 +160,7 @@ def test_ctrl_c_in_a_script_leaves_a_checkpoint_and_the_loop_can_go_on(tmp_path,
 
 def test_ctrl_c_in_a_quick_update_saves_its_end(tmp_path, monkeypatch, undisturbed):
     trainer, press = Trainer(settings(tmp_path)), Pressed()
-    plain = trainer._batches
+    plain = updates.batches
 
     def pressed(*arguments):
         for batch in plain(*arguments):
@@ -167,7 +168,7 @@ def test_ctrl_c_in_a_quick_update_saves_its_end(tmp_path, monkeypatch, undisturb
                 press()
             yield batch
 
-    monkeypatch.setattr(trainer, "_batches", pressed)
+    monkeypatch.setattr(updates, "batches", pressed)
     seen = []
     with pytest.raises(KeyboardInterrupt):
         seen.extend(trainer.events())
@@ -182,7 +183,7 @@ def test_ctrl_c_in_a_quick_update_saves_its_end(tmp_path, monkeypatch, undisturb
 
 def test_in_the_middle_of_slow_learning(tmp_path, monkeypatch, undisturbed):
     trainer, learned = Trainer(settings(tmp_path)), []
-    plain = trainer._batches
+    plain = updates.batches
 
     def slow(*arguments):
         for number, batch in enumerate(plain(*arguments)):
@@ -192,7 +193,7 @@ def test_in_the_middle_of_slow_learning(tmp_path, monkeypatch, undisturbed):
                 os.kill(os.getpid(), signal.SIGINT)
             yield batch
 
-    monkeypatch.setattr(trainer, "_batches", slow)
+    monkeypatch.setattr(updates, "batches", slow)
     with pytest.raises(KeyboardInterrupt):
         list(trainer)
     assert len(learned) == 3
@@ -254,7 +255,7 @@ HEADLESS = """
 import sys
 from ppo_lab import Trainer, load_config
 from ppo_lab.notebook import launch
-from tests.runs.test_stops import settings
+from tests.training.test_stops import settings
 from pathlib import Path
 launch(Trainer(settings(Path(sys.argv[1]))))
 raise AssertionError("not reached")
@@ -405,7 +406,7 @@ def test_saving_by_hand_after_an_error_saves_where_the_update_began(tmp_path):
 
 def test_saving_from_another_thread_in_a_slow_update_saves_its_beginning_now(tmp_path, monkeypatch, undisturbed):
     trainer, saved = Trainer(settings(tmp_path)), []
-    plain = trainer._batches
+    plain = updates.batches
 
     def slow(*arguments):
         for number, batch in enumerate(plain(*arguments)):
@@ -413,7 +414,7 @@ def test_saving_from_another_thread_in_a_slow_update_saves_its_beginning_now(tmp
                 time.sleep(0.6)
             yield batch
 
-    monkeypatch.setattr(trainer, "_batches", slow)
+    monkeypatch.setattr(updates, "batches", slow)
     for event in trainer.events():
         if trainer.state.update == 0 and type(event).__name__ == "MinibatchStepped":
             saver = threading.Thread(target=lambda: saved.append(trainer.save()))
@@ -456,7 +457,7 @@ def test_an_evaluation_that_fails_costs_no_line(tmp_path, monkeypatch, undisturb
 @pytest.mark.parametrize("slow", [True, False])
 def test_learning_that_is_broken_off_goes_back_or_says_so(slow, tmp_path, monkeypatch, undisturbed):
     trainer = Trainer(settings(tmp_path))
-    plain, breaks = trainer._batches, [True]
+    plain, breaks = updates.batches, [True]
 
     def broken(*arguments):
         for number, batch in enumerate(plain(*arguments)):
@@ -465,7 +466,7 @@ def test_learning_that_is_broken_off_goes_back_or_says_so(slow, tmp_path, monkey
                 raise MemoryError("out of it")
             yield batch
 
-    monkeypatch.setattr(trainer, "_batches", broken)
+    monkeypatch.setattr(updates, "batches", broken)
     with pytest.raises(MemoryError):
         list(trainer)
     list(trainer)

@@ -14,8 +14,9 @@ from ppo_lab.config import Config
 from ppo_lab.config.loading import override
 from ppo_lab.errors import ConfigError, NonFiniteError
 from ppo_lab.evaluation import evaluate
+from ppo_lab.ppo.events import AdvantagesEstimated, MinibatchStepped, RolloutCollected, Update
 from ppo_lab.ppo.metrics import LOSS_METRICS
-from ppo_lab.training.trainer import AdvantagesEstimated, MinibatchStepped, RolloutCollected, Trainer, Update
+from ppo_lab.training.trainer import Trainer
 from tests.scripted import Script
 
 SMALL = {

@@ -8,11 +8,11 @@ official_controller  the source of that file, in addition to `environment.latera
 official_eval        the challenge's own evaluation of such a file, in the user's clone
 """
 
-from environment.lateral.challenge.controller_file import export_controller
-from environment.lateral.challenge.evaluate import evaluate_lateral
-from environment.lateral.challenge.official_eval import official_eval
-from environment.lateral.challenge.policy_controller import PolicyController, load_controller
-from environment.lateral.challenge.results import Drives, LateralEvaluation
+from .controller_file import export_controller
+from .evaluate import evaluate_lateral
+from .official_eval import official_eval
+from .policy_controller import PolicyController, load_controller
+from .results import Drives, LateralEvaluation
 
 __all__ = [
     "Drives",

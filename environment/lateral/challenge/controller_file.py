@@ -18,12 +18,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from environment.lateral import driver
-from environment.lateral.challenge.official_controller import Controller, Network, activate, preview
-from environment.lateral.challenge.policy_controller import DEFAULTS, ENV, policy_and_modes
-from environment.lateral.controllers import PidController
-from environment.lateral.rules import CONTEXT, CONTROL_START, PREVIEW
-from environment.lateral_env import CHOICES
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.evaluation.policy import Policy
 from ppo_lab.models.actor_critic import ActorCritic
@@ -31,6 +25,13 @@ from ppo_lab.models.distributions import BetaHead, GaussianHead, SquashedHead
 from ppo_lab.models.networks import ACTIVATIONS, MLP, LeafInput
 from ppo_lab.runs.files import disk, replace
 from ppo_lab.runs.run import find_checkpoint, look_up_run
+
+from ...lateral_env import CHOICES
+from .. import driver
+from ..controllers import PidController
+from ..rules import CONTEXT, CONTROL_START, PREVIEW
+from .official_controller import Controller, Network, activate, preview
+from .policy_controller import DEFAULTS, ENV, policy_and_modes
 
 FIRST_LINE = "# A controller for comma.ai's controls challenge, written by ppo_lab"  # marks exported files
 TOLERANCE = 1e-6  # between the policy's action and the file's, both in float64; the action is within +-1

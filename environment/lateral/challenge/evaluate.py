@@ -8,17 +8,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from environment.lateral.challenge.policy_controller import load_controller
-from environment.lateral.challenge.results import Drives, LateralEvaluation
-from environment.lateral.controllers import Controller, PidController, ZeroController
-from environment.lateral.making import load_routes, make_plant
-from environment.lateral.plants import Plant
-from environment.lateral.routes import Routes
-from environment.lateral.rules import COST_END, Cost, cost
-from environment.lateral.simulate import Noise, noise_draws, simulate
-from environment.lateral_env import CHOICES
 from ppo_lab.errors import ConfigError, NonFiniteError
 from ppo_lab.runs.run import look_up_run
+
+from ...lateral_env import CHOICES
+from ..controllers import Controller, PidController, ZeroController
+from ..making import load_routes, make_plant
+from ..plants import Plant
+from ..routes import Routes
+from ..rules import COST_END, Cost, cost
+from ..simulate import Noise, noise_draws, simulate
+from .policy_controller import load_controller
+from .results import Drives, LateralEvaluation
 
 
 def evaluate_lateral(

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from environment.lateral.controllers import PidController
-from environment.lateral.driver import compact, feedforward, full256, integrate, steer
-from environment.lateral.rules import CONTEXT, CONTROL_START, PREVIEW
+from ..controllers import PidController
+from ..driver import compact, feedforward, full256, integrate, steer
+from ..rules import CONTEXT, CONTROL_START, PREVIEW
 
 OBSERVATION, ACTION = "compact", "delta"
 LAYERS: tuple[int, ...] = (41, 1)  # number of inputs, units of each hidden layer, number of outputs

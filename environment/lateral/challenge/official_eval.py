@@ -7,9 +7,10 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
-from environment.lateral.challenge.controller_file import FIRST_LINE
 from ppo_lab.errors import RunError
 from ppo_lab.runs.files import disk, replace
+
+from .controller_file import FIRST_LINE
 
 MODEL, DATA, REPORT = "models/tinyphysics.onnx", "data", "report.html"  # in the clone
 COSTS = ("lataccel_cost", "jerk_cost", "total_cost")

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from environment.lateral import driver
-from environment.lateral.controllers import PidController
-from environment.lateral.rules import CONTEXT, CONTROL_START
-from environment.lateral_env import CHOICES
 from ppo_lab.errors import ConfigError, RunError
 from ppo_lab.evaluation.policy import Policy, load_policy
 from ppo_lab.models.actor_critic import Memory
 from ppo_lab.runs.run import look_up_run, read_config
+
+from ...lateral_env import CHOICES
+from .. import driver
+from ..controllers import PidController
+from ..rules import CONTEXT, CONTROL_START
 
 ENV = "ppo_lab/LateralControl-v0"
 DEFAULTS = {"observation": "compact", "action": "delta"}  # the environment's

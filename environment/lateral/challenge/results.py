@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from environment.lateral.rules import Cost
 from ppo_lab.evaluation import statistics
 from ppo_lab.runs.files import disk
+
+from ..rules import Cost
 
 PLANTS = {
     "surrogate": "the physics surrogate",

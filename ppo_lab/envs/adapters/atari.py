@@ -78,9 +78,7 @@ class AtariEnvs(InfoMetrics):
         self.observation_space: gymnasium.Space = envs.single_observation_space
         self.action_space: gymnasium.Space = envs.single_action_space
         self.device = torch.device(device)
-        self.episode_done = torch.zeros(
-            self.num_envs, dtype=torch.bool, device=self.device
-        )  # not only a life
+        self.episode_done = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)  # not only a life
         self._envs = envs
         self._infos, self.numbers = InfoReader([key for key, _ in info_keys]), EpisodeNumbers(info_keys, self.num_envs)
         self.numbers.there = self._infos.there

@@ -17,6 +17,7 @@ from ppo_lab.envs.adapters.given import one_of
 from ppo_lab.envs.adapters.ids import find_spec, make_single
 from ppo_lab.envs.contract import EnvFactory, Envs
 from ppo_lab.envs.making import make_envs
+from ppo_lab.envs.registry import BATCHED
 from ppo_lab.envs.spaces import MASK_KEY, leaf_spaces
 from ppo_lab.models.networks.observation import kind_of
 from ppo_lab.trees import Tree
@@ -44,8 +45,6 @@ def make_stage(settings: EnvConfig | Config, env_factory: Any = None) -> Stage:
     "rgb_array".
     Raises ConfigError or EnvError if it cannot be made.
     """
-    from environment import BATCHED
-
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame needs no window for an array
     os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")  # else SDL swallows SIGTERM, and `kill` does nothing any more
     config = settings if isinstance(settings, Config) else Config(env=settings)

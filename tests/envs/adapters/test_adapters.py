@@ -378,7 +378,7 @@ def answer(obs=(1, 2), reward=(0, 0), terminated=(False, False), truncated=(Fals
 
 @pytest.mark.parametrize("mode", [None, "sometimes", 3])
 def test_a_vector_env_must_declare_how_it_resets(mode):
-    with pytest.raises(EnvError, match=r'Answers: its metadata\["autoreset_mode"\] must say .*NEXT_STEP.*got'):
+    with pytest.raises(EnvError, match=r'Answers: its metadata\["autoreset_mode"\] must be one of .*NEXT_STEP.*got'):
         VectorEnvs(Answers([], mode))
 
 

@@ -14,10 +14,10 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from ppo_lab import ConfigError, EnvError, LabError, RunError, Trainer, evaluate, make_envs, override
 from ppo_lab.config import Config
+from ppo_lab.config.loading import check_config
 from ppo_lab.envs.adapters.factories import FromSpec, WithoutIndex, as_factory
 from ppo_lab.envs.adapters.vector import VectorEnvs
 from ppo_lab.notebook.agent.playback import show_episode
-from ppo_lab.training.resume import expected_config
 from tests.scripted import Script
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # AsyncVectorEnv forks
@@ -259,8 +259,8 @@ REFUSED = {
     "makes a function": (lambda: lambda i: lambda: Mine(), r"made a function that has to be called once more"),
     "makes a class": (lambda: lambda: Mine, r"made the class Mine and not an environment of it"),
     "makes an id": (lambda: lambda i: "Mine-v0", r"made the id 'Mine-v0' and no environment: use gymnasium.make"),
-    "makes a vector": (lambda: lambda: SyncVectorEnv([Mine] * 2), r"made a SyncVectorEnv of 2 environments: hand it"),
-    "makes Envs": (lambda: lambda: Script(["..."]), r"made a Script of 3 environments: hand it"),
+    "makes a vector": (lambda: lambda: SyncVectorEnv([Mine] * 2), r"made a SyncVectorEnv of 2 environments: pass it"),
+    "makes Envs": (lambda: lambda: Script(["..."]), r"made a Script of 3 environments: pass it"),
     "makes a list": (lambda: lambda: [Mine()], r"made a list"),
     "makes an old gym": (lambda: lambda i: OldGym(), r"made a OldGym of the old gym"),
     "makes PettingZoo": (lambda: lambda i: Parallel(), r"made a Parallel with several agents"),
@@ -467,5 +467,5 @@ def test_what_is_no_place_of_a_run_is_named(place):
 @pytest.mark.parametrize("given", [{"env.id": "CartPole-v1"}, "CartPole-v1", None, Config])
 def test_what_is_no_config_is_told_of_load_config(given):
     with pytest.raises(ConfigError, match=r"^config: expected a Config, such as load_config\(.*, got (a|the|None)"):
-        expected_config(given)
-    assert expected_config(config()) == config()
+        check_config(given)
+    assert check_config(config()) == config()

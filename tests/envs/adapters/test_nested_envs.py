@@ -12,13 +12,14 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ppo_lab.config import Config, EnvConfig
+from ppo_lab.config.env import auto_num_envs
 from ppo_lab.envs.adapters.loop import episode_seed
 from ppo_lab.envs.adapters.maker import Maker
 from ppo_lab.envs.adapters.replay import recipe_from
 from ppo_lab.envs.adapters.single import SingleEnvs
 from ppo_lab.envs.adapters.vector import VectorEnvs
 from ppo_lab.envs.adapters.workers import WorkerEnvs
-from ppo_lab.envs.making import auto_num_envs, make_envs, why_inexact
+from ppo_lab.envs.making import make_envs, why_inexact
 from ppo_lab.envs.spaces import flatten_value, leaf_spaces, unflatten_value
 from ppo_lab.errors import ConfigError, EnvError, NonFiniteError
 from ppo_lab.runs.checkpoint import load_checkpoint, save_checkpoint

@@ -148,7 +148,7 @@ def test_training_and_evaluation_say_it_once_each(caplog, more):
         trainer = Trainer(settings, envs=scaled)
         (line,) = said(caplog)
         assert line.startswith("Own.scaler keeps running statistics")
-        assert "evaluation begins with fresh ones" in line
+        assert "evaluation starts with fresh ones" in line
         assert "model.normalize_obs" in line
         assert "\n" not in line
         for _ in trainer:

@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from ppo_lab.notebook.data.history import History
+from ppo_lab.ppo.events import Update
 from ppo_lab.runs.metrics import as_columns
-from ppo_lab.training.trainer import Update
 
 UPDATES = [
     Update(1, 64, {"loss/policy": 0.5}),
