@@ -242,6 +242,7 @@ def _export_csv(given: argparse.Namespace) -> int:
 
 
 def _export_controller(given: argparse.Namespace) -> int:
+    from ppo_lab.envs.registry import our_module
 
     folder = _find(given.run)
     path = our_module("lateral.challenge").export_controller(folder, given.file, given.at)
