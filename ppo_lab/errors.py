@@ -23,3 +23,14 @@ class NonFiniteError(LabError, FloatingPointError):
 
 class RunError(LabError, OSError):
     """A run folder that cannot be made, written or read."""
+
+
+def one_line(text: object, limit: int = 300) -> str:
+    """Convert any text or error to one line of bounded length."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def describe_error(error: BaseException) -> str:
+    """Format an error as 'ValueError: its message' in one line."""
+    return one_line(f"{type(error).__name__}: {error}".removesuffix(": "))

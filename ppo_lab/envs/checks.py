@@ -5,9 +5,8 @@ from __future__ import annotations
 from gymnasium import Space
 from gymnasium.spaces import Box, Dict
 
-from ppo_lab.envs.adapters.retries import one_line
 from ppo_lab.envs.spaces import MASK_KEY, flatten_space, leaf_spaces, mask_size
-from ppo_lab.errors import EnvError
+from ppo_lab.errors import EnvError, one_line
 
 OBS_DTYPES = ("uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "float16", "float32", "float64", "bool")
 ACTION_DTYPES = ("float32", "float64")

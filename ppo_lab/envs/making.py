@@ -13,10 +13,9 @@ from ppo_lab.config.env import auto_num_envs
 from ppo_lab.envs.adapters.ids import call_creator, find_spec, make_vector
 from ppo_lab.envs.adapters.info_masks import tell_mask
 from ppo_lab.envs.adapters.maker import Maker
-from ppo_lab.envs.adapters.retries import describe_error
 from ppo_lab.envs.contract import EnvFactory, Envs
 from ppo_lab.envs.registry import BATCHED
-from ppo_lab.errors import ConfigError
+from ppo_lab.errors import ConfigError, describe_error
 
 
 def make_envs(

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import Space, spaces
 
+from ppo_lab.envs.spaces import brightest
 from ppo_lab.errors import EnvError
-from ppo_lab.models.networks.observation import brightest
 
 LONG = 64  # bounds; up to this many are always written out in full
 

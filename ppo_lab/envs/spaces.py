@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import reduce
 from operator import getitem
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from gymnasium import Space, spaces
@@ -18,6 +18,8 @@ from ppo_lab.errors import EnvError
 
 LEAVES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 MASK_KEY = "action_mask"
+
+Shaped = Literal["image", "set"]  # what may reach a body in its own shape; everything else is a vector
 
 Path = tuple[str | int, ...]  # how to get from a nested value to a leaf: value[path[0]][path[1]]...
 
@@ -148,3 +150,20 @@ def _walk(space: Space, prefix: str, path: Path) -> Iterator[tuple[str, Path, Sp
         if named and (not isinstance(key, str) or not key or ("/" in key and not flat)):
             raise EnvError(f"a nested space with the key {key!r}: keys must be non-empty strings without '/'")
         yield from _walk(inner, f"{prefix}/{key}" if prefix else str(key), (*path, key))
+
+
+def is_picture(space: Space) -> bool:
+    """Return whether a space holds images of bytes: uint8 in two or more dimensions."""
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) >= 2
+
+
+def brightest(space: Space) -> float:
+    """Return what an image is divided by, 1 for any other space. No other bound of an observed Box is ever read."""
+    return float(space.high.max()) or 1.0 if isinstance(space, spaces.Box) and is_picture(space) else 1.0
+
+
+def kind_of(space: Space) -> Shaped | None:
+    """Return what a space is to a body that keeps shapes: an "image", a "set", or None for a vector."""
+    if not isinstance(space, spaces.Box) or len(space.shape) < 2:
+        return None
+    return "set" if len(space.shape) == 2 and np.issubdtype(space.dtype, np.floating) else "image"

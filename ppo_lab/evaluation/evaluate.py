@@ -14,12 +14,11 @@ from torch import Generator, Tensor
 from ppo_lab.config import Config, EnvConfig
 from ppo_lab.config.loading import override
 from ppo_lab.envs.adapters.given import left_open
-from ppo_lab.envs.adapters.retries import one_line
 from ppo_lab.envs.adapters.running_statistics import warn_of_statistics
 from ppo_lab.envs.contract import Envs, Step
 from ppo_lab.envs.making import make_envs
 from ppo_lab.envs.spaces import MASK_KEY
-from ppo_lab.errors import ConfigError, LabError, NonFiniteError
+from ppo_lab.errors import ConfigError, LabError, NonFiniteError, one_line
 from ppo_lab.models.distributions import check_mask
 from ppo_lab.trees import Tree, apply
 

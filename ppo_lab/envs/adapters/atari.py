@@ -19,12 +19,12 @@ from gymnasium.vector import AutoresetMode
 from ppo_lab.envs.adapters.episode_numbers import EpisodeNumbers, InfoMetrics
 from ppo_lab.envs.adapters.ids import make_vector
 from ppo_lab.envs.adapters.info import InfoKeys, InfoReader
-from ppo_lab.envs.adapters.loop import Recipe, describe_error, episode_seed
+from ppo_lab.envs.adapters.loop import Recipe, episode_seed
 from ppo_lab.envs.adapters.replay import ActionLog, recipe_from, steps_of
 from ppo_lab.envs.adapters.rows import Rows
 from ppo_lab.envs.adapters.steps import action_format, as_numpy, as_step, on_device
 from ppo_lab.envs.contract import Action, Obs, Step
-from ppo_lab.errors import ConfigError, EnvError
+from ppo_lab.errors import ConfigError, EnvError, describe_error
 
 RESEED_AFTER = 2000  # steps: a seeded reset reloads the game, which takes the time of some 200 steps
 FRAMES = {"max_num_frames_per_episode": 108_000, "frameskip": 4}  # keywords of AtariVectorEnv and their defaults

@@ -16,8 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
 from ppo_lab.envs.adapters.ids import make_single
-from ppo_lab.envs.adapters.retries import describe_error, one_line
-from ppo_lab.errors import ConfigError, EnvError
+from ppo_lab.errors import ConfigError, EnvError, describe_error, one_line
 
 Factory = Callable[[int], gymnasium.Env]  # the number of the environment -> the environment
 CONTRACT = "ppo_lab.envs.contract.Envs"  # by name: importing it would import torch

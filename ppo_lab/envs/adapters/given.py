@@ -18,12 +18,11 @@ from ppo_lab.envs.adapters.ids import find_spec
 from ppo_lab.envs.adapters.info_masks import MaskFromInfo, offered_mask, tell_mask, usable
 from ppo_lab.envs.adapters.lifetime import SeedOnce
 from ppo_lab.envs.adapters.maker import wrap
-from ppo_lab.envs.adapters.retries import describe_error
 from ppo_lab.envs.adapters.single import SingleEnvs
 from ppo_lab.envs.adapters.vector import VectorEnvs
 from ppo_lab.envs.contract import EnvFactory, Envs, EnvsWrapper
 from ppo_lab.envs.wrappers import stacked_and_timed
-from ppo_lab.errors import ConfigError, EnvError
+from ppo_lab.errors import ConfigError, EnvError, describe_error
 
 LOG = logging.getLogger("ppo_lab")
 FOR_MADE_ONES = ("kwargs", "workers", "vector", "retry", "life_loss", "new_each_episode")  # of environments made here

@@ -15,8 +15,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from ppo_lab.envs.adapters.declared import as_declared
-from ppo_lab.envs.adapters.loop import describe_error, one_line
-from ppo_lab.errors import ConfigError, EnvError, LabError
+from ppo_lab.errors import ConfigError, EnvError, LabError, describe_error, one_line
 
 PACKAGES = {  # environments that importing a module registers: start of the id -> (module, package)
     "ALE/": ("ale_py", "ale-py"),

@@ -11,10 +11,9 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from ppo_lab.envs.adapters.retries import describe_error
 from ppo_lab.envs.adapters.rows import cast_problem
 from ppo_lab.envs.spaces import MASK_KEY, flatten_space, leaf_paths, leaf_spaces, mask_size
-from ppo_lab.errors import EnvError
+from ppo_lab.errors import EnvError, describe_error
 
 LOG = logging.getLogger("ppo_lab")
 PLAIN_KEY = "obs"  # key of an observation without keys once the mask is added to it

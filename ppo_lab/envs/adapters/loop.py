@@ -17,10 +17,10 @@ import numpy as np
 from ppo_lab.envs.adapters.env_memory import LOADING, EnvMemory
 from ppo_lab.envs.adapters.info import InfoReader
 from ppo_lab.envs.adapters.info_masks import may_come_late, tell_late_mask
-from ppo_lab.envs.adapters.retries import Retries, describe_error, one_line
+from ppo_lab.envs.adapters.retries import Retries
 from ppo_lab.envs.adapters.rows import ObsRows, Rows, Tree, equal, find_non_finite, find_outside, row_of, write_row
 from ppo_lab.envs.spaces import leaf_paths, map_leaves, nest, parts
-from ppo_lab.errors import EnvError, NonFiniteError
+from ppo_lab.errors import EnvError, NonFiniteError, describe_error, one_line
 
 
 class Recipe(NamedTuple):

@@ -19,8 +19,7 @@ from ppo_lab.envs.adapters.factories import check_has_spaces, complaint
 from ppo_lab.envs.adapters.ids import check_kwargs, explained, make_single
 from ppo_lab.envs.adapters.info_masks import MaskFromInfo, Offered, offered_mask, usable
 from ppo_lab.envs.adapters.lifetime import NewEachEpisode, SeedOnce
-from ppo_lab.envs.adapters.retries import describe_error
-from ppo_lab.errors import ConfigError, EnvError
+from ppo_lab.errors import ConfigError, EnvError, describe_error
 
 Factory = Callable[[int], gymnasium.Env]  # the number of the environment -> the environment
 Wrappers = Sequence[str | Mapping[str, Mapping[str, Any]]]

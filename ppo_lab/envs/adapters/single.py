@@ -11,7 +11,7 @@ import torch
 
 from ppo_lab.envs.adapters.episode_numbers import EpisodeNumbers
 from ppo_lab.envs.adapters.info import InfoKeys
-from ppo_lab.envs.adapters.loop import EnvLoop, one_line
+from ppo_lab.envs.adapters.loop import EnvLoop
 from ppo_lab.envs.adapters.maker import time_limit
 from ppo_lab.envs.adapters.replay import ActionLog, Replayed, recipe_from
 from ppo_lab.envs.adapters.rows import empty_rows
@@ -20,7 +20,7 @@ from ppo_lab.envs.adapters.steps import action_format, as_numpy, as_step, on_dev
 from ppo_lab.envs.checks import check_spaces
 from ppo_lab.envs.contract import Action, Obs, Step
 from ppo_lab.envs.spaces import flatten_space, map_leaves
-from ppo_lab.errors import EnvError
+from ppo_lab.errors import EnvError, one_line
 
 
 class SingleEnvs(Replayed):

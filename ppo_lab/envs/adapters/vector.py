@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppo_lab.envs.adapters.episode_numbers import EpisodeNumbers, InfoMetrics
 from ppo_lab.envs.adapters.info import InfoKeys, InfoReader
-from ppo_lab.envs.adapters.loop import describe_action, describe_error, episode_seed, one_line
+from ppo_lab.envs.adapters.loop import describe_action, episode_seed
 from ppo_lab.envs.adapters.rows import (
     Format,
     Rows,
@@ -32,7 +32,7 @@ from ppo_lab.envs.adapters.vector_checks import check_objects, lost_keys, lost_w
 from ppo_lab.envs.checks import check_spaces
 from ppo_lab.envs.contract import Action, Obs, Step
 from ppo_lab.envs.spaces import flatten_space, flatten_value, map_leaves, parts, unflatten_value
-from ppo_lab.errors import EnvError, NonFiniteError
+from ppo_lab.errors import EnvError, NonFiniteError, describe_error, one_line
 
 
 class VectorEnvs(InfoMetrics):

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppo_lab.envs.adapters.loop import EnvLoop, describe_error
+from ppo_lab.envs.adapters.loop import EnvLoop
 from ppo_lab.envs.adapters.rows import Rows
 from ppo_lab.envs.spaces import map_leaves
-from ppo_lab.errors import LabError
+from ppo_lab.errors import LabError, describe_error
 
 NOT_IMPORTABLE = "a worker process imports the environment: define it in a module file, or set env.workers to 0"
 

@@ -23,7 +23,6 @@ import torch
 
 from ppo_lab.envs.adapters.episode_numbers import EpisodeNumbers
 from ppo_lab.envs.adapters.info import InfoKeys
-from ppo_lab.envs.adapters.loop import describe_error
 from ppo_lab.envs.adapters.maker import Maker, time_limit
 from ppo_lab.envs.adapters.replay import ActionLog, Replayed, recipe_from
 from ppo_lab.envs.adapters.rows import Rows, row_formats
@@ -33,7 +32,7 @@ from ppo_lab.envs.adapters.worker_process import NOT_IMPORTABLE, Failure, News, 
 from ppo_lab.envs.checks import check_spaces
 from ppo_lab.envs.contract import Action, Obs, Step
 from ppo_lab.envs.spaces import flatten_space, map_leaves
-from ppo_lab.errors import EnvError, NonFiniteError
+from ppo_lab.errors import EnvError, NonFiniteError, describe_error
 
 PATIENCE = 5.0  # seconds that close() waits for a worker before killing it
 OPEN: weakref.WeakSet[WorkerEnvs] = weakref.WeakSet()

@@ -16,12 +16,12 @@ from gymnasium import Space
 from torch import nn
 
 from ppo_lab.config import ModelConfig
-from ppo_lab.envs.spaces import leaf_spaces
+from ppo_lab.envs.spaces import Shaped, kind_of, leaf_spaces
 from ppo_lab.errors import ConfigError
 from ppo_lab.models.networks.entities import SetEncoder
 from ppo_lab.models.networks.images import impala_cnn, plain_cnn, small_cnn
 from ppo_lab.models.networks.mlp import ACTIVATIONS, MLP, orthogonal, width
-from ppo_lab.models.networks.observation import DictInput, LeafInput, ObsInput, Shaped, kind_of, visible
+from ppo_lab.models.networks.observation import DictInput, LeafInput, ObsInput, visible
 from ppo_lab.models.networks.trunk import Blinkers, make_trunk
 
 Factory = Callable[[Space, ModelConfig], nn.Module]

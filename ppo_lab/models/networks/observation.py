@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Any, Literal, final
+from typing import Any, final
 
 import numpy as np
 import torch
 from gymnasium import Space, spaces
 from torch import Tensor, nn
 
-from ppo_lab.envs.spaces import MASK_KEY, leaf_spaces
+from ppo_lab.envs.spaces import MASK_KEY, Shaped, brightest, is_picture, kind_of, leaf_spaces
 from ppo_lab.errors import ConfigError, EnvError
 from ppo_lab.models.networks.normalization import ObsNormalizer
 from ppo_lab.trees import Tree
 
-Shaped = Literal["image", "set"]  # what may reach a body in its own shape; everything else is a vector
 FLOATS = (torch.float32, torch.float64)
 
 
@@ -179,23 +178,6 @@ class DictInput(nn.Module):
 
 
 ObsInput = LeafInput | DictInput
-
-
-def is_picture(space: Space) -> bool:
-    """Whether a space is one of pictures: whole numbers of a byte, in two dimensions or more."""
-    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) >= 2
-
-
-def brightest(space: Space) -> float:
-    """What a picture is divided by, 1 for anything else. No other bound of a Box that is observed is ever read."""
-    return float(space.high.max()) or 1.0 if isinstance(space, spaces.Box) and is_picture(space) else 1.0
-
-
-def kind_of(space: Space) -> Shaped | None:
-    """What a space is to a body that keeps shapes: an "image", a "set", or neither."""
-    if not isinstance(space, spaces.Box) or len(space.shape) < 2:
-        return None
-    return "set" if len(space.shape) == 2 and np.issubdtype(space.dtype, np.floating) else "image"
 
 
 def set_masks(space: Space) -> dict[str, str]:

@@ -13,9 +13,8 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from ppo_lab.config import Config, EnvConfig
-from ppo_lab.envs.adapters.loop import describe_error
 from ppo_lab.envs.spaces import MASK_KEY
-from ppo_lab.errors import ConfigError
+from ppo_lab.errors import ConfigError, describe_error
 from ppo_lab.evaluation.evaluate import Acting
 from ppo_lab.models.actor_critic import ActorCritic, Memory
 from ppo_lab.models.distributions import check_mask

@@ -18,8 +18,7 @@ from ppo_lab.envs.adapters.ids import find_spec, make_single
 from ppo_lab.envs.contract import EnvFactory, Envs
 from ppo_lab.envs.making import make_envs
 from ppo_lab.envs.registry import BATCHED
-from ppo_lab.envs.spaces import MASK_KEY, leaf_spaces
-from ppo_lab.models.networks.observation import kind_of
+from ppo_lab.envs.spaces import MASK_KEY, kind_of, leaf_spaces
 from ppo_lab.trees import Tree
 
 FPS = 30.0  # where an environment does not say

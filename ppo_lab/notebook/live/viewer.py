@@ -12,8 +12,7 @@ import ipywidgets as widgets
 import numpy as np
 from PIL import Image
 
-from ppo_lab.envs.adapters.loop import describe_error
-from ppo_lab.errors import ConfigError, LabError
+from ppo_lab.errors import ConfigError, LabError, describe_error
 from ppo_lab.evaluation.policy import Policy
 from ppo_lab.notebook.agent.agent_picture import SCENE, Thought, compose, placeholder, to_png
 from ppo_lab.notebook.agent.player import Course, Player
