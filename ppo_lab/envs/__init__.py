@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ppo_lab.envs.contract import Action as Action
     from ppo_lab.envs.contract import Envs as Envs
+    from ppo_lab.envs.contract import EnvsWrapper as EnvsWrapper
     from ppo_lab.envs.contract import Obs as Obs
     from ppo_lab.envs.contract import Step as Step
 
-__all__ = ["Action", "Envs", "Obs", "Step"]
+__all__ = ["Action", "Envs", "EnvsWrapper", "Obs", "Step"]
 
 
 def __getattr__(name: str) -> object:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-import ppo_lab.envs
-import ppo_lab.training.trainer
+import ppo_lab.envs.making
+import ppo_lab.training.environments
 from ppo_lab import load_policy
 from ppo_lab.config import Config
 from ppo_lab.config.loading import override
@@ -62,7 +62,7 @@ def forbid_environments(monkeypatch):
     def fail(*_, **__):
         raise AssertionError("an environment was made")
 
-    for module in (ppo_lab.envs, ppo_lab.training.resume, sys.modules["ppo_lab.evaluation.evaluate"]):
+    for module in (ppo_lab.envs.making, ppo_lab.training.environments, sys.modules["ppo_lab.evaluation.evaluate"]):
         monkeypatch.setattr(module, "make_envs", fail)
     monkeypatch.setattr(gymnasium, "make", fail)
 

@@ -229,5 +229,5 @@ def test_what_a_factory_makes_is_what_is_evaluated_and_resumed(tmp_path):
     assert resumed.fingerprint() == trainer.fingerprint()
     resumed.close()
     assert load_policy(tmp_path / "far").envs_given
-    with pytest.raises(ConfigError, match="cannot be made again"):
+    with pytest.raises(ConfigError, match="cannot be recreated"):
         Trainer(override(config, {"run.name": None}), envs=Script(["."]))

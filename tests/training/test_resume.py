@@ -306,7 +306,7 @@ def test_an_environment_that_cannot_be_led_back_begins_anew_and_the_run_says_so(
     about = load_checkpoint(find_checkpoint(tmp_path / "one")[0])["about"]
     assert about["exact_resume"] is False
     assert again.state.update == 4
-    with pytest.raises(RunError, match=r"cannot be repeated exactly: environment 0 does not come back"):
+    with pytest.raises(RunError, match=r"cannot be repeated exactly: environment 0 cannot be restored"):
         replay(tmp_path / "one")
 
 

@@ -366,7 +366,7 @@ def test_settings_that_what_exists_cannot_follow_are_refused():
         for given in ([Mine(), Mine()], SyncVectorEnv([Mine] * 2)):
             with pytest.raises(ConfigError, match=rf"env.{key}: .*hand over a function instead of a"):
                 Trainer(config(**{f"env.{key}": value}), envs=given)
-    with pytest.raises(ConfigError, match=r"run.eval_every: environments handed over cannot be made again"):
+    with pytest.raises(ConfigError, match=r"run.eval_every: environments passed as objects cannot be recreated"):
         Trainer(config(**{"run.eval_every": 8}), envs=[Mine(), Mine()])
 
 
