@@ -85,6 +85,8 @@ def _identity(folder: Path, config: Config) -> list[tuple[str, str]]:
     about = saved["about"]
     exact = "yes" if about["exact_resume"] else f"no: {about['inexact_because']}"
     rows = [("fingerprint", f"{about['fingerprint']} at {saved['global_step']:,}"), ("exact resume", exact)]
+    if "engine" in about:  # not in those of older versions
+        rows.append(("engine", about["engine"]))
     try:
         check_folder(folder, config, saved)
     except LabError as error:

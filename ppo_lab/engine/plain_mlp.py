@@ -41,7 +41,7 @@ def plain_mlp(model: ActorCritic, obs: Obs) -> PlainMLP | str:
     if not isinstance(obs, Tensor) or not isinstance(model.features, LeafInput):
         return "observations with several keys"
     if model.recurrent:
-        return f"a memory ({type(model.actor_core).__name__})"
+        return f"recurrent: {type(model.actor_core).__name__}"
     actor, critic, head = model.actor_body, model.critic_body, model.actor_head
     if type(actor) is not MLP or type(critic) is not MLP or type(model.critic_head) is not ValueHead:
         return f"a body that is not an MLP ({type(actor).__name__})"
