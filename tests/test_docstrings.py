@@ -13,7 +13,7 @@ WORDS = """
     Abandon Accept Accumulate Act Add Advance Allocate Answer Append Apply Ask Assemble Assert Assign Attach Average
     Begin Bind Bound Break Broadcast Build Call Cancel Capture Cast Change Check Choose Clear Climb Clip Close
     Collect Combine Compare Compile Complete Compute Concatenate Continue Convert Copy Count Create Cut Decide
-    Decode Delegate Delete Derive Describe Detach Detect Disable Discard Divide Download Drag Draw Drop Emit Empty
+    Decode Delegate Delete Derive Describe Detach Detect Disable Discard Divide Do Download Drag Draw Drop Emit Empty
     Enable Encode End Ensure Enter Estimate Evaluate Execute Exit Expand Export Extract Fail Fall Fetch Fill Filter
     Find Finish Fit Flatten Flip Flush Forget Fork Format Forward Free Freeze Gather Generate Get Give Go Group Hand
     Handle Hash Hide Hold Ignore Import Increase Index Infer Initialize Insert Inspect Install Interrupt Invert

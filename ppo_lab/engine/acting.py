@@ -26,7 +26,7 @@ class Acting(ABC):
         """Fill a rollout, values aside (`rollout.take_steps`)."""
 
     def in_numpy(self, model: ActorCritic, obs: Obs) -> bool:
-        """Whether the steps are NumPy's: on one thread, with log-probabilities in one batch at the end."""
+        """Return whether NumPy takes the steps: on one thread, with log-probabilities computed in one batch at the end."""
         return False
 
 
@@ -65,7 +65,7 @@ class NumpyActing(Acting):
         return take_numpy_steps(envs, model, policy, state, rollout, asked)
 
     def in_numpy(self, model: ActorCritic, obs: Obs) -> bool:
-        """Whether this model allows it."""
+        """Return whether this model allows it."""
         return isinstance(numpy_policy(model, obs), NumpyPolicy)
 
 

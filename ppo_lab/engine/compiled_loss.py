@@ -37,7 +37,7 @@ class CompiledLoss:
     """
 
     def __init__(self, any_size: bool) -> None:
-        """any_size: for minibatches of other sizes too; a program for one size is somewhat faster."""
+        """Prepare. any_size: for minibatches of varying size; a program for one size is somewhat faster."""
         self._any_size = any_size
         # Torch keeps what it compiled, and what it knows to vary, by code object and name. Each trainer has its own:
         # otherwise the ninth network of a process is not compiled, and images of a second size count as varying ones.
@@ -52,7 +52,7 @@ class CompiledLoss:
         self._told = False
 
     def __call__(self, model: ActorCritic, batch: Batch, ppo: PPOConfig) -> Loss:
-        """The PPO loss of a batch."""
+        """Return the PPO loss of a batch."""
         device = batch.advantage.device  # as numbers, each new value would be compiled
 
         def coefficient(value: float, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -81,7 +81,7 @@ class CompiledLoss:
 
 
 def _of_any_size(column: Tensor) -> Tensor:
-    """A column (1, B, ...) whose B may be another one next time."""
+    """Mark a column (1, B, ...) whose B may change from call to call."""
     mark = getattr(getattr(torch, "_dynamo", None), "maybe_mark_dynamic", None)
     if mark is not None:  # without it torch finds out at the second size, and compiles once more
         mark(column, 1)
@@ -89,7 +89,7 @@ def _of_any_size(column: Tensor) -> Tensor:
 
 
 def check_compiler() -> None:
-    """Raises ConfigError with what to install if there is no C++ compiler, or no Python headers for it."""
+    """Raise ConfigError with what to install if there is no C++ compiler, or no Python headers for it."""
     name = os.environ.get("CXX") or COMPILERS.get(sys.platform, "g++")
     missing = None if shutil.which(name.split()[0]) else f"the C++ compiler {name}"
     if missing is None and not (Path(sysconfig.get_path("include")) / "Python.h").is_file():

@@ -25,7 +25,7 @@ class Captured:
     def __init__(
         self, function: Work, device: torch.device, restore: Restore, generators: Sequence[Generator] = ()
     ) -> None:
-        """Warms up and captures. Afterwards nothing has happened yet: a warm-up must not train or step anything.
+        """Warm up and capture. The warm-up's effects are undone: it must not train or step anything.
 
         Args:
             function: What to capture.
@@ -49,13 +49,13 @@ class Captured:
         self._do = graph.replay
 
     def __call__(self) -> None:
-        """Do it once."""
+        """Replay the graph once."""
         self._do()
 
 
 @contextmanager
 def _side_stream(device: torch.device) -> Iterator[torch.cuda.Stream | None]:
-    """Another stream for what is done inside, the one to capture on; None where there are no streams."""
+    """Switch to another CUDA stream inside, to capture on; yield None where the device has no streams."""
     if device.type != "cuda":
         yield None
         return
@@ -67,7 +67,7 @@ def _side_stream(device: torch.device) -> Iterator[torch.cuda.Stream | None]:
 
 
 def snapshot(tensors: Sequence[Tensor], generators: Sequence[Generator] = ()) -> Restore:
-    """What puts these tensors and streams of random numbers back to where they are now, in place."""
+    """Return a function that restores these tensors and random number generators in place to their current state."""
     kept = [(tensor, tensor.detach().clone()) for tensor in tensors]
     states = [(generator, generator.get_state()) for generator in generators]
 
@@ -82,5 +82,5 @@ def snapshot(tensors: Sequence[Tensor], generators: Sequence[Generator] = ()) ->
 
 
 def addresses(tensors: Sequence[Tensor]) -> tuple[int, ...]:
-    """Where the tensors lie. Where this has changed, a graph would read and write memory that is no longer theirs."""
+    """Return the addresses of the tensors. A graph whose tensors have moved would read and write memory of others."""
     return tuple(tensor.data_ptr() for tensor in tensors)

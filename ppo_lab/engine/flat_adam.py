@@ -22,7 +22,7 @@ def flat_step(optimizer: torch.optim.Optimizer, flat: FlatParameters, max_grad_n
 
 @torch.inference_mode()
 def _clip(flat: FlatParameters, max_grad_norm: float) -> np.ndarray:
-    """The norm (); the gradients clipped. Looking at a single number in memory costs less than an operation on it."""
+    """Clip the gradients; return their norm (). Reading one number in memory costs less than an operation on it."""
     norm: np.ndarray = torch.linalg.vector_norm(flat.grad).numpy()
     factor = 1 / (norm + np.float32(1e-6)) * np.float32(max_grad_norm)  # in the order of clip_grad_norm_
     if factor < 1.0:
@@ -32,7 +32,7 @@ def _clip(flat: FlatParameters, max_grad_norm: float) -> np.ndarray:
 
 @torch.inference_mode()
 def adam_step(optimizer: torch.optim.Optimizer, flat: FlatParameters) -> bool:
-    """What `optimizer.step()` does, in one call of its kernel where all groups have the same settings.
+    """Do as `optimizer.step()`, in one kernel call where all groups have the same settings.
 
     False where that has to do it: no Adam, hooks, other parameters, a torch without that kernel. Torch looks at every
     parameter of a small network again and again before it calls it: many times the time.

@@ -16,7 +16,7 @@ class FlatParameters:
     """Parameters and their gradients as views of two tensors (P,), in float32 on a CPU; in gaps are zeros."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], together: Sequence[nn.Parameter] = ()) -> None:
-        """together: some of them, in the order in which they are to lie side by side."""
+        """Flatten. together: parameters that have to lie side by side, in this order."""
         self.parameters = list({id(each): each for each in (*together, *parameters)}.values())
         self._places: dict[int, int] = {}  # by id: its first number
         size = 0
@@ -31,16 +31,16 @@ class FlatParameters:
         self.hold()
 
     def part(self, flat: Tensor, parameter: Tensor) -> Tensor:
-        """The view of `flat` (P,) in the place and shape of a parameter."""
+        """Return the view of `flat` (P,) with the place and shape of a parameter."""
         return self.stack(flat, [parameter])[0]
 
     def stack(self, flat: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-        """The parts of K parameters of one shape that lie side by side in `flat` (P,), as one view (K, *shape)."""
+        """Return the parts of K parameters of one shape, side by side in `flat` (P,), as one view (K, *shape)."""
         first, like, count = self._places[id(parameters[0])], parameters[0], len(parameters)
         return flat[first : first + count * _room(like)].view(count, -1)[:, : like.numel()].view(count, *like.shape)
 
     def parts(self, flat: Tensor) -> list[Tensor]:
-        """That of every parameter."""
+        """Return the view of each parameter."""
         return [self.part(flat, each) for each in self.parameters]
 
     def hold(self) -> None:
@@ -53,11 +53,13 @@ class FlatParameters:
                 parameter.grad = grad
 
     def begin(self) -> None:
-        """An update begins: what the optimizer holds is looked at again."""
+        """Begin an update: the optimizer's state is checked again."""
         self._looked = False
 
     def moments(self, optimizer: torch.optim.Optimizer) -> Moments | None:
-        """Those of an Adam or AdamW, which it has as views from now on; None where it has other parameters."""
+        """Return the moments of an Adam or AdamW, which it holds as views from now on; None where it has other
+        parameters.
+        """
         known = self._moments
         if known is None or not known.is_held(optimizer, closely=not self._looked):
             theirs = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -73,7 +75,7 @@ class Moments:
     """Adam's moments of flat parameters, side by side too, and their steps; zeros where it has none yet."""
 
     def __init__(self, flat: FlatParameters, state: dict[Tensor, Any], order: list[nn.Parameter]) -> None:
-        """state: the optimizer's, which `load_state_dict` replaces by another; new parameters come in this order."""
+        """Collect them. state: the optimizer's, which `load_state_dict` replaces; new parameters follow in this order."""
         self.mean, self.square = torch.zeros_like(flat.value), torch.zeros_like(flat.value)  # (P,)
         self.steps = torch.zeros(len(flat.parameters), dtype=torch.float32)
         rows = (*(flat.parts(each) for each in (flat.value, flat.grad, self.mean, self.square)), self.steps.unbind())
@@ -87,7 +89,9 @@ class Moments:
         self.alike = self._alike()
 
     def is_held(self, optimizer: torch.optim.Optimizer, closely: bool) -> bool:
-        """The optimizer still has these; nobody put others there, or took some away. closely: look at each."""
+        """Return whether the optimizer still holds these moments, none replaced or removed. closely: compare each
+        tensor.
+        """
         if self._state is not optimizer.state or len(self._state) < len(self._views):
             return False
         if not closely:
@@ -97,11 +101,11 @@ class Moments:
         return all(known.get(name) is view for known, mine in rows for name, view in zip(NAMES, mine, strict=True))
 
     def columns(self, parameters: Sequence[nn.Parameter]) -> list[list[Tensor]]:
-        """Values, gradients, means, squares and steps of some parameters, one by one."""
+        """Return values, gradients, means, squares and steps of some parameters, one by one."""
         return [list(column) for column in zip(*(self._views[each] for each in parameters), strict=True)]
 
     def _alike(self) -> bool:
-        """All took the same number of steps: a fork may begin with moments of some, others may step some alone."""
+        """Return whether all took the same number of steps: a fork may begin with moments of some, or step some alone."""
         return bool((self.steps == self.steps[0]).all())
 
 

@@ -44,7 +44,9 @@ class GraphMinibatch:
         self._addresses: tuple[int, ...] = ()
 
     def __call__(self, batch: Batch, ppo: PPOConfig) -> tuple[Loss, Tensor] | None:
-        """The loss, and the norm of its gradient before clipping; the step is taken. None: this one has to be plain."""
+        """Return the loss and its gradient norm before clipping; the step is taken. None: this batch needs the plain
+        way.
+        """
         if batch.valid is not None:
             return None  # rows that are no experience: how many varies
         if ppo is not self._ppo:  # the first of an update
@@ -60,7 +62,7 @@ class GraphMinibatch:
         return Loss(*numbers[:-1]), numbers[-1]
 
     def _begin(self, ppo: PPOConfig) -> None:
-        """The settings in force, to where the graphs read them; graphs that cannot be used any more are dropped."""
+        """Copy the settings in force to where the graphs read them; drop graphs that can no longer be used."""
         for rate, group in zip(self.rates, self.optimizer.param_groups, strict=True):
             rate.fill_(group["lr"])
         self.clip_coef.fill_(ppo.clip_coef)
@@ -90,12 +92,12 @@ class GraphMinibatch:
         return _Static(static, numbers, step)
 
     def _written(self) -> list[Tensor]:
-        """Parameters, and the moments that there are."""
+        """Return the parameters, and the moments that exist."""
         moments = [moment for of in self.optimizer.state.values() for moment in of.values()]
         return [*self.model.parameters(), *self.model.buffers(), *moments]
 
     def _restored(self) -> Restore:
-        """Moments that the optimizer makes at its first step begin with zeros."""
+        """Return what restores the state; moments that the optimizer makes in its first step are set to zero."""
         before = self._written()
         known, restore_known = {id(tensor) for tensor in before}, snapshot(before)
 
@@ -124,7 +126,7 @@ def _tensors(batch: Batch) -> list[Tensor]:
 
 @contextmanager
 def _rates_from(optimizer: torch.optim.Optimizer, rates: list[Tensor]) -> Iterator[None]:
-    """The optimizer reads its learning rates from tensors; for everybody else they stay the numbers they are."""
+    """Let the optimizer read its learning rates from tensors inside; for everybody else they stay numbers."""
     capturing = rates[0].device.type == "cuda" and torch.cuda.is_current_stream_capturing()
     known = [dict(group) for group in optimizer.param_groups]
     for group, rate in zip(optimizer.param_groups, rates, strict=True):

@@ -29,7 +29,7 @@ class GraphRollout:
         self._addresses: tuple[int, ...] = ()
 
     def is_of(self, envs: Envs, model: ActorCritic, rollout: Rollout) -> bool:
-        """Whether the graph reads and writes these."""
+        """Return whether the graph reads and writes these objects."""
         return self.envs is envs and self.model is model and self.rollout is rollout
 
     def __call__(self, state: Collecting) -> None:
@@ -56,7 +56,7 @@ class GraphRollout:
             check_mask(rollout.obs[MASK_KEY][:-1], self.model.actor_head.mask_layout)  # type: ignore[index]  # a dictionary, then
 
     def _captured(self) -> Captured:
-        """The graph, captured anew where a parameter or a buffer of the model lies elsewhere than before."""
+        """Return the graph, captured again where a parameter or a buffer of the model has moved."""
         now = addresses([*self.model.parameters(), *self.model.buffers()])
         if self._step is None or now != self._addresses:
             generators = [self.action_rng, self.envs.generator]
@@ -65,7 +65,7 @@ class GraphRollout:
         return self._step
 
     def _restored(self) -> Restore:
-        """Rows of the rollout need not be put back: they are written again."""
+        """Return what restores the state; rows of the rollout are left out, as they are written again."""
         own = [*leaves(self.obs), self.starts, *leaves(self.memory), self.row]
         own_restore, saved = snapshot(own, [self.action_rng]), self.envs.state_dict()
 
@@ -76,7 +76,7 @@ class GraphRollout:
         return restore
 
     def _act(self) -> None:
-        """One step of all environments, written into row `row` of the rollout: what is captured."""
+        """Take one step of all environments and write it into row `row` of the rollout: this is what is captured."""
         rollout, row = self.rollout, self.row
         distribution, memory = self.model.step(self.obs, self.memory, self.starts)
         action = distribution.sample(self.action_rng)  # (N, *action)

@@ -56,7 +56,7 @@ class MemoryPlan(NamedTuple):
         return f"{as_text(self.total)} of memory on {self.device}: {told}"
 
     def check(self) -> None:
-        """Raises ConfigError with what is needed, what there is and which keys to change, if it cannot fit."""
+        """Raise ConfigError with what is needed, what is free and which settings to change, if it cannot fit."""
         if self.free is None or self.total <= self.free:
             return
         advice = "lower env.num_envs or ppo.num_steps"
@@ -68,7 +68,7 @@ class MemoryPlan(NamedTuple):
 
 
 def as_text(size: float) -> str:
-    """Bytes in a readable unit: "1.5 GB"."""
+    """Format bytes in a readable unit: "1.5 GB"."""
     for unit in ("B", "kB", "MB"):
         if size < 1000:
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
@@ -77,7 +77,7 @@ def as_text(size: float) -> str:
 
 
 def plan_memory(config: Config, engine: ChosenEngine, model: ActorCritic, obs: Obs) -> MemoryPlan:
-    """What training on environments that show `obs` (N, *obs) takes, told to the log.
+    """Plan the memory of training on environments with observations like `obs` (N, *obs), and log it.
 
     The rollout is computed from shapes. What passes through the network keeps is measured with a copy of it on a few
     rows, and grown to the real number. Raises ConfigError if it cannot fit into the free memory of the device.
@@ -104,14 +104,14 @@ def plan_memory(config: Config, engine: ChosenEngine, model: ActorCritic, obs: O
 
 
 def nbytes(holder: object) -> int:
-    """Bytes of the tensors that a Rollout or a Batch holds."""
+    """Return the bytes of the tensors that a Rollout or a Batch holds."""
     held = vars(holder) if hasattr(holder, "__dict__") else holder._asdict()  # type: ignore[attr-defined]  # a NamedTuple, then
     trees = [value for value in held.values() if isinstance(value, Tensor | dict)]
     return sum(tensor.nbytes for tree in trees for tensor in leaves(tree))
 
 
 def _passes(ppo: PPOConfig, engine: ChosenEngine, model: ActorCritic, obs: Obs, N: int) -> dict[str, int]:
-    """Bytes of everything that grows with the rows of a rollout, but the rollout itself."""
+    """Return the bytes of everything that grows with the rows of a rollout, except the rollout itself."""
     small, large = (_probe(ppo, engine, model, obs, rows) for rows in PROBE)
     weights = sum(p.nbytes for p in model.parameters())  # their gradients are the learner's
     each = {name: max(0.0, (large[name] - small[name]) / (PROBE[1] - PROBE[0])) for name in small}
@@ -137,7 +137,9 @@ def _passes(ppo: PPOConfig, engine: ChosenEngine, model: ActorCritic, obs: Obs, 
 
 
 def _probe(ppo: PPOConfig, engine: ChosenEngine, model: ActorCritic, obs: Obs, rows: int) -> dict[str, int]:
-    """Peak bytes of each pass for a rollout of `rows` environments and one chunk. Nothing of the run moves."""
+    """Measure the peak bytes of each pass for a rollout of `rows` environments and one chunk. The run's state stays as
+    it is.
+    """
     device = leaves(obs)[0].device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         model = copy.deepcopy(model)
@@ -158,7 +160,9 @@ def _probe(ppo: PPOConfig, engine: ChosenEngine, model: ActorCritic, obs: Obs, r
 
 
 def pretend(ppo: PPOConfig, model: ActorCritic, obs: Obs, rows: int) -> tuple[Rollout, Batch]:
-    """A rollout of `rows` environments and one chunk, in which all saw the first row of `obs`; and it as one batch."""
+    """Make a rollout of `rows` environments and one chunk, filled with the first row of `obs`; return it, and it as a
+    batch.
+    """
     seen = apply(lambda all_rows: all_rows[:1].expand(rows, *all_rows.shape[1:]), obs)
     L = min(ppo.chunk_length, ppo.num_steps) if model.recurrent else 1
     rollout = Rollout.empty(L, rows, seen, model, L)
@@ -170,7 +174,7 @@ def pretend(ppo: PPOConfig, model: ActorCritic, obs: Obs, rows: int) -> tuple[Ro
 
 
 def peak_bytes(function: Callable[[], Any]) -> int:
-    """The most bytes that tensors made by function() hold at one time; 0 where torch does not let us see."""
+    """Return the most bytes that tensors made by function() hold at one time; 0 where torch does not report it."""
     if Mode is None:
         return 0
     with _Watch() as watch:
@@ -203,7 +207,7 @@ class _Watch(Mode or object):  # type: ignore[misc]  # see there
 
 
 def _tensors(values: Any) -> list[Tensor]:
-    """The tensors in a sequence and in the sequences in it."""
+    """Return the tensors in a sequence and in the sequences in it."""
     found = []
     for value in values:
         if isinstance(value, Tensor):
@@ -214,7 +218,7 @@ def _tensors(values: Any) -> list[Tensor]:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that this process can still have on the device; None where nobody says."""
+    """Return the bytes that this process can still get on the device; None where that is unknown."""
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for reuse
         return torch.cuda.mem_get_info(device)[0] + kept
@@ -224,7 +228,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def _free_in_system() -> int | None:
-    """MemAvailable of Linux; elsewhere all the memory there is; None if that is not told either."""
+    """Return MemAvailable on Linux, elsewhere the total memory; None where that is unknown."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
@@ -237,7 +241,9 @@ def _free_in_system() -> int | None:
 
 
 def _free_in_container(group: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What the limit of this container (cgroup v2) leaves, cached files not counted as used; None without a limit."""
+    """Return what the limit of this container (cgroup v2) leaves, not counting cached files as used; None without a
+    limit.
+    """
     try:
         limit = (group / "memory.max").read_text(encoding="ascii").strip()
         used = int((group / "memory.current").read_text(encoding="ascii"))

@@ -36,7 +36,7 @@ class MLPGradient:
     """
 
     def __init__(self, model: ActorCritic, plain: PlainMLP, rows: int) -> None:
-        """rows: of a minibatch, the most there are."""
+        """Allocate. rows: the largest size of a minibatch."""
         bodies = [plain.actor] if model.shared else [plain.actor, plain.critic]
         layers = list(zip(*bodies, strict=True))  # the same layer of both
         stacked = [part for both in layers for part in (*(each.weight for each in both), *(each.bias for each in both))]
@@ -49,11 +49,11 @@ class MLPGradient:
         self.value_head, self.made_for = model.critic_head, _identity(model, plain, rows)
 
     def fits(self, model: ActorCritic, plain: PlainMLP, rows: int) -> bool:
-        """It can go on with this model: no parameter is another one."""
+        """Return whether it still fits this model: no parameter was replaced."""
         return self.made_for == _identity(model, plain, rows)
 
     def begin(self, plain: PlainMLP, ppo: PPOConfig, obs: Tensor | None = None) -> MLPGradient:
-        """For an update with these settings; obs: (T, N, F) those that its minibatches are cut from."""
+        """Prepare for an update with these settings. obs: (T, N, F), from which its minibatches are cut."""
         self.flat.begin()
         self.ppo, self.normalizer, head = ppo, plain.normalizer, self.value_head
         self.value_scale = None if head.moments is None else head.scale.numpy()  # the loss is in units of the std
@@ -62,13 +62,13 @@ class MLPGradient:
         return self
 
     def __call__(self, batch: Batch) -> Loss:
-        """The loss of a batch (1, B), all of whose rows are experience."""
+        """Return the loss of a batch (1, B), all of whose rows are valid."""
         return Loss(*torch.from_numpy(self._numbers(batch)).unbind())
 
     @torch.inference_mode()  # as no_grad(), and each operation takes a tenth less
     @np.errstate(all="ignore")  # what is not finite is found in the norm, and named
     def _numbers(self, batch: Batch) -> Array:
-        """What a Loss has, (6,)."""
+        """Return the numbers of a Loss, (6,)."""
         assert batch.valid is None
         x = batch.inputs
         if x is None:
@@ -112,7 +112,7 @@ class MLPGradient:
         return np.array((-add(objective), add(error), add(entropy), add(kl), outside))
 
     def _surrogate(self, ratio: Array, advantage: Array) -> tuple[Array, Array]:
-        """min(r A, clip(r) A), with a floor where `dual_clip` gives one, and its slope in log r: r A, or 0."""
+        """Return min(r A, clip(r) A), bounded below where `dual_clip` asks for it, and its slope in log r: r A, or 0."""
         eps, dual = self.ppo.clip_coef, self.ppo.dual_clip
         kept = np.minimum(np.maximum(ratio, 1.0 - eps), 1.0 + eps)
         inside, gain, kept = kept == ratio, ratio * advantage, kept * advantage
@@ -125,7 +125,7 @@ class MLPGradient:
         return objective, gain * share  # infinite or NaN: NaN, as in autograd
 
     def _value_loss(self, value: Array, old_value: Array, returns: Array) -> tuple[Array, Array]:
-        """The squared error, of the clipped value where that is larger, and its slope in V."""
+        """Return the squared error, of the clipped value where that is larger, and its slope in V."""
         clip = self.ppo.value_clip_coef
         if self.value_mean is not None:
             value = value + self.value_mean
@@ -144,7 +144,9 @@ class MLPGradient:
 
 
 def _share(larger: Array, smaller: Array) -> Array:
-    """What autograd gives the first of a maximum, or the second of a minimum: 1, half where both are equal, 0."""
+    """Return autograd's slope for the first argument of a maximum or the second of a minimum: 1, 0.5 for equal values,
+    or 0.
+    """
     return np.where(larger == smaller, HALF, ~(larger < smaller))
 
 
@@ -172,7 +174,7 @@ def _identity(model: ActorCritic, plain: PlainMLP, rows: int) -> tuple[Any, ...]
 
 
 def block_rows(plain: PlainMLP, rows: int) -> int:
-    """How many of `rows` go through at once."""
+    """Return how many of `rows` are computed at once."""
     widest = max((layer.out_features for layer in (*plain.actor, *plain.critic)), default=1)
     return max(1, min(rows, BLOCK // widest))
 
@@ -181,7 +183,7 @@ class Choice:
     """`Categorical` and its slopes: d log p_a / dz_k = [k = a] - p_k,  dH / dz_k = -p_k (log p_k + H)."""
 
     def evaluate(self, logits: Array, action: Array) -> tuple[Array, Array]:
-        """logits (K, M), action (M,) -> log_prob and entropy (M,)."""
+        """Return log_prob and entropy (M,) of logits (K, M) and action (M,)."""
         logits -= np.maximum.reduce(logits)
         self.p = np.exp(logits)
         total = np.add.reduce(self.p)
@@ -192,7 +194,7 @@ class Choice:
         return self.log_p[self.chosen], self.entropy
 
     def gradient(self, by_log_prob: Array, by_entropy: float) -> Array:
-        """Of the logits (K, M), given those of log_prob (M,) and of each row's entropy."""
+        """Return the slope in the logits (K, M), given those in log_prob (M,) and in each row's entropy."""
         by_logits = self.p * -by_log_prob
         by_logits[self.chosen] += by_log_prob
         if by_entropy:
@@ -208,7 +210,7 @@ class Gaussian:
         self.bounds = bounds
 
     def evaluate(self, mean: Array, action: Array) -> tuple[Array, Array]:
-        """mean (A, M), action (M, A) -> log_prob and entropy (M,)."""
+        """Return log_prob and entropy (M,) of mean (A, M) and action (M, A)."""
         log_std = np.minimum(np.maximum(self.free, self.bounds[0]), self.bounds[1])
         self.std = np.exp(log_std)[:, None]
         self.e = (action.T - mean) / self.std  # (A, M)
@@ -221,7 +223,9 @@ class Gaussian:
         return log_prob, entropy
 
     def gradient(self, by_log_prob: Array, by_entropy: float) -> Array:
-        """Of the means (A, M), given those of log_prob (M,) and of each row's entropy; log std's is added to it."""
+        """Return the slope in the means (A, M), given those in log_prob (M,) and in each row's entropy; add that of log
+        std to it.
+        """
         by_log_std = (self.squares - 1.0) @ by_log_prob + np.float32(by_entropy * len(by_log_prob))
         self.found += by_log_std * self.inside
         return self.e / self.std * by_log_prob

@@ -47,7 +47,9 @@ class Body:
         rows: int,
         inputs: int,
     ) -> None:
-        """layers: from the first to the last, each as those of all K networks, which lie side by side in `flat`."""
+        """Prepare. layers: from the first to the last, each as those of all K networks, which lie side by side in
+        `flat`.
+        """
         weights, biases = ([[getattr(one, name) for one in layer] for layer in layers] for name in ("weight", "bias"))
         self.weights = [flat.stack(flat.value, each) for each in weights]  # (K, H, F)
         self.transposed = [weight.mT for weight in self.weights]
@@ -61,7 +63,7 @@ class Body:
         self.narrow = inputs < NARROW
 
     def room(self, rows: int) -> Room:
-        """The views for so many rows, made once: each costs as much as a small operation."""
+        """Return the views for that many rows, made once: each costs as much as a small operation."""
         if rows not in self._rooms:
             if len(self._rooms) == ROOMS:  # sizes vary where some rows are no experience
                 self._rooms.clear()
@@ -74,7 +76,7 @@ class Body:
         return self._rooms[rows]
 
     def forward(self, x: Tensor) -> Room:
-        """x (M, F) -> its features, in `Room`."""
+        """Compute the features of x (M, F), in `Room`."""
         below = x.expand(self.networks, *x.shape)
         room = self.room(below.shape[1])
         for weight, bias, output, numbers in zip(self.transposed, self.biases, room.outputs, room.numbers, strict=True):
@@ -113,7 +115,7 @@ class Head:
         self.column = self.bias.unsqueeze(-1)
 
     def forward(self, features: Tensor) -> Array:
-        """(M, H) -> (K, M)."""
+        """Compute (M, H) -> (K, M)."""
         output: Array = torch.addmm(self.column, self.weight, features.t()).numpy()
         return output
 

@@ -80,7 +80,7 @@ class NumpyPolicy:
 def take_numpy_steps(
     envs: Envs, model: ActorCritic, policy: NumpyPolicy, state: Collecting, rollout: Rollout, asked: Asked
 ) -> Iterator[None]:
-    """Do as `rollout.take_steps`, with `policy` in the place of `model.step`."""
+    """Take the steps as `rollout.take_steps` does, with `policy` in place of `model.step`."""
     assert isinstance(rollout.obs, Tensor)
     assert isinstance(rollout.final_obs, Tensor)
     obs_rows, action_rows, done_rows = rollout.obs.unbind(), rollout.action.unbind(), rollout.done.unbind()

@@ -72,10 +72,10 @@ def plain_mlp(model: ActorCritic, obs: Obs) -> PlainMLP | str:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Somebody wants to be called when it computes, or its gradient is."""
+    """Return whether hooks are registered on the module or on its gradient."""
     return holds(module, "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def _is_watched(parameter: Tensor) -> bool:
-    """It is frozen, or somebody wants to be called with its gradient."""
+    """Return whether it is frozen, or has hooks on its gradient."""
     return holds(parameter, "_backward_hooks", "_post_accumulate_grad_hooks") or not parameter.requires_grad

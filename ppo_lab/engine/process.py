@@ -16,7 +16,7 @@ KEPT = 2**30  # bytes in all
 
 
 def prepare_process(run: RunConfig) -> None:
-    """Threads and determinism as `run` asks for ("auto" threads begin with one); freed memory is kept."""
+    """Set threads and determinism as `run` asks ("auto" begins with one thread), and keep freed memory."""
     if run.threads is not None:
         torch.set_num_threads(1 if isinstance(run.threads, str) else run.threads)
     if run.deterministic:

@@ -46,7 +46,7 @@ class ThreadChoice(NamedTuple):
 
 
 def measured(config: Config, engine: ChosenEngine, model: ActorCritic, obs: Obs) -> tuple[Config, ThreadChoice | None]:
-    """The settings with a number in the place of run.threads: auto, and how it came about; others as they are.
+    """Return the settings with a number for run.threads: auto, and how it was found; other settings unchanged.
 
     Times what training a copy of `model` on environments that show `obs` (N, *obs) will do, for about a third of a
     second. Nothing of the run moves. The environments' own steps are left out: they cannot be taken back.
@@ -84,7 +84,7 @@ def choose(seconds: Callable[[int], float], limit: int, clock: Callable[[], floa
 
 
 def _counts(limit: int) -> Iterator[int]:
-    """2, 4, 8, ... and the limit itself."""
+    """Yield 2, 4, 8, ... and the limit itself."""
     count = 2
     while count < limit:
         yield count
@@ -93,7 +93,7 @@ def _counts(limit: int) -> Iterator[int]:
 
 
 def _update_time(ppo: PPOConfig, engine: ChosenEngine, model: ActorCritic, obs: Obs) -> Callable[[int], float]:
-    """A function of the thread count: seconds of an update's minibatches and, where torch steps, of its rollout."""
+    """Return a function of the thread count: seconds of an update's minibatches and, if torch acts, of its rollout."""
     N = len(leaves(obs)[0])
     L = min(ppo.chunk_length, ppo.num_steps) if model.recurrent else 1
     chunks = N * -(-ppo.num_steps // L)
@@ -124,7 +124,7 @@ def _update_time(ppo: PPOConfig, engine: ChosenEngine, model: ActorCritic, obs: 
 
 
 def _affordable(make: Callable[[int], Callable[[], Any]], wanted: int) -> tuple[Callable[[], Any], int]:
-    """A pass on `wanted` rows, or on as few as keep it short, and their number."""
+    """Return a pass on `wanted` rows, or on as few as keep it short, and their number."""
     rows = min(8, wanted)
     while True:
         function = make(rows)
@@ -141,14 +141,14 @@ def _time(function: Callable[[], Any]) -> float:
 
 
 def cores() -> int:
-    """Cores that this process may use: by affinity, by the quota of its container, by OMP_NUM_THREADS."""
+    """Return the cores that this process may use: by affinity, by the quota of its container, by OMP_NUM_THREADS."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return max(1, min(allowed, _quota() or allowed, int(asked) if asked.isdecimal() else allowed))
 
 
 def _quota(group: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Whole cores that the limit of this container (cgroup v2) allows; None without a limit."""
+    """Return the whole cores that the limit of this container (cgroup v2) allows; None without a limit."""
     try:
         quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
         return None if quota == "max" else max(1, int(quota) // int(period))

@@ -26,7 +26,7 @@ class LossSettings(NamedTuple):
 
 
 def minibatch_loss(model: ActorCritic, batch: Batch, ppo: PPOConfig | LossSettings) -> Loss:
-    """The PPO loss of a batch; its means are over the rows that are experience, its values in the critic's units."""
+    """Return the PPO loss of a batch: means over its valid rows, values in the critic's units."""
     pick, scaled = batch.experience, model.critic_head.normalized
     log_prob, entropy, value = model.evaluate(batch.obs, batch.action, batch.memory, batch.starts)  # (L, B) each
     return ppo_loss(
