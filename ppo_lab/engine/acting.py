@@ -26,7 +26,7 @@ class Acting(ABC):
         """Fill a rollout, values aside (`rollout.take_steps`)."""
 
     def in_numpy(self, model: ActorCritic, obs: Obs) -> bool:
-        """Return whether NumPy takes the steps: on one thread, with log-probabilities computed in one batch at the end."""
+        """Return whether NumPy takes the steps: on one thread, with log-probabilities in one batch at the end."""
         return False
 
 

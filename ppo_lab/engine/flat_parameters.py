@@ -75,7 +75,7 @@ class Moments:
     """Adam's moments of flat parameters, side by side too, and their steps; zeros where it has none yet."""
 
     def __init__(self, flat: FlatParameters, state: dict[Tensor, Any], order: list[nn.Parameter]) -> None:
-        """Collect them. state: the optimizer's, which `load_state_dict` replaces; new parameters follow in this order."""
+        """Collect them. state: the optimizer's, which `load_state_dict` replaces; new parameters follow in `order`."""
         self.mean, self.square = torch.zeros_like(flat.value), torch.zeros_like(flat.value)  # (P,)
         self.steps = torch.zeros(len(flat.parameters), dtype=torch.float32)
         rows = (*(flat.parts(each) for each in (flat.value, flat.grad, self.mean, self.square)), self.steps.unbind())
@@ -105,7 +105,7 @@ class Moments:
         return [list(column) for column in zip(*(self._views[each] for each in parameters), strict=True)]
 
     def _alike(self) -> bool:
-        """Return whether all took the same number of steps: a fork may begin with moments of some, or step some alone."""
+        """Return whether all took the same number of steps: a fork may begin with moments of some parameters."""
         return bool((self.steps == self.steps[0]).all())
 
 

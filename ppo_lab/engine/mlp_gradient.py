@@ -112,7 +112,7 @@ class MLPGradient:
         return np.array((-add(objective), add(error), add(entropy), add(kl), outside))
 
     def _surrogate(self, ratio: Array, advantage: Array) -> tuple[Array, Array]:
-        """Return min(r A, clip(r) A), bounded below where `dual_clip` asks for it, and its slope in log r: r A, or 0."""
+        """Return min(r A, clip(r) A), bounded below with `dual_clip`, and its slope in log r: r A, or 0."""
         eps, dual = self.ppo.clip_coef, self.ppo.dual_clip
         kept = np.minimum(np.maximum(ratio, 1.0 - eps), 1.0 + eps)
         inside, gain, kept = kept == ratio, ratio * advantage, kept * advantage

@@ -48,7 +48,7 @@ def discounted_sums(term: Tensor, decay: Tensor) -> Tensor:
 
 
 def normalized(advantage: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Return (A - mean) / std over all rows, in the shape of A; with `valid` over those rows: the others stay as they are.
+    """Return (A - mean) / std over all rows, in the shape of A; with `valid` over those rows: the others stay.
 
     The moments are float64 and a spread below rounding (std <= 1e-6 * max(1, |mean|)) counts as none: in float32, 2048
     equal advantages near 1000 would come out as noise of size 1.5. One row, or equal rows, become 0.

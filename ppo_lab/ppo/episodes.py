@@ -89,7 +89,7 @@ class EpisodeStatistics:
 
 
 def _running_sum(rows: Tensor) -> Tensor:
-    """Return rows.cumsum(0); step by step where deterministic algorithms are asked for: on a GPU cumsum may not repeat."""
+    """Return rows.cumsum(0); step by step with deterministic algorithms, since cumsum may not repeat on a GPU."""
     if not torch.are_deterministic_algorithms_enabled():
         return rows.cumsum(0)
     sums = rows.clone()

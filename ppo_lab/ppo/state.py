@@ -180,7 +180,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def fingerprint(state: Any) -> str:
-    """Return the SHA-256 over nested dictionaries, lists, tensors and plain values: equal content, equal fingerprint."""
+    """Return the SHA-256 over nested dictionaries, lists, tensors and plain values: equal for equal content."""
     digest = hashlib.sha256()
     _feed(digest, state)
     return digest.hexdigest()
