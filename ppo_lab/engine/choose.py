@@ -14,7 +14,7 @@ from ppo_lab.envs.contract import Envs, Obs
 from ppo_lab.errors import ConfigError
 from ppo_lab.models.actor_critic import ActorCritic
 from ppo_lab.ppo.batches import Batch
-from ppo_lab.ppo.contract import Engine, Learner, Learning
+from ppo_lab.ppo.contract import Engine, Learner, LearningState
 from ppo_lab.ppo.learner import LossFunction
 from ppo_lab.ppo.losses import Loss
 from ppo_lab.ppo.rollout import Asked, Collecting, Rollout
@@ -92,7 +92,7 @@ class ChosenEngine(Engine):
         """Fill a rollout, values aside."""
         return self.acting.take_steps(envs, model, state, rollout, asked)
 
-    def learner(self, state: Learning, rollout: Rollout, ppo: PPOConfig) -> Learner:
+    def learner(self, state: LearningState, rollout: Rollout, ppo: PPOConfig) -> Learner:
         """Return what takes the gradient steps of an update."""
         return self.learning.learner(state, rollout, ppo)
 

@@ -15,7 +15,7 @@ from ppo_lab.engine.mlp_gradient import MLPGradient, block_rows, stackable_mlp
 from ppo_lab.envs.contract import Obs
 from ppo_lab.models.actor_critic import ActorCritic
 from ppo_lab.ppo.batches import Batch
-from ppo_lab.ppo.contract import Learner, Learning
+from ppo_lab.ppo.contract import Learner, LearningState
 from ppo_lab.ppo.learner import Autograd, LossFunction, minibatch_loss
 from ppo_lab.ppo.losses import Loss
 from ppo_lab.ppo.rollout import Rollout
@@ -29,7 +29,7 @@ class Way(ABC):
         """Name the way that is taken for this model, with the reason why it is not a faster one."""
 
     @abstractmethod
-    def learner(self, state: Learning, rollout: Rollout, ppo: PPOConfig) -> Learner:
+    def learner(self, state: LearningState, rollout: Rollout, ppo: PPOConfig) -> Learner:
         """Return the learner of an update."""
 
     def probe(self, model: ActorCritic, batch: Batch, ppo: PPOConfig) -> Callable[[], object]:
@@ -59,7 +59,7 @@ class AutogradWay(Way):
         """Name it, with the reason given at the choice."""
         return f"{self.name} ({self.why})" if self.why else self.name
 
-    def learner(self, state: Learning, rollout: Rollout, ppo: PPOConfig) -> Learner:
+    def learner(self, state: LearningState, rollout: Rollout, ppo: PPOConfig) -> Learner:
         """Return `Autograd`."""
         return Autograd(state, ppo, self.loss_of)
 
@@ -80,7 +80,7 @@ class ByHandWay(Way):
         plain = stackable_mlp(model, obs)
         return f"autograd ({plain})" if isinstance(plain, str) else "gradient by hand"
 
-    def learner(self, state: Learning, rollout: Rollout, ppo: PPOConfig) -> Learner:
+    def learner(self, state: LearningState, rollout: Rollout, ppo: PPOConfig) -> Learner:
         """Return `ByHand`, or `Autograd`."""
         plain = stackable_mlp(state.model, rollout.obs)
         if isinstance(plain, str):
@@ -113,7 +113,7 @@ class ByHandWay(Way):
 class ByHand(Learner):
     """`MLPGradient` and `flat_step`."""
 
-    def __init__(self, found: MLPGradient, state: Learning, ppo: PPOConfig) -> None:
+    def __init__(self, found: MLPGradient, state: LearningState, ppo: PPOConfig) -> None:
         self.found, self.inputs = found, found.inputs
         self._optimizer, self._max_grad_norm = state.optimizer, ppo.max_grad_norm
 
@@ -136,7 +136,7 @@ class GraphWay(Way):
         """Name it."""
         return "CUDA graph of autograd"
 
-    def learner(self, state: Learning, rollout: Rollout, ppo: PPOConfig) -> Learner:
+    def learner(self, state: LearningState, rollout: Rollout, ppo: PPOConfig) -> Learner:
         """Return `Graph`."""
         if self.graph is None or self.graph.model is not state.model or self.graph.optimizer is not state.optimizer:
             self.graph = GraphMinibatch(state.model, state.optimizer)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ppo_lab.config import PPOConfig
 from ppo_lab.engine.flat_parameters import FlatParameters
-from ppo_lab.engine.mlp_layers import Array, Body, Head
+from ppo_lab.engine.mlp_layers import Array, StackedBody, StackedHead
 from ppo_lab.engine.plain_mlp import PlainMLP, plain_mlp
 from ppo_lab.envs.contract import Obs
 from ppo_lab.models.actor_critic import ActorCritic
@@ -43,8 +43,10 @@ class MLPGradient:
         self.flat = FlatParameters(model.parameters(), stacked)
         self.rows = block_rows(plain, rows)
         inputs = (*plain.actor, plain.actor_head)[0].in_features
-        self.body = Body(len(bodies), layers, self.flat, plain.tanh, self.rows, inputs)
-        self.actor_head, self.critic_head = (Head(each, self.flat) for each in (plain.actor_head, model.critic_head))
+        self.body = StackedBody(len(bodies), layers, self.flat, plain.tanh, self.rows, inputs)
+        self.actor_head, self.critic_head = (
+            StackedHead(each, self.flat) for each in (plain.actor_head, model.critic_head)
+        )
         self.policy = Choice() if plain.log_std is None else Gaussian(plain.log_std, plain.log_std_bounds, self.flat)
         self.value_head, self.made_for = model.critic_head, _identity(model, plain, rows)
 

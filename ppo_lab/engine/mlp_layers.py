@@ -22,7 +22,7 @@ Array = np.ndarray  # float32: (M,), or (K, M) with a column for each row of a b
 
 
 class Room(NamedTuple):
-    """Memory of a `Body` for M rows."""
+    """Memory of a `StackedBody` for M rows."""
 
     outputs: list[Tensor]  # (K, M, H) of each layer
     numbers: list[Array]  # the same memory
@@ -32,7 +32,7 @@ class Room(NamedTuple):
     upstream: tuple[Tensor, ...]  # K of (M, H): its gradient, for the heads to fill in
 
 
-class Body:
+class StackedBody:
     """Hidden layers of K networks at once: x (M, F) -> features (K, M, H), and back.
 
     What comes in between stays until the next `forward`.
@@ -106,7 +106,7 @@ class Body:
                 torch.bmm(slope, self.weights[i], out=room.slopes[i - 1])
 
 
-class Head:
+class StackedHead:
     """A linear layer with its output on the side: (M, H) -> (K, M), so that sums over few outputs are quick."""
 
     def __init__(self, layer: nn.Linear, flat: FlatParameters) -> None:

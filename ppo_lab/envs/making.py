@@ -30,15 +30,15 @@ def make_envs(
     Our own environments are one batched program on the device. All others step on the CPU: with `vector` as the id's
     own vector environment, else one by one, in this process or in `workers` subprocesses with the same results.
     env_factory: makes a single environment in place of env.id (with `workers` it must be importable there), or anything
-    else that `adapters.given.understood` takes. aloud: log what was found out, such as masks.
+    else that `adapters.given.resolve_given` takes. aloud: log what was found out, such as masks.
     before_each: called before a single environment is made in this process; it may raise.
     Raises ConfigError or EnvError with one line: what is wrong with the id, its kwargs, its wrappers or its spaces.
     """
-    from ppo_lab.envs.adapters.given import factory_of, understood  # these stand on this file
+    from ppo_lab.envs.adapters.given import factory_of, resolve_given  # these stand on this file
     from ppo_lab.envs.wrappers import stacked_and_timed
 
     place = torch.device("cpu" if device is None else device)
-    config, given = understood(config, env_factory, place, "env_factory")
+    config, given = resolve_given(config, env_factory, place, "env_factory")
     if (make := factory_of(given)) is None and given is not None:
         return given  # type: ignore[return-value]  # not a factory, so they are environments
     envs = _make_unwrapped(config.env, place, make, aloud, before_each)

@@ -33,10 +33,12 @@ FILES = ("model.safetensors", "optimizer.safetensors", "state.safetensors", "sta
 
 PIECE = re.compile(rf"{PREFIX}[0-9a-f]{{32}}\.safetensors")
 STEP = re.compile(r"0|[1-9][0-9]{0,17}")
-Tree = Mapping[str, Any]  # nested dictionaries, lists, tensors and plain values
+CheckpointTree = Mapping[str, Any]  # nested dictionaries, lists, tensors and plain values
 
 
-def save_checkpoint(folder: Path, step: int, tree: Tree, also: Sequence[Path] = (), renew: bool = False) -> Path:
+def save_checkpoint(
+    folder: Path, step: int, tree: CheckpointTree, also: Sequence[Path] = (), renew: bool = False
+) -> Path:
     """Write `tree` (with keys model, optimizer and others) as folder/<step>, all of it or nothing. Returns the path.
 
     Written to a temporary folder beside it, every file synced to disk, renamed, and read back. A whole checkpoint of
@@ -209,7 +211,7 @@ def _file_of(key: str) -> str:
     return f"{key}.safetensors" if key in ("model", "optimizer") else "state.safetensors"
 
 
-def _encode(tree: Tree) -> tuple[dict[str, bytes], dict[str, Piece]]:
+def _encode(tree: CheckpointTree) -> tuple[dict[str, bytes], dict[str, Piece]]:
     """A tree as the bytes of its files (tensors as safetensors, its shape and plain values as JSON), and its pieces."""
     tensors: dict[str, dict[str, Tensor]] = {name: {} for name in FILES if name.endswith(".safetensors")}
     pieces: dict[str, Piece] = {}

@@ -108,7 +108,7 @@ class Run:
             for sink in self.sinks:
                 every.callback(sink.amend, update, global_step, metrics)
 
-    def save(self, step: int, tree: checkpoint.Tree, score: float | None, renew: bool = False) -> Path:
+    def save(self, step: int, tree: checkpoint.CheckpointTree, score: float | None, renew: bool = False) -> Path:
         """A checkpoint, and the hints `latest` and `best`; old ones go as config.run says. Raises RunError.
 
         renew: also in place of one of this step that is whole.

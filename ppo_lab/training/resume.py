@@ -12,7 +12,7 @@ from typing import Any
 from ppo_lab.config import Config
 from ppo_lab.config.loading import differences
 from ppo_lab.engine.numpy_rollout import NumpyPolicy, numpy_policy
-from ppo_lab.envs.adapters.given import understood
+from ppo_lab.envs.adapters.given import resolve_given
 from ppo_lab.errors import EnvError, RunError
 from ppo_lab.ppo.state import TrainState, pick_device
 from ppo_lab.runs.checkpoint import load_checkpoint
@@ -65,7 +65,7 @@ class Resume(Start):
             saved = load_checkpoint(path)
             check_folder(run.folder, run.config, saved)
             to_come = changes_to_come(run.folder, saved["update"])
-            config, envs = understood(run.config, envs, pick_device(run.config.run.device))
+            config, envs = resolve_given(run.config, envs, pick_device(run.config.run.device))
             if config.env != run.config.env:
                 pairs = differences(run.config, config).items()
                 changed = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in pairs)

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ppo_lab.notebook.agent.ink import FAINT, dot, font, name_of, title
+from ppo_lab.notebook.agent.drawing import FAINT, dot, font, name_of, title
 from ppo_lab.notebook.data.action_arrays import ActionPart, Number, count, numbers_of
 from ppo_lab.notebook.plots.canvas import BLUE, TEXT, number
 

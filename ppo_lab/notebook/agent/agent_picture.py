@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ppo_lab.notebook.agent.action_picture import PANEL, actions_height, draw_actions
-from ppo_lab.notebook.agent.ink import empty, font, line, name_of, title
+from ppo_lab.notebook.agent.drawing import empty, font, line, name_of, title
 from ppo_lab.notebook.data.action_arrays import ActionPart
 from ppo_lab.notebook.plots.canvas import TEXT, number
 

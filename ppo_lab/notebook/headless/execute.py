@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 128 + stopped_by
     except Exception as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {error_line(error)}", file=sys.stderr)
         return 1
     finally:
         if before is not None:
@@ -168,7 +168,7 @@ class Progress:
         return start + len(whole) + 1
 
 
-def one_line(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """Format an error as one line: a LabError by its text, any other by its type and first line."""
     text = _first_line(str(error))
     return text if isinstance(error, LabError) else f"{type(error).__name__}: {text}"

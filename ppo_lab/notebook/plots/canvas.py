@@ -35,7 +35,7 @@ MOST_NOTES = 8  # changes that are written out
 LONGEST_NAME = 28
 
 
-class Change(Protocol):
+class JournalLine(Protocol):
     """A line of the journal, as `ppo_lab.read_journal` gives it."""
 
     @property
@@ -147,7 +147,7 @@ def points(columns: Columns, metric: str) -> tuple[np.ndarray, np.ndarray]:
     return step[rows], value[rows]
 
 
-def own(columns: Columns, changes: Sequence[Change]) -> list[Change]:
+def own(columns: Columns, changes: Sequence[JournalLine]) -> list[JournalLine]:
     """Changes made in this run, without those its journal took over from the parent."""
     update = np.asarray(columns.get("update", ()))
     first = float(update[0]) if len(update) else -math.inf

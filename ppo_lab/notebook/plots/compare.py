@@ -22,8 +22,8 @@ from ppo_lab.notebook.plots.canvas import (
     DASHES,
     MOST_NOTES,
     TEXT,
-    Change,
     Columns,
+    JournalLine,
     legend,
     mark,
     marker,
@@ -112,7 +112,7 @@ def lineage(runs: run_groups.Runs = "runs", root: str | Path = "runs") -> Figure
 def plot_seeds(
     columns_by_label: Mapping[str, Sequence[Columns]],
     ax: Axes,
-    changes_by_label: Mapping[str, Sequence[Change]] | None = None,
+    changes_by_label: Mapping[str, Sequence[JournalLine]] | None = None,
     metric: str = "episode/return_mean",
     ylabel: str = "return",
 ) -> None:

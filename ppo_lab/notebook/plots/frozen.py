@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from ppo_lab.notebook.plots.canvas import BLUE, TEXT, VERMILLION, number, style
 
 if TYPE_CHECKING:
-    from ppo_lab.notebook.data.frozen_rollout import Surrogate
+    from ppo_lab.notebook.data.frozen_rollout import SurrogateSteps
 
 ON_BOTH = [withStroke(linewidth=3.2, foreground="white")]  # a black mark with a white rim is seen on any cell and page
 BANDS = ((1, 99), (10, 90), (25, 75))  # percentiles
@@ -156,7 +156,7 @@ def minibatch_figure(
     return figure
 
 
-def surrogate_figure(surrogate: Surrogate, steps_taken: int) -> Figure:
+def surrogate_figure(surrogate: SurrogateSteps, steps_taken: int) -> Figure:
     """Which samples still pull after so many gradient steps, and how far the objective has come.
 
     Left every sample as a dot, ratio against advantage, the corners without gradient shaded; right the mean over all.

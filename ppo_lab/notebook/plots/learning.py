@@ -18,8 +18,8 @@ from ppo_lab.notebook.plots.canvas import (
     DASHES,
     MOST_NOTES,
     TEXT,
-    Change,
     Columns,
+    JournalLine,
     blank,
     column,
     finite,
@@ -86,7 +86,7 @@ def learning_curve(columns: Columns, ax: Axes, total_timesteps: int | None = Non
 
 def learning_figure(
     columns: Columns,
-    changes: Sequence[Change] = (),
+    changes: Sequence[JournalLine] = (),
     others: Mapping[str, Columns] | None = None,
     total_timesteps: int | None = None,
     figure: Figure | None = None,
@@ -169,7 +169,7 @@ def _room(ax: Axes, values: Sequence[Any]) -> None:
     ax.set_ylim(low - 0.06 * room, high + 0.1 * room)
 
 
-def _moves(columns: Columns, changes: Sequence[Change], near: float) -> list[Move]:
+def _moves(columns: Columns, changes: Sequence[JournalLine], near: float) -> list[Move]:
     """Changes of this run with their numbers in the journal; those of one setting within `near` steps become one."""
     kept = {id(change) for change in own(columns, changes)}
     moves: list[Move] = []

@@ -16,8 +16,8 @@ from ppo_lab.notebook.plots.canvas import (
     DASHES,
     MOST_NOTES,
     TEXT,
-    Change,
     Columns,
+    JournalLine,
     legend,
     mark,
     marker,
@@ -76,7 +76,7 @@ def plot_lineage(summaries: Iterable[Any], ax: Axes) -> None:
 def plot_runs(
     columns_by_name: Mapping[str, Columns],
     ax: Axes,
-    changes_by_name: Mapping[str, Sequence[Change]] | None = None,
+    changes_by_name: Mapping[str, Sequence[JournalLine]] | None = None,
     metric: str = "episode/return_mean",
     ylabel: str = "return",
 ) -> None:
