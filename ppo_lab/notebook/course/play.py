@@ -58,7 +58,7 @@ class PlaySlider:
     marked: bool  # `begin` is a default and not only the middle
 
     def label(self, value: Any) -> str:
-        """A value as the slider shows it."""
+        """Format a value as the slider shows it."""
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return (f"{value:g}" if number else str(value)) + (" (default)" if self.marked and value == self.begin else "")
 
@@ -110,7 +110,7 @@ class Playground:
                 self._redraw()
 
     def _redraw(self) -> None:
-        """The picture of where the sliders are now, not of where they were when this was asked for."""
+        """Draw the picture for the sliders' current values, which may have moved since this was asked for."""
         try:
             figure = self._draw(**{name: slider.value for name, slider in self.sliders.items()})
             self.picture.value = _png(figure, compress_level=1)
@@ -123,7 +123,9 @@ class Playground:
 
 
 def three_pictures(draw: Draw, sliders: Sequence[PlaySlider]) -> bytes:
-    """One PNG: the first slider at its lowest, default and highest value, one below the other, each with a caption."""
+    """Return one PNG: the first slider at its lowest, default and highest value, below each other, each with a
+    caption.
+    """
     others = {slider.name: slider.begin for slider in sliders[1:]}
     parts = []
     for value in _shown(sliders[0]):
@@ -153,12 +155,12 @@ def _png(figure: Any, compress_level: int = 6) -> bytes:
 
 
 def _shown(slider: PlaySlider) -> list[Any]:
-    """Lowest, default and highest, each once."""
+    """Return the lowest, default and highest value, each once."""
     return _once([slider.values[0], slider.begin, slider.values[-1]])
 
 
 def _three(sliders: Sequence[PlaySlider]) -> str:
-    """What the headless picture shows, in words."""
+    """Describe the headless picture in words."""
     first, *others = sliders
     text = f"The picture at {first.name} = {', '.join(map(first.label, _shown(first)))}"
     return ", ".join([text, *(f"{slider.name} = {slider.label(slider.begin)}" for slider in others)])
@@ -195,5 +197,5 @@ def _once(values: Sequence[Any]) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Python's own number for NumPy's: traits of widgets refuse those."""
+    """Convert NumPy's numbers to Python's: traits of widgets refuse them."""
     return value.item() if isinstance(value, np.generic) else value
