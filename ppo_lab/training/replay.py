@@ -69,12 +69,12 @@ def replay(place: str | Path) -> Replay:
 
 
 def _without_added(recorded: Mapping[float, dict[str, float]], update: Update) -> dict[str, float]:
-    """A recorded line without what only a person can have added: a replay has nobody who does."""
+    """Return a recorded line without the numbers that only a person can have added, which a replay lacks."""
     row = recorded.get(update.update, {})
     ours = {"update", "global_step", *update.metrics, *LAB_METRICS}
     return {name: number for name, number in row.items() if name in ours}
 
 
 def comparable(row: dict[str, Any]) -> dict[str, Any]:
-    """A line of metrics without what depends on the clock or on who was watching."""
+    """Return a line of metrics without what depends on the clock or on who was watching."""
     return {name: value for name, value in row.items() if not name.startswith(("time/", "eval/"))}
