@@ -30,7 +30,7 @@ def iqm(scores: ArrayLike, axis: None = None) -> float: ...
 @overload
 def iqm(scores: ArrayLike, axis: int) -> np.ndarray: ...
 def iqm(scores: ArrayLike, axis: int | None = None) -> Any:
-    """Return the interquartile mean, that of the middle half of n scores. Robust to outliers, less noisy than the median.
+    """Return the interquartile mean: the mean of the middle half of n scores. Robust, and less noisy than the median.
 
     With x sorted and k = floor(n / 4): sum of x[k], ..., x[n - k - 1], divided by n - 2k. Whole scores are cut and
     none is weighted, as in `scipy.stats.trim_mean(x, 0.25)` and Agarwal et al. 2021; below 4 scores it is the mean.
