@@ -66,9 +66,7 @@ class Dashboard:
         self._controls = Controls(session)
         self._panels: list[Panel] = [
             LearningPanel(session, lambda: session.soon(lambda: self._draw(session))),
-            Picture("Dials", contents.dials),
-            Picture("Inside the update", contents.inside),
-            Picture("Numbers", contents.numbers),
+            *(Picture(view.title, view.draw) for view in contents.VIEWS),
             AgentPanel(),
             Words("Health", health_html),
             Words("Journal", contents.journal_html),
