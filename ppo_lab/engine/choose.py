@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from ppo_lab.config import Config, PPOConfig
+from ppo_lab.config import LIVE, Config, PPOConfig
 from ppo_lab.engine.acting import Acting, GraphActing, NumpyActing, TorchActing
 from ppo_lab.engine.compiled_loss import CompiledLoss, check_compiler
 from ppo_lab.engine.learning import AutogradWay, ByHandWay, GraphWay, Way
+from ppo_lab.engine.mlp_gradient import KNOWN_SETTINGS
 from ppo_lab.envs.contract import Envs, Obs
 from ppo_lab.errors import ConfigError
 from ppo_lab.models.actor_critic import ActorCritic
 from ppo_lab.ppo.batches import Batch
 from ppo_lab.ppo.contract import Engine, Learner, LearningState
-from ppo_lab.ppo.learner import LossFunction
+from ppo_lab.ppo.learner import LossFunction, LossSettings
 from ppo_lab.ppo.losses import Loss
 from ppo_lab.ppo.rollout import Asked, Collecting, Rollout
 
@@ -29,6 +30,7 @@ def choose_engine(config: Config, envs: Envs, model: ActorCritic, loss: LossFunc
     | loss=my_loss                   | torch                                 | autograd of my_loss                   |
     | run.cuda_graphs: auto or true  | CUDA graph where it can be            | CUDA graph where it can be            |
     | run.compile: true              | as below                              | autograd of the compiled loss         |
+    | a new term of the loss         | as below                              | autograd, until it is written by hand |
     | otherwise                      | NumPy for a small MLP on a CPU        | by hand for an MLP on a CPU           |
 
     Raises ConfigError for settings that exclude each other, and where a CUDA graph or a compiler is asked for that
@@ -68,7 +70,8 @@ def _learning(config: Config, graphs: bool, refused: str | None, envs: Envs) -> 
         return AutogradWay(why=f"no CUDA graph: {refused if graphs else 'run.cuda_graphs is false'}")
     if config.ppo.accumulate > 1:
         return AutogradWay(why=f"ppo.accumulate is {config.ppo.accumulate}")
-    return ByHandWay()
+    unknown = without_hand_gradient(config.ppo)
+    return ByHandWay() if unknown is None else AutogradWay(why=f"ppo.{unknown} has no gradient by hand")
 
 
 class ChosenEngine(Engine):
@@ -120,6 +123,18 @@ class CustomLoss:
             has = "no gradient" if found.total.shape == () else f"the shape {tuple(found.total.shape)}"
             raise ConfigError(f"loss: the total of {loss_name(self._loss)} is one number with a gradient; it has {has}")
         return Loss(found.total, *(torch.as_tensor(number, device=found.total.device).detach() for number in found[1:]))
+
+
+def without_hand_gradient(ppo: PPOConfig) -> str | None:
+    """Return a setting of the loss in use that `MLPGradient` does not know; None: it knows all.
+
+    So a new term of the loss is learned by autograd until its gradient is written by hand.
+    """
+    fields = PPOConfig.model_fields
+    for name in LossSettings._fields:
+        if name not in KNOWN_SETTINGS and (name in LIVE or getattr(ppo, name) != fields[name].default):
+            return name
+    return None
 
 
 def compiled_loss(config: Config, envs: Envs) -> CompiledLoss:

@@ -58,11 +58,11 @@ class CompiledLoss:
         def coefficient(value: float, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.full((), value, dtype=dtype, device=device)
 
-        settings = LossSettings(
-            coefficient(ppo.clip_coef, torch.float64),  # 1 - it is rounded once, as a float's is
-            coefficient(ppo.vf_coef), coefficient(ppo.ent_coef) if ppo.ent_coef else 0.0,
-            ppo.value_clip_coef, ppo.dual_clip,
-        )  # fmt: skip
+        settings = LossSettings(*(getattr(ppo, name) for name in LossSettings._fields))._replace(
+            clip_coef=coefficient(ppo.clip_coef, torch.float64),  # 1 - it is rounded once, as a float's is
+            vf_coef=coefficient(ppo.vf_coef),
+            ent_coef=coefficient(ppo.ent_coef) if ppo.ent_coef else 0.0,
+        )
         if self._any_size:  # else two programs would round differently, and a resumed run begin with the other one
             batch = batch.map(_of_any_size)
         found: Loss = self._compiled(model, batch, settings)

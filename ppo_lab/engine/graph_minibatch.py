@@ -14,7 +14,7 @@ from ppo_lab.engine.cuda_graph import Captured, Restore, addresses, snapshot
 from ppo_lab.models.actor_critic import ActorCritic
 from ppo_lab.models.networks.cores import Recurrent
 from ppo_lab.ppo.batches import Batch
-from ppo_lab.ppo.learner import minibatch_loss
+from ppo_lab.ppo.learner import LossSettings, minibatch_loss
 from ppo_lab.ppo.losses import Loss
 from ppo_lab.ppo.optimizer import clear_gradients, gradient_step
 from ppo_lab.trees import apply, leaves
@@ -67,7 +67,8 @@ class GraphMinibatch:
             rate.fill_(group["lr"])
         self.clip_coef.fill_(ppo.clip_coef)
         self.ent_coef.fill_(ppo.ent_coef)
-        baked = (ppo.vf_coef, ppo.value_clip_coef, ppo.dual_clip, ppo.max_grad_norm, ppo.ent_coef != 0.0)
+        numbers = [getattr(ppo, name) for name in LossSettings._fields if name not in ("clip_coef", "ent_coef")]
+        baked = (*numbers, ppo.max_grad_norm, ppo.ent_coef != 0.0)
         if baked != self._baked or addresses(self._written()) != self._addresses:
             self._graphs.clear()
         self._ppo, self._baked = ppo, baked

@@ -26,6 +26,7 @@ from ppo_lab.ppo.losses import Loss
 
 BLOCK = 2**17  # numbers that a layer gives for one block: 512 kB
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+KNOWN_SETTINGS = frozenset({"clip_coef", "vf_coef", "ent_coef", "value_clip_coef", "dual_clip"})  # of the loss
 HALF, ONE = np.float32(0.5), np.float32(1.0)
 
 

@@ -10,14 +10,16 @@ import torch
 from ppo_lab.cli.main import main
 from ppo_lab.config import Config
 from ppo_lab.config.loading import override
+from ppo_lab.engine import choose
 from ppo_lab.engine.acting import GraphActing, NumpyActing, TorchActing
 from ppo_lab.engine.choose import choose_engine
 from ppo_lab.engine.learning import AutogradWay, ByHandWay, GraphWay
+from ppo_lab.engine.mlp_gradient import KNOWN_SETTINGS
 from ppo_lab.envs.contract import EnvsWrapper
 from ppo_lab.envs.making import make_envs
 from ppo_lab.errors import ConfigError
 from ppo_lab.ppo import losses
-from ppo_lab.ppo.learner import minibatch_loss
+from ppo_lab.ppo.learner import LossSettings, minibatch_loss
 from ppo_lab.ppo.state import initial_state
 from ppo_lab.runs.checkpoint import load_checkpoint
 from ppo_lab.runs.run import find_checkpoint
@@ -65,6 +67,22 @@ def test_each_row_of_the_table(more, loss, acting, learning, line):
     assert line in trainer.engine_line
     assert trainer.engine_line.startswith("acting: ")
     trainer.close()
+
+
+@pytest.mark.parametrize(
+    ("unknown", "more", "by_hand"),
+    [("dual_clip", {}, True), ("dual_clip", {"ppo__dual_clip": 3.0}, False), ("ent_coef", {}, False)],
+)
+def test_a_term_without_a_gradient_by_hand_goes_through_autograd(unknown, more, by_hand, monkeypatch):
+    """Also where it is off now, but may be switched on while training runs."""
+    monkeypatch.setattr(choose, "KNOWN_SETTINGS", KNOWN_SETTINGS - {unknown})
+    line = Trainer(settings(**more)).engine_line
+    assert ("learning: gradient by hand" in line) is by_hand
+    assert (f"learning: autograd (ppo.{unknown} has no gradient by hand)" in line) is not by_hand
+
+
+def test_the_gradient_by_hand_knows_every_setting_of_the_loss():
+    assert set(LossSettings._fields) == KNOWN_SETTINGS
 
 
 class OnTheDevice(EnvsWrapper):
