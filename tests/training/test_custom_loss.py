@@ -66,12 +66,12 @@ def test_the_term_works():
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        (lambda model, batch, ppo: torch.zeros(()), "returns a ppo_lab.Loss, got Tensor"),
-        (lambda model, batch, ppo: None, "returns a ppo_lab.Loss, got NoneType"),
-        (lambda *given: Loss(*[torch.zeros(())] * 6), "one number with a gradient; it has no gradient"),
+        (lambda model, batch, ppo: torch.zeros(()), "must return a ppo_lab.Loss, got Tensor"),
+        (lambda model, batch, ppo: None, "must return a ppo_lab.Loss, got NoneType"),
+        (lambda *given: Loss(*[torch.zeros(())] * 6), "one number with a gradient; got no gradient"),
         (
             lambda *given: minibatch_loss(*given)._replace(total=next(given[0].parameters()).sum(-1)),
-            r"one number with a gradient; it has the shape \(8,\)",
+            r"one number with a gradient; got the shape \(8,\)",
         ),
     ],
 )
