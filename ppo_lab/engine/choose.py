@@ -162,6 +162,8 @@ def why_not_rollout(envs: Envs) -> str | None:
 
 def why_not_minibatch(config: Config, envs: Envs, model: ActorCritic) -> str | None:
     """Return why a minibatch step of these settings cannot be captured in a CUDA graph; None if it can."""
+    if config.run.compile:
+        return "run.compile is true"
     ppo = config.ppo
     if ppo.target_kl is not None:
         return "ppo.target_kl needs the KL of every minibatch on the host before its step"

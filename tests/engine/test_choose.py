@@ -101,6 +101,7 @@ class OnTheDevice(EnvsWrapper):
         ({"run__cuda_graphs": "auto"}, GraphActing, GraphWay),
         ({"run__cuda_graphs": False}, TorchActing, AutogradWay),
         ({"run__cuda_graphs": "auto", "ppo__target_kl": 0.01}, GraphActing, AutogradWay),
+        ({"run__cuda_graphs": "auto", "run__compile": True}, GraphActing, AutogradWay),
         ({"run__cuda_graphs": "auto", "run__engine": "reference"}, TorchActing, AutogradWay),
     ],
 )
@@ -120,6 +121,7 @@ def test_on_a_gpu(more, acting, learning):
         ({"run__engine": "reference", "run__cuda_graphs": True}, None, r"run.cuda_graphs: not with the reference"),
         ({"run__compile": True}, my_loss, r"run.compile: .*loss=my_loss.*set run.compile to false"),
         ({"run__cuda_graphs": True, "ppo__target_kl": 0.1}, None, r"run.cuda_graphs"),
+        ({"run__cuda_graphs": True, "run__compile": True}, None, r"cannot be captured: run.compile is true"),
         ({"run__compile": True, "model__core": "gru"}, None, r"run.compile: not with model.core: gru"),
     ],
 )
