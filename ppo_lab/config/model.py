@@ -67,15 +67,15 @@ class ModelConfig(Section):
     @classmethod
     def _at_least_one_of_each(cls, layers: tuple[tuple[int, int, int], ...]) -> tuple[tuple[int, int, int], ...]:
         if not layers or any(number < 1 for layer in layers for number in layer):
-            raise ValueError("at least one layer, and channels, kernel and stride of at least 1")
+            raise ValueError("needs at least one layer, with channels, kernel and stride of at least 1")
         return layers
 
     @model_validator(mode="after")
     def _fits_together(self) -> ModelConfig:
         if self.attention_size % self.attention_heads:
-            raise ValueError("attention_size is a multiple of attention_heads")
+            raise ValueError("attention_size must be a multiple of attention_heads")
         if self.core == "window" and self.core_size % self.attention_heads:
-            raise ValueError("core_size is a multiple of attention_heads where core is window")
+            raise ValueError("core_size must be a multiple of attention_heads if core is window")
         if not self.log_std_min <= self.log_std_init <= self.log_std_max:
-            raise ValueError("log_std_min <= log_std_init <= log_std_max")
+            raise ValueError("required: log_std_min <= log_std_init <= log_std_max")
         return self

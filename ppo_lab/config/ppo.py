@@ -94,7 +94,7 @@ class PPOConfig(Section):
         for name in SCHEDULED:
             milestones = getattr(self, f"{name}_milestones")
             if (getattr(self, f"{name}_schedule") == "milestones") != bool(milestones):
-                raise ValueError(f"{name}_schedule: milestones and {name}_milestones: {{...}} go together")
+                raise ValueError(f"{name}_schedule: milestones and {name}_milestones: {{...}} must be set together")
             if any(not 0.0 < at < 1.0 for at in milestones):
                 raise ValueError(
                     f"{name}_milestones: fractions of training lie between 0 and 1, got {sorted(milestones)}"
@@ -102,9 +102,9 @@ class PPOConfig(Section):
             if any(not 0.0 <= value <= 10.0 for value in milestones.values()):
                 raise ValueError(f"{name}_milestones: values lie in 0..10, got {list(milestones.values())}")
         if self.target_entropy is not None and self.ent_coef_schedule != "constant":
-            raise ValueError("target_entropy moves ent_coef: it goes with ent_coef_schedule: constant")
+            raise ValueError("target_entropy adapts ent_coef, so ent_coef_schedule must be constant")
         if self.weight_decay and self.optimizer == "adam":
-            raise ValueError("weight_decay is for optimizer adamw or sgd")
+            raise ValueError("weight_decay needs optimizer adamw or sgd")
         if self.normalize_reward and self.gamma == 1.0:
             raise ValueError("normalize_reward needs gamma < 1: the undiscounted return of an endless task has no std")
         return self

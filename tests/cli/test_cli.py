@@ -355,7 +355,7 @@ def test_a_signal_stops_after_the_update_and_resume_goes_on_exactly(
     assert process.returncode == code, error
     assert "Traceback" not in error
     assert f"stopped by {word}: " in out
-    assert f"go on with: python -m ppo_lab resume {folder}\n" in out
+    assert f"continue with: python -m ppo_lab resume {folder}\n" in out
     steps = [json.loads(line)["global_step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert steps[-1] < SLOW["ppo.total_timesteps"]
     path, passed = find_checkpoint(folder)
