@@ -260,7 +260,7 @@ def _one_line(problem: Any) -> str:
     place = [part for part in problem["loc"] if isinstance(part, str) and part != "[key]"]
     message = problem["msg"].removeprefix("Value error, ")
     if problem["loc"][-1:] == ("[key]",) and problem["type"] == "string_type":  # {shape: (84, 84, 1)} is three keys
-        return f"{'.'.join(place[:2])}: a keyword must be a name, not {problem['input']!r}; a tuple is !tuple [84, 84, 1]"
+        return f"{'.'.join(place[:2])}: a keyword must be a name, not {problem['input']!r}; tuple: !tuple [84, 84, 1]"
     field = SECTIONS[place[0]].model_fields.get(place[1]) if len(place) > 1 and place[0] in SECTIONS else None
     if field is None:
         return f"{'.'.join(place)}: {message}" if place else message

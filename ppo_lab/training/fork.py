@@ -1,4 +1,4 @@
-"""A new run that begins at a checkpoint of another."""
+"""Fork a run: start a new run from a checkpoint of another."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOG = logging.getLogger("ppo_lab")
 
 @dataclass
 class Fork(Start):
-    """A checkpoint of another run, and the folder of the new one, which names its parent."""
+    """A checkpoint of another run to start from, and the folder of the new run, whose lineage names its parent."""
 
     saved: Mapping[str, Any]
     run: Run
@@ -54,7 +54,7 @@ class Fork(Start):
         return cls(config, saved, run, envs, changes, [], old, overrides, lineage)
 
     def restore(self, state: TrainState, recorder: Recorder) -> None:
-        """Restore what the new settings leave as it was: converted to other units, or begun anew, where they differ.
+        """Restore the checkpoint; what depends on changed settings is converted to their units, or starts from nothing.
 
         Raises RunError if the checkpoint does not fit the new settings.
         """
@@ -65,7 +65,7 @@ class Fork(Start):
         envs, about = recorder.environments.envs, self.saved["about"]
         other_bounds = check_task(about, envs, bounds=False)
         if other_bounds:
-            LOG.warning("%s: %s; no network reads them, and new episodes begin", run.name, other_bounds)
+            LOG.warning("%s: %s; no network reads them; new episodes begin", run.name, other_bounds)
         if about.get("loss_given") != recorder.loss:
             was, now = (name or "the built-in one" for name in (about.get("loss_given"), recorder.loss))
             LOG.warning("%s: the loss is %s; the parent's was %s", run.name, now, was)
@@ -83,5 +83,5 @@ class Fork(Start):
         recorder.changes = self.changes
 
     def abandon(self) -> None:
-        """Remove the new folder."""
+        """Remove the new run's folder."""
         self.run.discard()

@@ -182,7 +182,7 @@ def test_what_yaml_cannot_write_is_refused_by_its_key_before_there_is_a_folder(t
     ("text", "message"),
     [
         ("{shape: !tuple (84, 84)}", r"!tuple must be followed by a list: !tuple \[84, 84, 1\]"),
-        ("{shape: (84, 84, 1)}", r"env\.kwargs: a keyword must be a name, not 84; a tuple is !tuple \[84, 84, 1\]"),
+        ("{shape: (84, 84, 1)}", r"env\.kwargs: a keyword must be a name, not 84; tuple: !tuple \[84, 84, 1\]"),
         ("{shape: !other [1]}", r"not YAML: could not determine a constructor"),
         ("{shape: !!python/tuple [1]}", r"not YAML: could not determine a constructor"),
     ],
