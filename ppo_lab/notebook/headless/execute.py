@@ -23,6 +23,7 @@ from typing import Any
 
 import nbformat
 import papermill
+from nbclient.exceptions import CellExecutionError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
@@ -170,6 +171,8 @@ class Progress:
 
 def error_line(error: Exception) -> str:
     """Format an error as one line: a LabError by its text, any other by its type and first line."""
+    if isinstance(error, CellExecutionError):
+        return f"{error.ename}: {_first_line(error.evalue)}"
     text = _first_line(str(error))
     return text if isinstance(error, LabError) else f"{type(error).__name__}: {text}"
 
