@@ -47,7 +47,9 @@ class EnvConfig(Section):
     info_metrics: tuple[str | dict[str, How], ...] = Field(
         (), description="numbers from info as episode/<key>: [key, {key: how}], how last, sum, mean, max or min"
     )
-    life_loss: bool = Field(False, description="Atari: losing a life ends the task for learning, not the game")
+    life_loss: bool = Field(
+        False, description="Atari: a lost life counts as terminated for learning; the game continues"
+    )
     allow_import: bool = Field(False, description="let an id with a module prefix (module:Name-v0) import that module")
 
     @field_validator("kwargs", "wrappers", mode="before")

@@ -139,7 +139,7 @@ def why_other_bits(about: Mapping[str, Any], state: TrainState, recorder: Record
         same = ways(about["engine"]) == ways(recorder.engine_line)
         return None if same else f"the engine was a different one (then: {about['engine']})"
     if recorder.config.run.engine == "reference" and isinstance(numpy_policy(state.model, state.obs), NumpyPolicy):
-        return "an older version wrote it with run.gradient: autograd, which acted in NumPy; run.engine: reference uses torch"
+        return "an older version wrote it with run.gradient: autograd, which acted in NumPy, not in torch"
     return None
 
 

@@ -40,7 +40,7 @@ class Rollback:
         return (self.whole or collecting) and time.monotonic() - self._began > SLOW
 
     def tree(self, state: TrainState) -> dict[str, Any]:
-        """Return `state.state_dict()` as of the start; for a quick update, only valid before its first gradient step."""
+        """Return `state.state_dict()` as of the start; for a quick update, valid before its first gradient step."""
         return {**state.state_dict(), **self._parts}
 
     def put_back(self, state: TrainState, envs: Envs, run_seed: int) -> str | None:
