@@ -47,8 +47,9 @@ def load_config(
     if preset is not None:
         if file is None:
             raise ConfigError(
-                f"preset {preset!r}: no config.yaml with presets was found in {Path.cwd()} or above it; give its path "
-                "(load_config('DIR/config.yaml', preset=...), --config DIR/config.yaml) or work in its folder"
+                f"preset {preset!r}: no config.yaml was found in {Path.cwd()} or above it, and presets are in that "
+                "file; give its path (load_config('DIR/config.yaml', preset=...), --config DIR/config.yaml) or "
+                "work in its folder"
             )
         if preset not in presets:
             known = ", ".join(sorted(presets)) or "none"

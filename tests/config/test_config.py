@@ -224,7 +224,7 @@ def test_a_config_survives_its_own_yaml(write, root):
         ({"ppo.num_steps": 1.5}, r"ppo.num_steps: .*integer"),
         ({"ppo.update_epochs": 0}, r"ppo.update_epochs: .*allowed in \[1, 1_000\]"),
         ({"model.activation": "sigmoid"}, r"model.activation: .*'tanh'.*got 'sigmoid'"),
-        ({"model.convolutions": []}, r"model.convolutions: at least one layer"),
+        ({"model.convolutions": []}, r"model.convolutions: needs at least one layer"),
         ({"model.convolutions": [[8, 3, 0]]}, r"model.convolutions: .* stride of at least 1"),
         ({"model.hidden_sizes": [64, 0]}, r"model.hidden_sizes: every hidden layer needs at least one unit"),
         ({"run.name": "../escape"}, r"run.name: a run name has 1 to 64 letters"),
