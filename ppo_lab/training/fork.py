@@ -65,7 +65,7 @@ class Fork(Start):
         envs, about = recorder.environments.envs, self.saved["about"]
         other_bounds = check_task(about, envs, bounds=False)
         if other_bounds:
-            LOG.warning("%s: %s; no network reads them; new episodes begin", run.name, other_bounds)
+            LOG.warning("%s: %s; no network reads them, and new episodes begin", run.name, other_bounds)
         if about.get("loss_given") != recorder.loss:
             was, now = (name or "the built-in one" for name in (about.get("loss_given"), recorder.loss))
             LOG.warning("%s: the loss is %s; the parent's was %s", run.name, now, was)

@@ -91,9 +91,7 @@ def test_an_edited_setting_is_refused_by_name_and_a_fork_is_proposed(tmp_path, k
         ) as error:
             attempt(tmp_path / "one")
         assert "\n" not in str(error.value)
-    with pytest.raises(
-        RunError, match=rf"config\.yaml was edited: {key}: {words}.*; put it back, or say which .*{flag} "
-    ):
+    with pytest.raises(RunError, match=rf"config\.yaml was edited: {key}: {words}.*; put it back, or .*{flag} "):
         Trainer.fork(tmp_path / "one")
     assert before == {path: path.read_bytes() for path in before}
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
@@ -103,7 +101,8 @@ def test_the_total_is_changed_by_resume(tmp_path):
     trained(tmp_path)
     edit(tmp_path / "one", "ppo.total_timesteps", "512")
     with pytest.raises(
-        RunError, match=r"total_timesteps: 256 in .*; put it back, and go on .* resume .* --total-timesteps N"
+        RunError,
+        match=r"total_timesteps: 256 in .*; put it back, and make the run longer .* resume .* --total-timesteps N",
     ):
         Trainer.resume(tmp_path / "one")
 
