@@ -129,7 +129,7 @@ def test_numbers_of_every_kind(tmp_path, value):
         ({"probe/x": "1"}, "got '1'"),
         ({"probe/x": None}, "got None"),
         ({"probe/x": [1, 2]}, "finite number"),
-        ({"x": 1}, "a name has a group in front, as in 'probe/distance', got 'x'"),
+        ({"x": 1}, "a name needs a group in front, as in 'probe/distance', got 'x'"),
         ({"/x": 1}, "group in front"),
         ({3: 1}, "group in front"),
         ({"global_step": 1}, "group in front"),
@@ -283,7 +283,7 @@ def test_what_is_put_around_them_passes_it_on():
         ({"a/b": "x"}, r"Telling.metrics\(\): 'a/b' is 'x', which is not a finite number"),
         ({"a/b": float("inf")}, "not a finite number"),
         ({"episode/count": 1}, "'episode/count' is not allowed as a name"),
-        ({"update": 1}, "no name for a number"),
+        ({"update": 1}, "not allowed as a name"),
     ],
 )
 def test_what_they_may_not_say(answer, message):

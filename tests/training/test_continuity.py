@@ -91,7 +91,9 @@ def test_an_edited_setting_is_refused_by_name_and_a_fork_is_proposed(tmp_path, k
         ) as error:
             attempt(tmp_path / "one")
         assert "\n" not in str(error.value)
-    with pytest.raises(RunError, match=rf"config\.yaml was edited: {key}: {words}.*; put it back, or .*{flag} "):
+    with pytest.raises(
+        RunError, match=rf"config\.yaml was edited: {key}: {words}.*; put it back, or choose a value, .*{flag} "
+    ):
         Trainer.fork(tmp_path / "one")
     assert before == {path: path.read_bytes() for path in before}
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
