@@ -1,20 +1,20 @@
-"""Errors a user can cause, each one clear line: what, where, what is allowed."""
+"""Errors that a user can cause. Each message is one line: what is wrong, where, and what is allowed."""
 
 
 class LabError(Exception):
-    """Base of all errors that are the input's fault and not a bug. Notebooks show the one line and no traceback."""
+    """Base class of errors caused by the input, not by a bug. Notebooks show one line without a traceback."""
 
     def _render_traceback_(self) -> list[str]:
-        # IPython calls this instead of printing a traceback: a wall of frames hides the one line that helps.
+        # IPython calls this instead of printing a traceback, which would hide the one line that helps.
         return [f"{type(self).__name__}: {self}"]
 
 
 class ConfigError(LabError, ValueError):
-    """A setting that does not exist, has the wrong type or lies outside its range."""
+    """A setting does not exist, has the wrong type or is outside its range."""
 
 
 class EnvError(LabError, RuntimeError):
-    """An environment that cannot be made, raised, died, or answered with something that is not a step."""
+    """An environment cannot be made, raised an error, died, or returned something that is not a step."""
 
 
 class NonFiniteError(LabError, FloatingPointError):
@@ -22,7 +22,7 @@ class NonFiniteError(LabError, FloatingPointError):
 
 
 class RunError(LabError, OSError):
-    """A run folder that cannot be made, written or read."""
+    """A run folder cannot be made, written or read."""
 
 
 def one_line(text: object, limit: int = 300) -> str:

@@ -1,4 +1,4 @@
-"""Ctrl-C and the notebook's stop button wait until what is under way is whole."""
+"""Delay Ctrl-C and the notebook's stop button until the operation in progress is complete."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import Any
 
 
 class InterruptGuard:
-    """In `with guard:` hold a first SIGINT back to the end, then raise KeyboardInterrupt; a second one is not held.
+    """A context manager that delays the first SIGINT to the end of its block, then raises KeyboardInterrupt.
 
-    An interrupt inside an environment's step would leave it one step ahead of the record. Outside the main thread,
-    where no signal arrives, the block just runs; so it does where SIGINT is ignored or was taken in C, and under a
-    handler that only takes notes (an attribute `only_notes` says so), as the command line's. Of blocks in blocks the
-    outermost counts.
+    An interrupt inside an environment's step would leave the environment one step ahead of the record. A second SIGINT
+    in the block is not delayed. Of nested blocks the outermost counts. The guard does nothing outside the main thread,
+    where no signal arrives; if SIGINT is ignored or handled in C; and under a handler that only records the signal
+    (it has an attribute `only_notes`), such as that of the command line.
 
-    In the place of Python's own handler ours stays between the blocks of a loop, where it does the same as that: to
-    change handlers asks the operating system, which takes as long as several operations on a minibatch.
+    Between the blocks of a `loop` our handler stays in the place of Python's own and does the same as that one:
+    replacing a handler is a system call, which takes as long as several operations on a minibatch.
     """
 
     def __init__(self) -> None:
         self._depth = self._loops = 0
         self._pressed = False
-        self.noted = False  # a handler that only takes notes was asked to stop
-        self._before: Any = None  # the handler to be put back after this block
-        self._ours = self._arrived  # a bound method is another object each time
+        self.noted = False  # a handler with `only_notes` received a signal
+        self._before: Any = None  # the handler to restore after this block
+        self._ours = self._arrived  # kept, since every access to a bound method makes a new object
 
     def __enter__(self) -> None:
         if not _in_main_thread():
@@ -58,17 +58,17 @@ class InterruptGuard:
 
     @property
     def pressed(self) -> bool:
-        """A press is held back: the block ends with KeyboardInterrupt."""
+        """Whether a SIGINT was delayed: the block will end with KeyboardInterrupt."""
         return self._pressed
 
     @property
     def asked(self) -> bool:
-        """Somebody wants what runs to stop, by a press that is held back or noted."""
+        """Whether a stop is requested: by a delayed SIGINT, or by a signal that a handler recorded."""
         return self._pressed or self.noted
 
     @contextmanager
     def loop(self) -> Iterator[InterruptGuard]:
-        """Guard many blocks; at the end of the last such loop Python's own handler is restored."""
+        """Keep our handler between many blocks; restore Python's own at the end of the outermost loop."""
         counts = _in_main_thread()
         self._loops += counts
         try:
@@ -86,9 +86,9 @@ class InterruptGuard:
 
 @contextmanager
 def sigterm_held_back(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on SIGTERM inside; at the end of the block SIGTERM does what it would have done.
+    """Call `stop` on a SIGTERM within the block; after the block the signal has its default effect.
 
-    Outside the main thread, and where somebody else handles it, the block just runs.
+    Does nothing outside the main thread, or if SIGTERM has a handler already.
     """
     if not _in_main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
@@ -113,4 +113,4 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-GUARD = InterruptGuard()  # there is one signal, so there is one guard
+GUARD = InterruptGuard()  # one for the process, as there is one handler of SIGINT

@@ -1,4 +1,7 @@
-"""A tensor or a flat dictionary of tensors, handled alike: observations, actions and memory come as either."""
+"""Functions on trees: a tree is a tensor or a flat dictionary of tensors.
+
+Observations, actions and the recurrent state of a model are trees.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def _leaf(tree: Tree, key: str) -> Tensor:
 
 
 def leaves(tree: Tree | None) -> list[Tensor]:
-    """Return the tensors in it, in the order of the keys; [] for None."""
+    """Return the tensors of a tree, in the order of the keys; [] for None."""
     if tree is None:
         return []
     return list(tree.values()) if isinstance(tree, dict) else [tree]
@@ -41,7 +44,7 @@ def rows_of(tree: T) -> list[T]:
 
 
 def copy(target: Tree, source: Tree) -> None:
-    """Copy the numbers of `source` into the memory of `target`."""
+    """Copy the values of `source` into the tensors of `target`, in place."""
     if isinstance(target, dict):
         for key, tensor in target.items():
             tensor.copy_(_leaf(source, key))
@@ -51,13 +54,14 @@ def copy(target: Tree, source: Tree) -> None:
 
 
 def at(tree: T, index: Any) -> T:
-    """Return tree[index] of every tensor: an integer, a slice, a mask or a tensor of integers."""
+    """Return tensor[index] for every tensor; index: an integer, a slice, a mask or a tensor of integers."""
     return apply(lambda tensor: tensor[index], tree)
 
 
 def flattened(value: Any) -> Any:
-    """Flatten nested dictionaries and tuples to one dictionary with keys "a/b" and "0", "1"; anything else stays as
-    it is.
+    """Flatten nested dictionaries and tuples to one dictionary with keys such as "a/b" and "a/0".
+
+    Any other value is returned unchanged.
     """
     if not isinstance(value, Mapping | tuple):
         return value

@@ -1,8 +1,8 @@
-"""Every setting as a flag of the command line, made from the models in `config`.
+"""Command-line flags for all settings, generated from the models in `config`.
 
     --ppo.learning-rate 1e-3    --model.hidden-sizes "[64, 64]"    --run.tensorboard false    --ppo.target-kl null
 
-A flag takes what stands in config.yaml behind the key, as text; `config_file` reads and checks it.
+A flag takes the text that would follow the key in config.yaml; `config.loading` parses and checks it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ppo_lab.config import SECTIONS
 from ppo_lab.config.loading import allowed_text
 from ppo_lab.config.yaml_text import render_scalar
 
-HOW = "Flags take what would stand in config.yaml, e.g. false, null, 3e-4 or '[64, 64]'; - and _ are the same in them."
+HOW = "Flags take values as in config.yaml, e.g. false, null, 3e-4 or '[64, 64]'; their names may have - or _."
 
 
 def flag(section: str, name: str) -> str:
@@ -26,7 +26,7 @@ def flag(section: str, name: str) -> str:
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Give a parser a flag for each setting, grouped by section. Those that are not given leave no trace."""
+    """Add a flag for each setting to a parser, grouped by section. A flag that is not given sets no attribute."""
     for section, model in SECTIONS.items():
         group = parser.add_argument_group(section, (model.__doc__ or "").splitlines()[0])
         for name, field in model.model_fields.items():
@@ -44,9 +44,9 @@ def given_settings(given: argparse.Namespace) -> dict[str, str]:
 
 
 def tidied(arguments: Iterable[str]) -> list[str]:
-    """Replace underscores by dashes in the names of flags, and join a negative number to its flag.
+    """Replace underscores by dashes in the names of flags, and join negative numbers to their flags with "=".
 
-    argparse would take the -1e-3 of `--model.log-std-init -1e-3` for a flag.
+    argparse would read the -1e-3 in `--model.log-std-init -1e-3` as a flag.
     """
     result: list[str] = []
     for argument in arguments:
@@ -64,7 +64,7 @@ def unknown_flag(name: str, takes_settings: bool) -> str:
     """Write the message about a flag that a command does not have."""
     name = name.partition("=")[0]
     if not takes_settings and name in ALL:
-        return f"{name} cannot be changed here; another setting makes another run: see `fork RUN {name} ...`"
+        return f"{name} cannot be changed here; to train with another value make a new run: `fork RUN {name} ...`"
     dotted = {known.partition(".")[2]: known for known in ALL}
     close = [dotted[name[2:]]] if name[2:] in dotted else difflib.get_close_matches(name, ALL, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]}?" if close and takes_settings else ""
@@ -79,7 +79,7 @@ def _waits_for_a_value(argument: str) -> bool:
 
 
 def _metavar(annotation: Any) -> str:
-    """Return what kind of value a flag takes."""
+    """Return the placeholder for the value of a flag in --help."""
     kinds = {annotation, *get_args(annotation)}
     if get_origin(annotation) is Literal:
         return "WORD"

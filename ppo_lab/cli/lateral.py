@@ -1,4 +1,4 @@
-"""`evaluate` for runs on LateralControl-v0: costs on the challenge's segments, beside PID's."""
+"""Flags of `evaluate` for runs on LateralControl-v0: costs on the challenge's segments, compared with PID."""
 
 from __future__ import annotations
 
@@ -10,28 +10,36 @@ from ppo_lab.config import Config
 from ppo_lab.errors import ConfigError, RunError
 
 ENV = "ppo_lab/LateralControl-v0"
-FLAGS = ("data", "model", "segments", "noise", "csv")  # they ask for the table; they have no defaults, to be noticed
+FLAGS = (
+    "data",
+    "model",
+    "segments",
+    "noise",
+    "csv",
+)  # any of them requests the table; without defaults, so that `wanted` sees which are given
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Give `evaluate` the flags of this file."""
-    group = parser.add_argument_group(ENV, "Lateral, jerk and total cost of segments, paired with PID's.")
+    """Add the flags of this module to `evaluate`."""
+    group = parser.add_argument_group(
+        ENV, "Lateral, jerk and total cost on segments of the challenge, compared with PID."
+    )
     group.add_argument("--data", metavar="DIR", type=Path, help="the challenge's CSV files; default: synthetic routes")
     group.add_argument("--model", metavar="FILE", type=Path, help="tinyphysics.onnx; default: the surrogate")
     group.add_argument(
         "--segments", metavar="N", type=_segments, help="the first N of the sorted files, or A:B (default 100)"
     )
-    group.add_argument("--noise", choices=("official", "fresh"), help="that of the file name (default), or --seed's")
-    group.add_argument("--csv", metavar="FILE", type=Path, help="the costs of every drive as a table")
+    group.add_argument("--noise", choices=("official", "fresh"), help="seeded by the file name (default), or by --seed")
+    group.add_argument("--csv", metavar="FILE", type=Path, help="write the costs of every drive to this file")
 
 
 def wanted(given: argparse.Namespace) -> bool:
-    """Return whether any of the flags of this file was given."""
+    """Return whether any of the flags of this module was given."""
     return any(getattr(given, name) is not None for name in FLAGS)
 
 
 def check(given: argparse.Namespace, config: Config) -> None:
-    """Check the flags before anything is driven. Raise RunError or ConfigError."""
+    """Check the flags before anything is simulated. Raise RunError or ConfigError."""
     if not wanted(given):
         return
     flag = next(f"--{name}" for name in FLAGS if getattr(given, name) is not None)
@@ -43,12 +51,12 @@ def check(given: argparse.Namespace, config: Config) -> None:
         raise ConfigError("--model needs --data, the folder with the challenge's NNNNN.csv")
     if given.stochastic or given.episodes is not None or given.max_steps is not None:
         raise ConfigError(
-            "--episodes, --max-steps and --stochastic are of the run's own environment, which --model leaves out"
+            "--episodes, --max-steps and --stochastic are for the run's own environment, which --model replaces"
         )
 
 
 def report(folder: Path, given: argparse.Namespace) -> None:
-    """Print the table, and write the CSV file where one is asked for."""
+    """Print the table of costs, and write the file of --csv if it was given."""
     from ppo_lab.envs.registry import our_module
 
     result = our_module("lateral.challenge").evaluate_lateral(

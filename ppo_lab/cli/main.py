@@ -1,7 +1,7 @@
 """The command line: python -m ppo_lab COMMAND, with the commands of `_training_commands` and `_reading_commands`.
 
 Exit codes: 0 done; 1 an error, one line on stderr; 2 wrong usage; 130 stopped by Ctrl-C, 143 by SIGTERM.
-torch is imported by the commands that need it, so that --help is quick.
+Only the commands that need torch import it, so that --help is fast.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RUN = "path of a run, or its name under run.root of config.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the arguments say and return the exit code. Wrong usage and --help leave with SystemExit."""
+    """Run the command that the arguments name and return the exit code. Wrong usage and --help raise SystemExit."""
     given = _parse(flags.tidied(sys.argv[1:] if arguments is None else arguments))
     try:
         code: int = given.command(given)
@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=PROGRAM, description="Train PPO agents, and go on with runs you can trust.")
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description="Train PPO agents; resume, fork, replay and evaluate their runs."
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     subparsers = _training_commands(commands) | _reading_commands(commands)
     given, unknown = parser.parse_known_args(arguments)
@@ -54,19 +56,23 @@ def _training_commands(commands: Any) -> dict[str, argparse.ArgumentParser]:
     train = _command(
         commands, "train", _train, "train a new run", "[--preset NAME] [--config FILE] [--ppo.gamma X ...]"
     )
-    train.add_argument("--preset", metavar="NAME", help="settings of this name in config.yaml")
-    train.add_argument("--config", metavar="FILE", help="settings; default: the nearest config.yaml here or above")
+    train.add_argument("--preset", metavar="NAME", help="preset of this name in config.yaml")
+    train.add_argument("--config", metavar="FILE", help="settings file; default: the nearest config.yaml here or above")
     flags.add_settings(train)
 
-    resume = _command(commands, "resume", _resume, "go on with a run, bit for bit", "RUN [--total-timesteps N]")
+    resume = _command(commands, "resume", _resume, "continue a run, bit for bit", "RUN [--total-timesteps N]")
     resume.add_argument("run", metavar="RUN", help=RUN)
     resume.add_argument(
         "--total-timesteps", "--ppo.total-timesteps", dest="total", metavar="N",
-        help="make the run longer; anything else that changes is a fork",
+        help="make the run longer; to change any other setting, use fork",
     )  # fmt: skip
 
     fork = _command(
-        commands, "fork", _fork, "train a new run from another's checkpoint", "RUN [--at WHERE] [--ppo.gamma X ...]"
+        commands,
+        "fork",
+        _fork,
+        "train a new run from a checkpoint of another run",
+        "RUN [--at WHERE] [--ppo.gamma X ...]",
     )
     fork.add_argument("run", metavar="RUN", help=RUN)
     _add_at(fork)
@@ -75,19 +81,23 @@ def _training_commands(commands: Any) -> dict[str, argparse.ArgumentParser]:
 
 
 def _reading_commands(commands: Any) -> dict[str, argparse.ArgumentParser]:
-    replay = _command(commands, "replay", _replay, "train a run again from its journal: is it the same?", "RUN")
+    replay = _command(
+        commands, "replay", _replay, "train a run again from its settings and journal, and compare", "RUN"
+    )
     evaluate = _command(
         commands, "evaluate", _evaluate, "play episodes with a run's policy",
         "RUN [--episodes N] [--seed S] [--max-steps N] [--stochastic] [--at WHERE] "
         "[--data DIR --model tinyphysics.onnx ...]",
     )  # fmt: skip
     evaluate.add_argument("--episodes", type=int, metavar="N", help="whole episodes (default 100)")
-    evaluate.add_argument("--seed", type=int, default=1, metavar="S", help="of environments and actions (default 1)")
+    evaluate.add_argument(
+        "--seed", type=int, default=1, metavar="S", help="seed of environments and actions (default 1)"
+    )
     evaluate.add_argument(
         "--max-steps", type=int, metavar="N",
         help="cut episodes off after N env steps (default: run.eval_max_steps, else the environment's limit or 10,000)",
     )  # fmt: skip
-    evaluate.add_argument("--stochastic", action="store_true", help="draw actions; default: the most likely ones")
+    evaluate.add_argument("--stochastic", action="store_true", help="sample actions; default: the most likely ones")
     _add_at(evaluate)
     lateral.add_flags(evaluate)
     show = _command(commands, "show", _show, "settings, lineage, journal, checkpoints, last metrics of a run", "RUN")
@@ -103,14 +113,14 @@ def _reading_commands(commands: Any) -> dict[str, argparse.ArgumentParser]:
     _add_at(controller)
     runs = _command(commands, "runs", _runs, "a table of all runs", "[ROOT]")
     runs.add_argument(
-        "root", metavar="ROOT", nargs="?", type=Path, help="their folder; default: run.root of config.yaml"
+        "root", metavar="ROOT", nargs="?", type=Path, help="folder of the runs; default: run.root of config.yaml"
     )
     parsers = (replay, evaluate, show, export, controller, runs)
     return {parser.get_default("name"): parser for parser in parsers}
 
 
 def _command(commands: Any, name: str, function: Any, meaning: str, usage: str) -> argparse.ArgumentParser:
-    """Add a subcommand without abbreviated flags: what abbreviates one flag today may fit two tomorrow."""
+    """Add a subcommand. Abbreviated flags are not allowed: a new flag could make an abbreviation ambiguous."""
     epilog = flags.HOW if name in ("train", "fork") else None
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=meaning, description=f"{meaning[0].upper()}{meaning[1:]}".rstrip(".") + ".",
@@ -199,7 +209,7 @@ def _evaluate(given: argparse.Namespace) -> int:
         policy = load_policy(folder, given.at)
         if policy.envs_given:
             raise RunError(
-                f"{folder} was trained in environments of a script's own: evaluate it there, with env_factory"
+                f"{folder} was trained in environments passed by a script: evaluate it in that script, with env_factory"
             )
         episodes = 100 if given.episodes is None else given.episodes
         limit = config.run.eval_max_steps if given.max_steps is None else given.max_steps

@@ -1,4 +1,4 @@
-"""What `runs` and `show` print."""
+"""The text that the commands `runs` and `show` print."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def runs_table(root: Path) -> str:
 
 
 def steps_of(run: RunSummary) -> str:
-    """Format how far a run got, of how far it goes."""
+    """Format the steps trained and the total, "1,024 / 2,048"; "" if the total is not known."""
     return f"{run.steps:,} / {run.total:,}" if run.total else ""
 
 
 def best_of(run: RunSummary) -> str:
-    """Format the score of its best checkpoint."""
+    """Format the score of a run's best checkpoint; "" if it has none."""
     return f"{run.best:.1f}" if run.best is not None else ""
 
 
 def parent_of(run: RunSummary) -> str:
-    """Format where it was forked from."""
+    """Format the parent of a fork and the step of the fork; "" for other runs."""
     return f"{run.parent} at {run.forked_at:,}" if run.parent is not None else ""
 
 
@@ -95,7 +95,7 @@ def _identity(folder: Path, config: Config) -> list[tuple[str, str]]:
 
 
 def _lineage(folder: Path) -> list[tuple[str, ...]]:
-    """Return the ancestors, the nearest first, then the forks."""
+    """Return the rows of the ancestors, nearest first, then those of the forks."""
     rows: list[tuple[str, ...]] = []
     seen, place = {folder.name}, folder
     while (begin := read_lineage(place)) is not None:
@@ -121,7 +121,7 @@ def _change(change: Change) -> tuple[str, ...]:
 
 
 def _checkpoints(folder: Path) -> list[tuple[str, ...]]:
-    """Return each checkpoint with what is wrong with it, if anything is."""
+    """Return a row for each checkpoint: its step, whether it is whole (or what is wrong), whether it is the best."""
     place = folder / "checkpoints"
     steps, best = checkpoints(place), read_best(folder)
     rows: list[tuple[str, ...]] = []

@@ -19,22 +19,25 @@ from ppo_lab.interrupts import GUARD
 from ppo_lab.training.trainer import Trainer
 
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
-SAME_PRESS = 0.5  # seconds: `timeout` and `make` signal a process and its group, so that it arrives twice
+SAME_PRESS = 0.5  # seconds: `timeout` and `make` signal a process and its group, so one press arrives twice
 
 
 class StopAsked:
-    """Notes the first Ctrl-C or SIGTERM: a quick update is done first; one more Ctrl-C ends it all at once."""
+    """A signal handler: the first Ctrl-C or SIGTERM requests a stop, a second Ctrl-C ends the process at once.
+
+    On a requested stop a quick update is finished first.
+    """
 
     only_notes = True  # `interrupts` leaves SIGINT to this handler
 
     def __init__(self) -> None:
-        self.number: int | None = None  # of the signal that came
+        self.number: int | None = None  # the signal that arrived
         self._when = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopAsked:
         GUARD.noted = False
-        if threading.current_thread() is threading.main_thread():  # no other may
+        if threading.current_thread() is threading.main_thread():  # other threads may not set handlers
             self._before = {number: signal.signal(number, self) for number in NAMES}
         return self
 
@@ -57,7 +60,7 @@ class StopAsked:
 
 
 def train(make: Callable[[], Trainer]) -> int:
-    """Train to the end, or until a signal. Returns the exit code: 0, or 128 + the signal's number."""
+    """Train to the end, or until a signal. Return the exit code: 0, or 128 + the number of the signal."""
     with StopAsked() as stop:
         trainer = make()
         with contextlib.closing(trainer):
@@ -70,8 +73,8 @@ def train(make: Callable[[], Trainer]) -> int:
 
 
 def _follow(trainer: Trainer, stop: StopAsked) -> Mapping[str, float]:
-    """Train with a progress bar; returns the metrics of the last update."""
-    pause = 0.2 if sys.stderr.isatty() else 5.0  # a log keeps every line
+    """Train with a progress bar; return the metrics of the last update."""
+    pause = 0.2 if sys.stderr.isatty() else 5.0  # in a log file every refresh is a new line
     state, metrics = trainer.state, {}
     name = trainer.run.name if trainer.run is not None else "training"
     print(f"{name}: {state.model.describe()}; {trainer.memory_plan}", file=sys.stderr)
@@ -94,7 +97,7 @@ def _follow(trainer: Trainer, stop: StopAsked) -> Mapping[str, float]:
 
 
 def _last_lines(trainer: Trainer, signal_number: int | None, trained: bool) -> str:
-    """Format how far it got, where it is saved, how to continue."""
+    """Format the final message: steps trained, the run's folder, and how to continue."""
     state, run = trainer.state, trainer.run
     stopped = signal_number is not None
     how = f"stopped by {NAMES[signal.Signals(signal_number)]}" if signal_number is not None else "done"
@@ -107,5 +110,5 @@ def _last_lines(trainer: Trainer, signal_number: int | None, trained: bool) -> s
     text = ", ".join(parts)
     if run is not None and (stopped or not trained):
         longer = "" if trained or stopped else " --total-timesteps N"
-        text += f"\ngo on with: python -m ppo_lab resume {shlex.quote(str(run.folder))}{longer}"
+        text += f"\ncontinue with: python -m ppo_lab resume {shlex.quote(str(run.folder))}{longer}"
     return text

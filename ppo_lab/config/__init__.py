@@ -1,7 +1,7 @@
-"""Every setting once: type, default, range and meaning; a file for each section of config.yaml.
+"""The definition of every setting: type, default, range and meaning. One module per section of config.yaml.
 
-From this one place come the validation, `config.yaml`, the ranges of the sliders and the reference page; reading and
-writing them as text is in `config_file`.
+Validation, config.yaml, the command line's flags and the dashboard's sliders are all derived from these definitions.
+`config.loading` reads and writes settings as text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = [
 
 
 class Config(Section):
-    """All settings of a run. `preset` remembers which preset it came from, for its name."""
+    """All settings of a run. `preset` is the preset they came from; the name of the run is made from it."""
 
     env: EnvConfig = EnvConfig()
     model: ModelConfig = ModelConfig()
@@ -34,23 +34,23 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _can_be_written(self) -> Config:
-        """Check that the settings come back from the run's config.yaml as they are."""
+        """Check that the run's config.yaml can represent the settings exactly. Raise ValueError."""
         for key in FREE if self.run.root is not None else ():
             problem = why_not_yaml(free_setting(self, key), key)
             if problem is not None:
                 raise ValueError(
                     f"{problem} cannot be written into a run's config.yaml (null, true, numbers, text, lists, tuples "
-                    "and dictionaries can); hand over what makes the environment instead, Trainer(config, envs=make), "
-                    "or set run.root to null"
+                    "and dictionaries can); instead pass what makes the environment, Trainer(config, envs=make), or "
+                    "set run.root to null"
                 )
         return self
 
 
-FREE = ("env.kwargs", "env.wrappers")  # settings that hold anything: here a tuple is another thing than a list
+FREE = ("env.kwargs", "env.wrappers")  # settings with any contents; inside them, tuples and lists differ
 
 
 def free_setting(config: Config, key: str) -> Any:
-    """Return the value of a setting in FREE; the default of all wrappers counts as not set."""
+    """Return the value of a setting in FREE as config.yaml writes it: `env.wrappers`, a tuple, becomes a list."""
     value = getattr(config.env, key.removeprefix("env."))
     return list(value) if isinstance(value, tuple) else value
 

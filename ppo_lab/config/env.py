@@ -10,7 +10,7 @@ from ppo_lab.config.section import Section
 from ppo_lab.config.yaml_text import as_plain
 
 Count = Annotated[int, Field(ge=1, le=1_048_576)]
-How = Literal["last", "sum", "mean", "max", "min"]  # of the values of one episode
+How = Literal["last", "sum", "mean", "max", "min"]  # how the values of one episode become one number
 TAKEN = ("return_mean", "return_std", "length_mean", "count")  # episode/... that the lab writes itself
 
 
@@ -47,7 +47,9 @@ class EnvConfig(Section):
     info_metrics: tuple[str | dict[str, How], ...] = Field(
         (), description="numbers from info as episode/<key>: [key, {key: how}], how last, sum, mean, max or min"
     )
-    life_loss: bool = Field(False, description="Atari: losing a life ends the task for learning, not the game")
+    life_loss: bool = Field(
+        False, description="Atari: a lost life counts as terminated for learning; the game continues"
+    )
     allow_import: bool = Field(False, description="let an id with a module prefix (module:Name-v0) import that module")
 
     @field_validator("kwargs", "wrappers", mode="before")
@@ -56,7 +58,7 @@ class EnvConfig(Section):
         try:
             return as_plain(value)
         except RecursionError:
-            raise ValueError("nested too deeply, or it holds itself") from None
+            raise ValueError("nested too deeply, or it contains itself") from None
 
     @field_validator("info_metrics", mode="before")
     @classmethod
@@ -69,31 +71,29 @@ class EnvConfig(Section):
         keys = [key for entry in entries for key in ([entry] if isinstance(entry, str) else entry)]
         for key in keys:
             if not key or key != key.strip("/ ") or keys.count(key) > 1 or key in TAKEN:
-                why = "is given twice" if keys.count(key) > 1 else "is no key"
-                raise ValueError(
-                    f"{key!r} {f'would be episode/{key}, which there is already' if key in TAKEN else why}"
-                )
+                why = "is given twice" if keys.count(key) > 1 else "is not a valid key"
+                raise ValueError(f"{key!r} {f'would be episode/{key}, which already exists' if key in TAKEN else why}")
         return entries
 
     @property
     def info_keys(self) -> tuple[tuple[str, How], ...]:
-        """The keys of `info_metrics`, each with how its values become the number of an episode."""
+        """The keys of `info_metrics`, each with how its values of an episode become one number."""
         pairs: list[tuple[str, How]] = []
         for entry in self.info_metrics:
             pairs += [(entry, "last")] if isinstance(entry, str) else entry.items()
         return tuple(pairs)
 
 
-AUTO_NUM_ENVS = 8  # what most published settings use; one by one, more of them only make the rollout longer
-AUTO_NUM_ENVS_BATCHED = 64  # of our own: a step of 64 costs about what a step of 8 does
-OURS = "ppo_lab/"  # how the ids of our own batched programs begin
+AUTO_NUM_ENVS = 8  # as in most published settings; they are stepped one by one, so more of them only take longer
+AUTO_NUM_ENVS_BATCHED = 64  # for our own batched environments: a step of 64 takes about as long as a step of 8
+OURS = "ppo_lab/"  # prefix of the ids of our own batched environments
 
 
 def auto_num_envs(settings: EnvConfig) -> int:
-    """Return env.num_envs, where "auto" is 64 for our own batched programs and 8 for others.
+    """Return env.num_envs; "auto" is 64 for our own batched environments and 8 for others.
 
-    With `workers` it is the next multiple of them, so that each has the same load. It depends on the settings and
-    not on the machine: another number of environments would be another run.
+    With `workers`, 8 is rounded up to a multiple of them, so that each has the same load. The number depends only on
+    the settings, not on the machine: a run with another number of environments would be a different run.
     """
     if settings.num_envs != "auto":
         return settings.num_envs

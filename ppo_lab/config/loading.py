@@ -1,4 +1,7 @@
-"""Settings from text and mappings: YAML, presets, overrides; one-line errors that name the nearest known key."""
+"""Load settings from YAML files, presets and overrides, and write them as YAML.
+
+Errors are one line and suggest the nearest known key.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from ppo_lab.config import FREE, LIVE, SECTIONS, Config, free_setting
 from ppo_lab.config.yaml_text import parse_yaml, render_scalar
 from ppo_lab.errors import ConfigError
 
-# What settings of earlier versions are called now, by value; a run that was made then still loads.
+# Settings of earlier versions: old key -> new key, {old value: new value}. Runs of those versions still load.
 RENAMED: dict[str, tuple[str, dict[Any, Any]]] = {
     "run.gradient": ("run.engine", {"auto": "auto", "autograd": "reference"}),
 }
@@ -29,9 +32,9 @@ def load_config(
 ) -> Config:
     """Read the settings: defaults < YAML at `path` < `preset` of that file < `overrides`.
 
-    path: None takes the nearest config.yaml in this folder or above (so notebooks find it), or the defaults.
+    path: None: the nearest config.yaml in this folder or above (so notebooks find it), else the defaults.
     overrides: {"ppo.learning_rate": 1e-3} or {"ppo": {"learning_rate": 1e-3}}; strings are read as YAML scalars.
-    renamed: Accept the names that settings had in earlier versions.
+    renamed: accept the names that settings had in earlier versions.
     Raises ConfigError with one line: which key, what was given, what is allowed.
     """
     file = Path(path) if path is not None else _nearest_config(Path.cwd())
@@ -45,7 +48,8 @@ def load_config(
         if file is None:
             raise ConfigError(
                 f"preset {preset!r}: no config.yaml was found in {Path.cwd()} or above it, and presets are in that "
-                "file; name it (load_config('DIR/config.yaml', preset=...), --config DIR/config.yaml) or work beside it"
+                "file; give its path (load_config('DIR/config.yaml', preset=...), --config DIR/config.yaml) or "
+                "work in its folder"
             )
         if preset not in presets:
             known = ", ".join(sorted(presets)) or "none"
@@ -63,7 +67,7 @@ def load_config(
 
 
 def override(config: Config, overrides: Mapping[str, Any]) -> Config:
-    """Return the settings with some changed, checked like all others. Raise ConfigError."""
+    """Return the settings with some of them changed. Raise ConfigError for an invalid key or value."""
     settings = config.model_dump()
     _merge(settings, _nested(overrides), "overrides")
     return _validated(settings)
@@ -88,7 +92,7 @@ def differences(old: Config, new: Config) -> dict[str, list[Any]]:
 
 
 def check_config(config: Any) -> Config:
-    """Return the settings as they are. Raise ConfigError for anything else."""
+    """Return `config` unchanged if it is a Config. Raise ConfigError for anything else."""
     if isinstance(config, Config):
         return config
     how = "load_config(overrides={'env.id': 'CartPole-v1'}) or load_config('config.yaml')"
@@ -97,10 +101,8 @@ def check_config(config: Any) -> Config:
 
 
 def check_live(key: str, value: Any) -> Any:
-    """Return the value as a live change of ppo.<key> takes it. Raise ConfigError if the key or the value is not
-    allowed.
-    """
-    if key not in LIVE and key != "total_timesteps":  # a run can be made longer or shorter, but has no slider for it
+    """Return the checked value of a live change of ppo.<key>. Raise ConfigError if key or value is not allowed."""
+    if key not in LIVE and key != "total_timesteps":  # total_timesteps has no slider, but can change
         raise ConfigError(
             f"{key!r} cannot change while training runs{_nearest(key, LIVE)}; live keys: {', '.join(LIVE)}"
         )
@@ -168,7 +170,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _renamed(content: Any) -> Any:
-    """Replace settings of earlier versions by what they are called now."""
+    """Replace names and values of settings of earlier versions by the current ones."""
     for key, (new, values) in RENAMED.items():
         (section, name), (new_section, new_name) = key.split("."), new.split(".")
         old = content.get(section)
@@ -193,7 +195,7 @@ def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _merge(settings: dict[str, Any], layer: Mapping[str, Any], where: str) -> None:
-    """Lay one layer of settings over another. Raises ConfigError for a key that does not exist."""
+    """Merge `layer` into `settings`, in place. Raises ConfigError for a key that does not exist."""
     if not isinstance(layer, Mapping):
         raise ConfigError(f"{where}: expected sections ({', '.join(SECTIONS)}), got {type(layer).__name__}")
     for section_name, values in layer.items():
@@ -211,18 +213,18 @@ def _merge(settings: dict[str, Any], layer: Mapping[str, Any], where: str) -> No
         if values is None:
             continue  # a section whose keys are all commented out
         if not isinstance(values, Mapping):
-            raise ConfigError(f"{where}: section {section_name!r} holds settings, got {values!r}")
+            raise ConfigError(f"{where}: section {section_name!r} must be a mapping of settings, got {values!r}")
         fields = SECTIONS[section_name].model_fields
         for name, value in values.items():
             if name not in fields:
                 new = RENAMED.get(f"{section_name}.{name}")
-                hint = f"; it is {new[0]} now" if new else _nearest(name, fields, section_name)
+                hint = f"; it is now {new[0]}" if new else _nearest(name, fields, section_name)
                 raise ConfigError(f"{where}: unknown setting '{section_name}.{name}'{hint}")
             settings.setdefault(section_name, {})[name] = _from_text(value, fields[name].annotation)
 
 
 def _from_text(value: Any, annotation: Any) -> Any:
-    """Read text given for a setting that is no text (a command line's "3e-4", papermill's "[64, 64]") as YAML."""
+    """Parse text given for a setting of another type ("3e-4" of a flag, "[64, 64]" of papermill) as YAML."""
     kinds = {annotation} if get_origin(annotation) in (dict, tuple) else {annotation, *get_args(annotation)}
     if not isinstance(value, str) or get_origin(annotation) is Literal:
         return value
@@ -232,7 +234,7 @@ def _from_text(value: Any, annotation: Any) -> Any:
 
 
 def _nearest(name: Any, known: Iterable[str], section: str = "") -> str:
-    """Return "; did you mean 'ppo.gamma'?" or nothing."""
+    """Return "; did you mean 'ppo.gamma'?", or "" if no known name is near."""
     close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     prefix = f"{section}." if section else ""
     return f"; did you mean '{prefix}{close[0]}'?" if close else ""
@@ -259,7 +261,7 @@ def _one_line(problem: Any) -> str:
     place = [part for part in problem["loc"] if isinstance(part, str) and part != "[key]"]
     message = problem["msg"].removeprefix("Value error, ")
     if problem["loc"][-1:] == ("[key]",) and problem["type"] == "string_type":  # {shape: (84, 84, 1)} is three keys
-        return f"{'.'.join(place[:2])}: a keyword is a name, not {problem['input']!r}; a tuple is !tuple [84, 84, 1]"
+        return f"{'.'.join(place[:2])}: a keyword must be a name, not {problem['input']!r}; tuple: !tuple [84, 84, 1]"
     field = SECTIONS[place[0]].model_fields.get(place[1]) if len(place) > 1 and place[0] in SECTIONS else None
     if field is None:
         return f"{'.'.join(place)}: {message}" if place else message

@@ -38,7 +38,7 @@ class ModelConfig(Section):
         "gaussian", description="Box actions: normal, normal through tanh, or Beta"
     )
     bound: Literal["rescale", "clip"] = Field(
-        "rescale", description="gaussian: [-1, 1] is stretched over the Box, or the Box's own numbers; both clipped"
+        "rescale", description="gaussian: map [-1, 1] to the Box, or use the Box's own range; both are clipped"
     )
     std: Literal["free", "state", "gsde"] = Field(
         "free", description="std of Box actions: a parameter, a function of the state, or gSDE"
@@ -46,11 +46,11 @@ class ModelConfig(Section):
     log_std_init: float = Field(
         0.0, description="log std of the Gaussian policy at the start (Box actions)", ge=-5.0, le=2.0
     )
-    log_std_min: float = Field(-20.0, description="log std never falls below", ge=-20.0, le=2.0)
-    log_std_max: float = Field(2.0, description="log std never rises above", ge=-20.0, le=2.0)
+    log_std_min: float = Field(-20.0, description="lower bound of log std", ge=-20.0, le=2.0)
+    log_std_max: float = Field(2.0, description="upper bound of log std", ge=-20.0, le=2.0)
     sde_interval: int = Field(64, description="gsde: env steps between draws of the noise matrix", ge=1, le=1_000_000)
     normalize_value: bool = Field(
-        False, description="the critic learns returns minus their mean, over their std (PopArt)"
+        False, description="normalise the critic's targets by their running mean and std (PopArt)"
     )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="arithmetic of the bodies; distributions and losses stay float32"
@@ -67,15 +67,15 @@ class ModelConfig(Section):
     @classmethod
     def _at_least_one_of_each(cls, layers: tuple[tuple[int, int, int], ...]) -> tuple[tuple[int, int, int], ...]:
         if not layers or any(number < 1 for layer in layers for number in layer):
-            raise ValueError("at least one layer, and channels, kernel and stride of at least 1")
+            raise ValueError("needs at least one layer, with channels, kernel and stride of at least 1")
         return layers
 
     @model_validator(mode="after")
     def _fits_together(self) -> ModelConfig:
         if self.attention_size % self.attention_heads:
-            raise ValueError("attention_size is a multiple of attention_heads")
+            raise ValueError("attention_size must be a multiple of attention_heads")
         if self.core == "window" and self.core_size % self.attention_heads:
-            raise ValueError("core_size is a multiple of attention_heads where core is window")
+            raise ValueError("core_size must be a multiple of attention_heads if core is window")
         if not self.log_std_min <= self.log_std_init <= self.log_std_max:
-            raise ValueError("log_std_min <= log_std_init <= log_std_max")
+            raise ValueError("required: log_std_min <= log_std_init <= log_std_max")
         return self

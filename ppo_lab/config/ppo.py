@@ -17,7 +17,7 @@ class PPOConfig(Section):
     """The algorithm. `X_schedule` changes X from its value to `X_end` over total_timesteps."""
 
     total_timesteps: int = Field(
-        100_000, description="env steps in all; the run ends with the rollout that reaches them", ge=1
+        100_000, description="total env steps; the run ends with the rollout that reaches them", ge=1
     )
     num_steps: int = Field(128, description="steps of a rollout in each environment (T)", ge=1, le=1_000_000)
     update_epochs: int = live(4, "passes over a rollout", 1, 30, ge=1, le=1000)
@@ -26,7 +26,7 @@ class PPOConfig(Section):
     )
     chunk_length: int = Field(
         32,
-        description="steps that gradients go back through a core's memory (L); no effect without one",
+        description="steps of backpropagation through time in a core (L); no effect without one",
         ge=1,
         le=1_000_000,
     )
@@ -34,7 +34,7 @@ class PPOConfig(Section):
         1, description="parts of a minibatch, computed one after the other to save memory", ge=1, le=1_000_000
     )
     gamma: float = live(0.99, "discount per env step", 0.9, 0.999, ge=0.0, le=1.0)
-    gae_lambda: float = live(0.95, "how far GAE trusts measured rewards over the critic", 0.0, 1.0, ge=0.0, le=1.0)
+    gae_lambda: float = live(0.95, "lambda of GAE; 0: one-step TD errors, 1: full returns", 0.0, 1.0, ge=0.0, le=1.0)
 
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="the optimizer of the gradient steps")
     weight_decay: float = Field(
@@ -44,7 +44,7 @@ class PPOConfig(Section):
     learning_rate_schedule: LearningRateSchedule = Field(
         "constant", description="how learning_rate changes; adaptive: by the KL divergence of each update"
     )
-    desired_kl: float = Field(0.01, description="target of adaptive: KL divergence of an update", gt=0.0, le=10.0)
+    desired_kl: float = Field(0.01, description="schedule adaptive: target KL divergence of an update", gt=0.0, le=10.0)
     learning_rate_end: float = Field(
         0.0, description="learning_rate at total_timesteps (linear, cosine)", ge=0.0, le=1.0
     )
@@ -61,7 +61,9 @@ class PPOConfig(Section):
     clip_coef_end: float = Field(0.0, description="clip_coef at total_timesteps (linear, cosine)", ge=0.0, le=10.0)
     clip_coef_milestones: dict[float, float] = Field({}, description="fraction of training: value from there on")
     dual_clip: float | None = Field(
-        None, description="bound of the loss where the advantage is negative, x advantage; null: off", gt=1.0
+        None,
+        description="where the advantage is negative, the objective is at least this x advantage; null: off",
+        gt=1.0,
     )
     value_clip_coef: float | None = Field(None, description="clip the value's change to +- this; null: off", gt=0.0)
 
@@ -80,7 +82,7 @@ class PPOConfig(Section):
         None, description="stop the update when approx_kl > 1.5 x this; null: never", gt=0.0
     )
     normalize_advantage: Literal["minibatch", "rollout", "never"] = Field(
-        "minibatch", description="normalise advantages over which rows"
+        "minibatch", description="rows over which advantages are normalised"
     )
     recompute_advantage: bool = Field(
         False, description="recompute values and advantages before each pass over a rollout"
@@ -98,7 +100,7 @@ class PPOConfig(Section):
         for name in SCHEDULED:
             milestones = getattr(self, f"{name}_milestones")
             if (getattr(self, f"{name}_schedule") == "milestones") != bool(milestones):
-                raise ValueError(f"{name}_schedule: milestones and {name}_milestones: {{...}} go together")
+                raise ValueError(f"{name}_schedule: milestones and {name}_milestones: {{...}} must be set together")
             if any(not 0.0 < at < 1.0 for at in milestones):
                 raise ValueError(
                     f"{name}_milestones: fractions of training lie between 0 and 1, got {sorted(milestones)}"
@@ -106,9 +108,9 @@ class PPOConfig(Section):
             if any(not 0.0 <= value <= 10.0 for value in milestones.values()):
                 raise ValueError(f"{name}_milestones: values lie in 0..10, got {list(milestones.values())}")
         if self.target_entropy is not None and self.ent_coef_schedule != "constant":
-            raise ValueError("target_entropy moves ent_coef: it goes with ent_coef_schedule: constant")
+            raise ValueError("target_entropy adapts ent_coef, so ent_coef_schedule must be constant")
         if self.weight_decay and self.optimizer == "adam":
-            raise ValueError("weight_decay is for optimizer adamw or sgd")
+            raise ValueError("weight_decay needs optimizer adamw or sgd")
         if self.normalize_reward and self.gamma == 1.0:
             raise ValueError("normalize_reward needs gamma < 1: the undiscounted return of an endless task has no std")
         return self

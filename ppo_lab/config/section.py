@@ -1,4 +1,4 @@
-"""What all sections have in common: strict values, and fields that say whether they can change live."""
+"""The base class of the sections of settings, and `live`, which declares a setting that can change during training."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 def live(default: Any, description: str, low: float, high: float, scale: str = "linear", **bounds: Any) -> Any:
-    """Declare a setting that may change while training runs; low, high and scale are for its slider."""
+    """Declare a setting that may change during training; low, high and scale are those of its slider."""
     extra: dict[str, Any] = {"live": True, "slider": {"low": low, "high": high, "scale": scale}}
     return Field(default, description=description, json_schema_extra=extra, **bounds)
 
 
 class Section(BaseModel):
-    """Settings that are frozen, known by name, and finite."""
+    """A section of settings: immutable, without unknown keys, without NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=False)
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_bool_for_a_number(cls, value: Any, info: Any) -> Any:
-        # pydantic would take `true` for 1; in a config that is a slip of the pen
+        # pydantic would accept `true` as 1, which is a mistake in a config
         annotation = cls.model_fields[info.field_name].annotation
         kinds = {annotation, *get_args(annotation)}
         kinds |= {get_args(kind)[0] for kind in kinds if get_origin(kind) is Annotated}

@@ -1,7 +1,7 @@
-"""YAML whose scalars are what they look like, read safely: plain data, no objects, no aliases, no duplicate keys.
+"""Read and write YAML safely: plain data only, without objects, aliases or duplicate keys.
 
-YAML 1.1 makes text of 3e-4, an octal of 010, 90 of 1:30 and a bool of `no`; here they are a number, ten, text and text.
-YAML has lists only; a tuple is written with a tag of ours: !tuple [84, 84, 1].
+YAML 1.1 reads 3e-4 as text, 010 as octal, 1:30 as 90 and `no` as false. Here 3e-4 and 010 are decimal numbers, 1:30 and
+`no` are text. YAML has only lists; a tuple is written with our own tag: !tuple [84, 84, 1].
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TUPLE = "!tuple"
 DEEPEST = 100  # levels of containers in a setting
 LARGEST_INT = 10_000  # bits
 NUMBER = r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?"
-SCALARS = (  # tag, what it looks like, first characters
+SCALARS = (  # tag, pattern, possible first characters
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     ("int", r"[-+]?[0-9][0-9_]*", list("-+0123456789")),
@@ -34,7 +34,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            # a few nested aliases grow to billions of values when walked
+            # a few nested aliases can expand to billions of values
             raise ConfigError(f"aliases (*name) are not allowed in settings{_where(self.peek_event().start_mark)}")
         return super().compose_node(parent, index)
 
@@ -65,7 +65,7 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 def _tuple(loader: _Loader, node: yaml.Node) -> tuple[Any, ...]:
     if not isinstance(node, yaml.SequenceNode):
-        raise ConfigError(f"!tuple goes before a list: {TUPLE} [84, 84, 1]{_where(node.start_mark)}")
+        raise ConfigError(f"!tuple must be followed by a list: {TUPLE} [84, 84, 1]{_where(node.start_mark)}")
     return tuple(loader.construct_sequence(node, deep=True))
 
 
@@ -85,9 +85,9 @@ def parse_yaml(text: str) -> Any:
 
 
 def render_scalar(value: Any, tuples: bool = False) -> str:
-    """Format a value in YAML's flow style; parse_yaml gives it back. tuples: tag them, so that they stay tuples.
+    """Format a value in YAML's flow style, for `parse_yaml` to read. tuples: tag them, so that they stay tuples.
 
-    Raises ConfigError for what is none of the kinds that YAML has.
+    Raises ConfigError for a type that YAML does not have.
     """
     if isinstance(value, dict):
         pairs = (f"{render_scalar(key, tuples)}: {render_scalar(item, tuples)}" for key, item in value.items())
@@ -109,9 +109,9 @@ def render_scalar(value: Any, tuples: bool = False) -> str:
 
 
 def as_plain(value: Any, depth: int = 0) -> Any:
-    """Convert NumPy's numbers to Python's, and subclasses of dict and list to these; anything else stays as it is.
+    """Convert NumPy numbers to Python's, subclasses of dict and list to dict and list; leave all else unchanged.
 
-    Raises RecursionError for more than DEEPEST levels, whatever the interpreter would take.
+    Raises RecursionError for more than DEEPEST levels, regardless of the interpreter's own limit.
     """
     if depth > DEEPEST:
         raise RecursionError
@@ -125,9 +125,10 @@ def as_plain(value: Any, depth: int = 0) -> Any:
 
 
 def why_not_yaml(value: Any, name: str) -> str | None:
-    """Return what in `value`, which is called `name`, YAML cannot give back as it is; None: all of it can be.
+    """Return which part of `value` cannot be written as YAML and read back unchanged; None if all of it can.
 
-    It can: null, true and false, numbers, text; lists, tuples and dictionaries of them, however nested.
+    Possible are null, true and false, numbers, text, and nested lists, tuples and dictionaries of these.
+    name: what the message calls `value`.
     """
     try:
         problem = next(_odd(value, name), None)
@@ -161,7 +162,7 @@ def _odd(value: Any, name: str) -> Iterator[str]:
 
 
 def _a(value: Any) -> str:
-    """Return what a value is, in words."""
+    """Describe the type of a value for a message."""
     if isinstance(value, type):
         return "a class"
     return "a function" if callable(value) else f"a value of type {type(value).__name__}"

@@ -1,7 +1,6 @@
 """Environments: the `Envs` contract, and everything that Gymnasium can make behind it.
 
-Each name is imported when it is first used: the workers of `env.workers` import this package which must not
-pay for torch.
+Each name is imported when it is first used: worker processes import this package and must not import torch.
 """
 
 from importlib import import_module

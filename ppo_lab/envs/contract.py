@@ -1,7 +1,7 @@
 """The contract between environments and everything else: `Envs`, the `Step` it returns, and `EnvsWrapper`.
 
 Everything is batched over N environments and lies on one device. Our own batched programs, Gymnasium's single
-environments (in this process or in workers) and third-party vector environments all stand behind this contract.
+environments (in this process or in workers) and third-party vector environments all implement it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Step(NamedTuple):
     obs: Obs  # (N, *obs) what to act on next: already the new episode where one has ended
     reward: Tensor  # (N,) float32
     terminated: Tensor  # (N,) bool  the task ended: nothing comes after, no bootstrap
-    truncated: Tensor  # (N,) bool  it was cut off: the episode would have gone on
+    truncated: Tensor  # (N,) bool  the episode was cut off before its end: bootstrap from final_obs
     final_obs: Obs  # (N, *obs) what the action led to; differs from obs only where an episode ended
     valid: Tensor  # (N,) bool  False: no experience in this row (the reset row of a next-step-autoreset environment)
 
@@ -50,7 +50,7 @@ class Envs(ABC):
     # Episodes
     next_step_autoreset: bool = False  # True: the row after an ending is the reset; `valid` is False there
     max_episode_steps: int | None = None  # steps after which an episode is truncated; None: no limit
-    longest_episode: int | None = None  # a bound on its length where the limit is counted in something else than steps
+    longest_episode: int | None = None  # upper bound of its steps if the limit is not counted in steps
     episode_done: Tensor | None = None  # (N,) bool after a step, where it differs from terminated | truncated:
     # False where a lost life terminated the task and the game continues (Atari)
 
@@ -60,7 +60,7 @@ class Envs(ABC):
     generator: Generator
 
     running_statistics: str | None = None  # name of a wrapper inside that keeps running statistics
-    frames_per_second: float | None = None  # speed of `frame` as a film
+    frames_per_second: float | None = None  # playback speed of pictures from `frame`
 
     @abstractmethod
     def reset(self, seed: int) -> Obs:
@@ -88,7 +88,7 @@ class Envs(ABC):
 
     @property
     def lost(self) -> str | None:
-        """Why `state_dict` cannot lead back to the unfinished episodes; None: it can."""
+        """Why `state_dict` cannot restore the unfinished episodes; None: it can."""
         return None
 
     def why_inexact_now(self) -> str | None:
@@ -108,7 +108,7 @@ class Envs(ABC):
         return {}
 
     def metrics_state(self) -> dict[str, Any] | None:
-        """Return what `metrics` remembers of finished episodes, where `state_dict` is not loaded (a fork); or None."""
+        """Return what `metrics` keeps of finished episodes, for a fork that does not load `state_dict`; or None."""
         return None
 
     def load_metrics_state(self, state: Mapping[str, Any]) -> None:
@@ -118,8 +118,8 @@ class Envs(ABC):
     def learned(self, model: nn.Module) -> None:
         """Receive the actor-critic at the end of each update, e.g. to add it to a pool of opponents.
 
-        Copy what you keep: the next update changes it in place. Do not change the model. What this changes belongs
-        into `state_dict`.
+        Copy what you keep: the next update changes it in place. Do not change the model. Whatever this method changes
+        in the environments belongs in `state_dict`.
         """
         return
 
@@ -139,7 +139,7 @@ class Envs(ABC):
 
 
 class EnvsWrapper(Envs):
-    """Another `Envs` inside: forwards every capability. A subclass replaces what it changes.
+    """A wrapper of another `Envs`, to which it forwards everything. A subclass overrides what it changes.
 
     A wrapper with a memory of its own defines `own_state` and `load_own_state`; states are then saved with it.
     """
@@ -154,11 +154,11 @@ class EnvsWrapper(Envs):
         self.running_statistics = envs.running_statistics
         self.frames_per_second = envs.frames_per_second
 
-    # A wrapper makes new tensors in each step, so it is not capturable; `generator` is of no use without.
+    # A wrapper makes new tensors in each step, so it is not capturable and does not need `generator`.
 
     @property
     def episode_done(self) -> Tensor | None:  # type: ignore[override]  # read only here
-        """As the environments say after a step."""
+        """That of the wrapped environments."""
         return self.envs.episode_done
 
     def own_state(self) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class EnvsWrapper(Envs):
         self.envs.close()
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Return the state of the environments with that of this wrapper; None where they cannot tell theirs."""
+        """Return the state of the environments with that of this wrapper; None if they have none."""
         return self._with_own_state(self.envs.state_dict())
 
     def load_state_dict(self, state: Any) -> None:
@@ -198,11 +198,11 @@ class EnvsWrapper(Envs):
 
     @property
     def lost(self) -> str | None:
-        """As the environments say."""
+        """That of the wrapped environments."""
         return self.envs.lost
 
     def why_inexact_now(self) -> str | None:
-        """Return what the environments say."""
+        """Return that of the wrapped environments."""
         return self.envs.why_inexact_now()
 
     def retries(self) -> int:
@@ -222,7 +222,7 @@ class EnvsWrapper(Envs):
         self.envs.load_metrics_state(state)
 
     def learned(self, model: nn.Module) -> None:
-        """Pass the model on."""
+        """Pass the model to the environments."""
         self.envs.learned(model)
 
     def ending_info(self) -> dict[str, Tensor]:

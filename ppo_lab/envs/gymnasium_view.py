@@ -1,6 +1,6 @@
-"""Our batched environments as Gymnasium sees them: one pair of views, single and vector, over any of them.
+"""Present our batched environments to Gymnasium: `SingleView` as an Env, `VectorView` as a VectorEnv.
 
-They copy everything into NumPy, so what a caller keeps stays as it was. Training here uses the programs themselves.
+They copy everything into NumPy arrays, which a caller may keep. Training in this package does not use them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ppo_lab.errors import EnvError
 
 
 class SingleView(gymnasium.Env[Any, Any]):
-    """One environment, Gymnasium's way: `step` returns the observation the action led to, and `reset` is the caller's.
+    """One environment as a gymnasium.Env: `step` returns the observation after the action; the caller must `reset`.
 
-    `render` draws the present state; right after an ending that is already the first one of the next episode.
+    `render` draws the current state; right after an ending this is the first state of the next episode.
 
     Args:
         env_id: A key of `registry.BATCHED`.
@@ -42,14 +42,14 @@ class SingleView(gymnasium.Env[Any, Any]):
         self._ended = True
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode; without a seed the stream of random numbers goes on. EnvError for any option."""
+        """Start an episode; without a seed the random numbers continue. Raise EnvError for any option."""
         super().reset(seed=seed)
         obs = self.envs.reset(_run_seed(seed, options, self.np_random))
         self._ended = False
         return _observation(obs, self.observation_space, 0), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Act once. EnvError if the episode has ended and nobody called `reset`."""
+        """Act once. Raise EnvError if the episode has ended and `reset` was not called."""
         if self._ended:
             raise EnvError("this episode has ended, or none has begun: call reset() before step()")
         step = self.envs.step(_tensors(action, self.envs.device, single=True))
@@ -64,15 +64,15 @@ class SingleView(gymnasium.Env[Any, Any]):
         return self.envs.frame(0) if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
-        """Give back what the environment holds."""
+        """Release the resources of the environment."""
         self.envs.close()
 
 
 class VectorView(VectorEnv[Any, Any, np.ndarray]):
-    """N environments, Gymnasium's way, with autoreset mode SAME_STEP.
+    """N environments as a gymnasium VectorEnv, with autoreset mode SAME_STEP.
 
-    Where an episode ended, `infos["final_obs"][i]` and `infos["final_info"]` hold what the action led to, with the
-    masks `_final_obs` and `_final_info`, as in `gymnasium.vector.SyncVectorEnv`.
+    Where an episode ended, `infos["final_obs"][i]` and `infos["final_info"]` hold the results of the last action, with
+    the masks `_final_obs` and `_final_info`, as in `gymnasium.vector.SyncVectorEnv`.
 
     Args:
         num_envs: N.
@@ -89,7 +89,7 @@ class VectorView(VectorEnv[Any, Any, np.ndarray]):
         self.action_space = batch_space(self.single_action_space, num_envs)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start N episodes; without a seed the stream of random numbers goes on. EnvError for any option."""
+        """Start N episodes; without a seed the random numbers continue. Raise EnvError for any option."""
         super().reset(seed=seed)
         obs = self.envs.reset(_run_seed(seed, options, self.np_random))
         return _observation(obs, self.single_observation_space), {}
@@ -109,7 +109,7 @@ class VectorView(VectorEnv[Any, Any, np.ndarray]):
         return tuple(self.envs.frame(i) for i in range(self.num_envs)) if self.render_mode == "rgb_array" else None
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Give back what the environments hold."""
+        """Release the resources of the environments."""
         self.envs.close()
 
 

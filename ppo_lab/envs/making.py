@@ -1,4 +1,4 @@
-"""Make the environments that `config.env` asks for."""
+"""Make the environments of `config.env`, or of the factory that replaces it."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def make_envs(
     aloud: bool = False,
     before_each: Callable[[], None] = lambda: None,
 ) -> Envs:
-    """Make the N environments that config.env asks for. device: where their tensors lie; None: the CPU.
+    """Make the N environments of config.env. device: of their tensors; None: the CPU.
 
     Our own environments are one batched program on the device. All others step on the CPU: with `vector` as the id's
     own vector environment, else one by one, in this process or in `workers` subprocesses with the same results.
     env_factory: makes a single environment in place of env.id (with `workers` it must be importable there), or anything
-    else that `adapters.given.resolve_given` takes. aloud: log what was found out, such as masks.
+    else that `adapters.given.resolve_given` takes. aloud: log what was found, such as masks.
     before_each: called before a single environment is made in this process; it may raise.
     Raises ConfigError or EnvError with one line: what is wrong with the id, its kwargs, its wrappers or its spaces.
     """
-    from ppo_lab.envs.adapters.given import factory_of, resolve_given  # these stand on this file
+    from ppo_lab.envs.adapters.given import factory_of, resolve_given  # here, since these modules import this one
     from ppo_lab.envs.wrappers import stacked_and_timed
 
     place = torch.device("cpu" if device is None else device)
@@ -52,7 +52,7 @@ def _make_unwrapped(
     aloud: bool,
     before_each: Callable[[], None],
 ) -> Envs:
-    """Make the environments without what is batched around them."""
+    """Make the environments without their batched wrappers."""
     from ppo_lab.envs.adapters.atari import is_atari, make_atari
     from ppo_lab.envs.adapters.single import SingleEnvs
     from ppo_lab.envs.adapters.vector import VectorEnvs
@@ -87,7 +87,7 @@ def _make_unwrapped(
             envs.append(make(index))
             undo.callback(envs[-1].close)
         made = SingleEnvs(envs, device, make, settings.retry, settings.info_keys)
-        undo.pop_all()  # all went well: now they are closed with `made`
+        undo.pop_all()  # all were made: from now on `made` closes them
         return made
 
 
@@ -110,9 +110,9 @@ def _check_settings(settings: EnvConfig, batched: bool, env_factory: EnvFactory 
 
 
 def make_maker(settings: EnvConfig, env_factory: EnvFactory | None = None, aloud: bool = False) -> Maker:
-    """Return what makes one single environment of these settings. Raise ConfigError for an id that does not exist.
+    """Return the Maker of a single environment for these settings. Raise ConfigError for an id that does not exist.
 
-    Where `mask_from_info` is "auto" one is made to see whether there are masks. aloud: log what becomes of them.
+    If `mask_from_info` is "auto", one is made to find out whether there are masks. aloud: log whether they are used.
     """
 
     source = env_factory or find_spec(settings.id, settings.allow_import, BATCHED)
@@ -129,9 +129,7 @@ def make_maker(settings: EnvConfig, env_factory: EnvFactory | None = None, aloud
 
 
 def why_inexact(config: Config, env_factory: EnvFactory | None = None) -> str | None:
-    """Return why a resumed run would not continue bit for bit in these environments; None if nothing is known
-    against it.
-    """
+    """Return why a resumed run would not continue bit for bit in these environments; None if no reason was found."""
     from ppo_lab.envs.adapters.atari import is_atari
     from ppo_lab.envs.adapters.probe import why_inexact as probe
 
@@ -156,16 +154,14 @@ def why_inexact(config: Config, env_factory: EnvFactory | None = None) -> str | 
 
 
 def rewound_by_seeds(config: Config, env_factory: EnvFactory | None = None) -> str | None:
-    """Return what of a single environment restarts with every seed, so that each episode is the first; None:
-    nothing.
-    """
+    """Return what restarts with every seed in a single environment, so that all episodes play the first; or None."""
     from ppo_lab.envs.adapters.probe import rewound_by_seeds as probe
 
     settings = config.env
     batched = settings.vector or (env_factory is None and settings.id in BATCHED)
     if batched or not settings.seed_episodes or settings.new_each_episode:
         return None
-    with suppress(Exception):  # what is wrong with it is said where it trains
+    with suppress(Exception):  # errors are reported when training starts
         make = make_maker(settings, env_factory)
         return probe(lambda: make(0))
     return None

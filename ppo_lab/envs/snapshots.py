@@ -1,4 +1,4 @@
-"""What our environments save and load: their memory by name, and the state of their random numbers."""
+"""Save and load the state of our environments: their tensors by name, and their random number generator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def save(memory: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, 
 
 
 def load(name: str, memory: Mapping[str, Tensor], generator: torch.Generator, state: Mapping[str, Tensor]) -> None:
-    """Write what `save` returned back in place. Raises EnvError, which names the environment, where it does not fit."""
+    """Load the result of `save`, in place. Raises EnvError, which names the environment, if it does not fit."""
     check_fit(name, state, save(memory, generator))
     for key, tensor in memory.items():
         tensor.copy_(state[key])

@@ -19,7 +19,7 @@ from ppo_lab.errors import EnvError
 LEAVES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 MASK_KEY = "action_mask"
 
-Shaped = Literal["image", "set"]  # what may reach a body in its own shape; everything else is a vector
+Shaped = Literal["image", "set"]  # observations that may reach a body in their own shape; all others are vectors
 
 Path = tuple[str | int, ...]  # how to get from a nested value to a leaf: value[path[0]][path[1]]...
 
@@ -158,12 +158,12 @@ def is_picture(space: Space) -> bool:
 
 
 def brightest(space: Space) -> float:
-    """Return what an image is divided by, 1 for any other space. No other bound of an observed Box is ever read."""
+    """Return the divisor of an image's values, 1 for any other space. No other bound of an observation is used."""
     return float(space.high.max()) or 1.0 if isinstance(space, spaces.Box) and is_picture(space) else 1.0
 
 
 def kind_of(space: Space) -> Shaped | None:
-    """Return what a space is to a body that keeps shapes: an "image", a "set", or None for a vector."""
+    """Return how a body that keeps shapes treats a space: as an "image", as a "set", or None: as a vector."""
     if not isinstance(space, spaces.Box) or len(space.shape) < 2:
         return None
     return "set" if len(space.shape) == 2 and np.issubdtype(space.dtype, np.floating) else "image"

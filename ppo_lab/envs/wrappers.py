@@ -1,7 +1,7 @@
-"""What is put around N environments at once: the last few observations as one, and the time that is left.
+"""Wrappers of N environments at once: `FrameStack` stacks the last observations, `TimeAware` adds the remaining time.
 
-Both are `ppo_lab.envs.Envs` around another, correct for both kinds of autoreset: an episode's first observation knows
-nothing of the one before, and the final observation still belongs to the episode that ended.
+Both are correct for both kinds of autoreset: the first observation of an episode holds nothing of the previous episode,
+and the final observation belongs to the episode that ended.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ppo_lab.envs.spaces import MASK_KEY, leaf_spaces
 from ppo_lab.errors import ConfigError, EnvError
 
 TIME_KEY = "time"
-PLAIN_KEY = "obs"  # what an observation without keys is called once the time stands beside it
+PLAIN_KEY = "obs"  # key of an observation without keys once the key of the time is added
 Channels = Literal["auto", "first", "last"]
 
 
 def stacked_and_timed(envs: Envs, config: Config, name: str) -> Envs:
-    """Wrap the environments as `env.frame_stack` and `env.time_aware` ask.
+    """Wrap the environments according to `env.frame_stack` and `env.time_aware`.
 
-    Raises ConfigError, and closes them, if there is no time limit; `name`: what to call them.
+    Raises ConfigError, and closes them, if there is no time limit. name: of the environments in the message.
     """
     settings = config.env
     try:
@@ -45,7 +45,7 @@ def stacked_and_timed(envs: Envs, config: Config, name: str) -> Envs:
 
 
 class FrameStack(EnvsWrapper):
-    """The last `size` observations as one, the oldest first; before an episode's start its first one is repeated.
+    """Stacks the last `size` observations, the oldest first; an episode starts with copies of its first one.
 
     Images (H, W, C) or (C, H, W) are stacked along their channels, (H, W) along a new first axis, vectors end to end.
     Discrete observations become MultiDiscrete. The key "action_mask" stays the newest alone.
@@ -54,7 +54,7 @@ class FrameStack(EnvsWrapper):
     def __init__(self, envs: Envs, size: int, channels: Channels = "auto") -> None:
         """Take ownership of `envs`. channels: the axis of an image's channels; auto: the smaller of first and last."""
         if size < 2:
-            raise EnvError(f"frame_stack: a stack has at least 2 observations, got {size}")
+            raise EnvError(f"frame_stack: a stack needs at least 2 observations, got {size}")
         super().__init__(envs)
         leaves = leaf_spaces(envs.observation_space)
         self._size = size
@@ -82,7 +82,7 @@ class FrameStack(EnvsWrapper):
             mask = begins.view(1, -1, *[1] * (frames.dim() - 2))
             self._frames[key] = torch.where(mask, obs[key].unsqueeze(0), frames)
         shown = self._stack(step.obs)
-        # with next-step autoreset final_obs is obs, also in the row of the reset, which is no experience
+        # with next-step autoreset final_obs is obs, also in the row of the reset, which is not valid
         return step._replace(obs=shown, final_obs=shown if self.next_step_autoreset else final_obs)
 
     def own_state(self) -> dict[str, Any]:
@@ -106,22 +106,23 @@ class FrameStack(EnvsWrapper):
 
 
 class TimeAware(EnvsWrapper):
-    """Adds the share of the time limit that is left, in [0, 1]: 1 at an episode's start, 0 at its cut-off.
+    """Adds the remaining share of the time limit, in [0, 1]: 1 at the start of an episode, 0 at its truncation.
 
     Without it an agent cannot know that the end is near, and values of equal observations differ (Pardo et al. 2018,
-    "Time Limits in Reinforcement Learning"). A plain vector of floats gets one entry more, all others the key "time".
+    "Time Limits in Reinforcement Learning"). A plain vector of floats gets one more entry, all others
+    the key "time".
     """
 
     def __init__(self, envs: Envs, limit: int) -> None:
         """Take ownership of `envs`. limit: steps after which an episode is cut off."""
         if limit < 1:
-            raise EnvError(f"time_aware: a time limit has at least 1 step, got {limit}")
+            raise EnvError(f"time_aware: a time limit needs at least 1 step, got {limit}")
         super().__init__(envs)
         self._limit = limit
         self._elapsed = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
         leaves = leaf_spaces(envs.observation_space)
         if TIME_KEY in leaves:
-            raise EnvError(f"time_aware: the observation has a key {TIME_KEY!r} already")
+            raise EnvError(f"time_aware: the observation already has a key {TIME_KEY!r}")
         plain = leaves.get("")
         self._append = isinstance(plain, spaces.Box) and len(plain.shape) == 1 and plain.dtype.kind == "f"
         if isinstance(plain, spaces.Box) and self._append:
@@ -135,7 +136,7 @@ class TimeAware(EnvsWrapper):
             self.observation_space = spaces.Dict({**named, TIME_KEY: time}, sort_keys=False)
 
     def reset(self, seed: int) -> Obs:
-        """Start all N episodes, with all the time left."""
+        """Start all N episodes, with the full time remaining."""
         obs = self.envs.reset(seed)
         self._elapsed.zero_()
         return self._with_time(obs)

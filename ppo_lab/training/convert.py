@@ -1,4 +1,4 @@
-"""A checkpoint as a fork with other settings takes it over: what is in the units of the old ones is converted."""
+"""Convert a checkpoint for a fork whose settings change the units of rewards, returns or values."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ HEAD = "critic_head."
 
 
 def converted(saved: Mapping[str, Any], old: Config, new: Config, same_task: bool) -> dict[str, Any]:
-    """Convert a checkpoint's tree of a run with settings `old` for one with settings `new`. The input stays unchanged.
+    """Convert the tree of a checkpoint from settings `old` to settings `new`. `saved` itself is not changed.
 
-    V(s) stays what it was. Statistics of rewards and returns begin anew where those come in other units from now on, or
-    are of another task; where rewards are multiplied by a number they are multiplied too.
+    V(s) stays the same. Statistics of rewards and returns start from nothing if their units change or the task is
+    another one; if all rewards are only multiplied by a factor, the statistics of rewards are multiplied too.
     """
     tree, factor = dict(saved), reward_factor(old.ppo, new.ppo) if same_task else None
     tree["reward_scaler"] = _rescaled(saved["reward_scaler"], factor)
     head = {name.removeprefix(HEAD): rows for name, rows in saved["model"].items() if name.startswith(HEAD)}
     if old.model.normalize_value != new.model.normalize_value:
         head = converted_head(head, new.model.normalize_value)
-        # its gradients are those of a loss in other units: with the old second moments they would count for too little
+        # the gradients are now those of a loss in other units, which the old second moments do not fit
         tree["optimizer"] = _without_critic(saved["optimizer"])
     elif new.model.normalize_value and not _same_returns(old.ppo, new.ppo, factor):
         head = restarted_head(head)
@@ -36,14 +36,14 @@ def converted(saved: Mapping[str, Any], old: Config, new: Config, same_task: boo
 
 
 def reward_factor(old: PPOConfig, new: PPOConfig) -> float | None:
-    """Return the factor of rewards before they are normalised, relative to what it was; None: it is not one number."""
+    """Return new / old size of rewards before they are normalised; None if the change is not one factor."""
     if old.reward_bound is None and new.reward_bound is None:
         return new.reward_scale / old.reward_scale
     return 1.0 if (old.reward_scale, old.reward_bound) == (new.reward_scale, new.reward_bound) else None
 
 
 def check_fit(saved: Mapping[str, Tensor], model: nn.Module, changes: Mapping[str, list[Any]]) -> None:
-    """Raise RunError, naming them, if other settings of `model` made other weights than the saved ones.
+    """Raise RunError, which names the changed settings of `model`, if the saved weights do not fit the model.
 
     changes: {"model.core": [old, new]}.
     """
@@ -54,14 +54,14 @@ def check_fit(saved: Mapping[str, Tensor], model: nn.Module, changes: Mapping[st
 
 
 def _same_returns(old: PPOConfig, new: PPOConfig, factor: float | None) -> bool:
-    """Return whether the critic's targets come in the same units as before."""
+    """Return whether the critic's targets have the same units as before."""
     if old.normalize_reward and new.normalize_reward:
         return factor is not None  # the factor is divided out again
     return old.normalize_reward == new.normalize_reward and factor == 1.0
 
 
 def _rescaled(scaler: Mapping[str, Tensor], factor: float | None) -> dict[str, Tensor]:
-    """Return the statistics of rewards multiplied by `factor`; None: of no reward yet."""
+    """Return the statistics of rewards for rewards multiplied by `factor`; None: empty statistics."""
     if factor is None:
         return {name: torch.zeros_like(rows) for name, rows in scaler.items()}
     powers = {"discounted_return": factor, "mean": factor, "squares": factor**2, "count": 1.0}
@@ -69,7 +69,7 @@ def _rescaled(scaler: Mapping[str, Tensor], factor: float | None) -> dict[str, T
 
 
 def _without_critic(optimizer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the optimizer without the moments of the critic's own parameters; those of a shared body stay."""
+    """Return the optimizer's state without the moments of the critic's own parameters; a shared body keeps its own."""
     critics = {i for group in optimizer["param_groups"] if group["role"] == "critic" for i in group["params"]}
     kept = {i: moments for i, moments in optimizer["state"].items() if int(i) not in critics}
     return {**optimizer, "state": kept}

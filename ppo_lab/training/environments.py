@@ -19,7 +19,7 @@ Given = Envs | EnvFactory | None  # None: what config.env asks for
 
 
 class Environments(NamedTuple):
-    """What a run trains in."""
+    """The environments of a run, and how they were passed."""
 
     envs: Envs
     given: Given  # what was passed, as `resolve_given` says
@@ -27,9 +27,9 @@ class Environments(NamedTuple):
 
 
 def prepare_environments(config: Config, given: Given) -> tuple[Config, Environments]:
-    """Make the environments that `given` or config.env asks for; return the settings with what was passed in them.
+    """Make the environments of `given` or config.env. Return the settings, updated for `given`, and the environments.
 
-    Raises ConfigError if the run is to be evaluated in environments that cannot be made again.
+    Raises ConfigError for run.eval_every or env.info_metrics with environments that were passed as objects.
     """
     device = pick_device(config.run.device)
     config, given = resolve_given(config, given, device)
@@ -49,7 +49,7 @@ def prepare_environments(config: Config, given: Given) -> tuple[Config, Environm
 def why_inexact(config: Config, environments: Environments) -> str | None:
     """Return why a resumed run would not continue bit for bit in these environments, and warn; None if it would.
 
-    Those of config.env and of a function are tried out in separate instances.
+    Environments made from config.env or by a function are tested on separate instances.
     """
     made_here = not isinstance(environments.given, Envs)
     if made_here and (moving := rewound_by_seeds(config, environments.factory)) is not None:

@@ -1,4 +1,4 @@
-"""A new run that begins at a checkpoint of another."""
+"""Fork a run: start a new run from a checkpoint of another."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOG = logging.getLogger("ppo_lab")
 
 @dataclass
 class Fork(Start):
-    """A checkpoint of another run, and the folder of the new one, which names its parent."""
+    """A checkpoint of another run to start from, and the folder of the new run, whose lineage names its parent."""
 
     saved: Mapping[str, Any]
     run: Run
@@ -54,7 +54,7 @@ class Fork(Start):
         return cls(config, saved, run, envs, changes, [], old, overrides, lineage)
 
     def restore(self, state: TrainState, recorder: Recorder) -> None:
-        """Restore what the new settings leave as it was: converted to other units, or begun anew, where they differ.
+        """Restore the checkpoint; what depends on changed settings is converted to their units, or starts from nothing.
 
         Raises RunError if the checkpoint does not fit the new settings.
         """
@@ -83,5 +83,5 @@ class Fork(Start):
         recorder.changes = self.changes
 
     def abandon(self) -> None:
-        """Remove the new folder."""
+        """Remove the new run's folder."""
         self.run.discard()

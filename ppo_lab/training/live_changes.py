@@ -1,4 +1,4 @@
-"""Live changes: pending from any thread, applied at the next update boundary."""
+"""Changes of settings during training: requested from any thread, applied before the next update."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ppo_lab.runs.run import Run
 
 
 class Pending(NamedTuple):
-    """A change that was asked for."""
+    """A requested change."""
 
     key: str
     value: Any
@@ -24,7 +24,7 @@ class Pending(NamedTuple):
 
 
 def check_changes(changes: Mapping[str, Any], ppo: PPOConfig) -> dict[str, Any]:
-    """Return the values as live changes take them. Raise ConfigError if one is not allowed."""
+    """Return the checked values of live changes. Raise ConfigError if one is not allowed."""
     checked = {key: check_live(key, value) for key, value in changes.items()}
     if checked.get("gamma") == 1.0 and ppo.normalize_reward:
         raise ConfigError("ppo.gamma: normalize_reward needs gamma < 1, got 1.0")
@@ -32,7 +32,7 @@ def check_changes(changes: Mapping[str, Any], ppo: PPOConfig) -> dict[str, Any]:
 
 
 class PendingChanges:
-    """Changes asked for since the last update, and changes of a journal that are made again at their updates."""
+    """Changes requested since the last update, and changes of a journal to apply again at their updates."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -40,19 +40,19 @@ class PendingChanges:
         self._scheduled: list[Change] = []
 
     def post(self, changes: Mapping[str, Any], source: str) -> None:
-        """Ask for changes at the next update; a later value for the same key replaces an earlier one."""
+        """Request changes for the next update; a later value for the same key replaces an earlier one."""
         with self._lock:
             for key, value in changes.items():
-                self._asked.pop(key, None)  # so that the order is that of the last ones
+                self._asked.pop(key, None)  # so that the order is that of the latest requests
                 self._asked[key] = Pending(key, value, source)
 
     def schedule(self, changes: Iterable[Change]) -> None:
-        """Make changes of a journal again, each at its own update, without another entry."""
+        """Schedule changes of a journal, each at its own update; they are not written to the journal again."""
         with self._lock:
             self._scheduled = sorted([*self._scheduled, *changes], key=lambda change: change.update)  # stable
 
     def take(self, update: int) -> tuple[list[Change], list[Pending]]:
-        """Remove and return what takes effect with this update."""
+        """Remove and return what takes effect with this update: (changes of a journal, requested changes)."""
         with self._lock:
             due = [change for change in self._scheduled if change.update <= update]
             self._scheduled = self._scheduled[len(due) :]
@@ -62,9 +62,10 @@ class PendingChanges:
 
 
 def apply_changes(state: TrainState, pending: PendingChanges, ppo: PPOConfig, run: Run | None) -> list[Change]:
-    """Apply what is due with the next update: the journal's first, then new changes, each journaled before.
+    """Apply the changes due at the next update: first those of a journal, then new ones, which are journaled first.
 
-    Returns the changes. A change to the value that is in force already is none.
+    Return the changes. Setting the value that is already in effect is no change, unless the value has a schedule or is
+    adapted.
     """
     now = state.update + 1
     due, asked = pending.take(now)
@@ -73,7 +74,7 @@ def apply_changes(state: TrainState, pending: PendingChanges, ppo: PPOConfig, ru
     for key, new, source in asked:
         old = state.live[key].value if key in state.live else getattr(ppo, key)
         moves = key in state.adapted or getattr(ppo, f"{key}_schedule", "constant") != "constant"
-        if new != old or moves:  # a schedule or an adapted value starts over from there
+        if new != old or moves:  # a schedule or an adaptation starts over from the value that was set
             made.append(Change(now, state.global_step, key, old, new, source))
     if made and run is not None:
         run.write_down(made)

@@ -1,4 +1,4 @@
-"""After an update: time, evaluate, record and save what was done. None of it touches the training state."""
+"""Finish an update: time, evaluate, record, save. None of it changes the training state."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LOG = logging.getLogger("ppo_lab")
 
 
 class Recorder:
-    """Finishes each update: its numbers, an evaluation when it is due, a line of the record, a checkpoint."""
+    """Finishes each update: completes its metrics, records them, and evaluates and saves when that is due."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Recorder:
         inexact: str | None,
         loss: str | None = None,
     ) -> None:
-        """Prepare. run: the folder; None: nothing is written. loss: name of a custom one."""
+        """Initialize. run: the run folder; None: nothing is written. loss: name of a custom loss, if any."""
         self.config, self.run, self.state, self.environments, self.engine = config, run, state, environments, engine
         self.inexact = inexact  # why a resume is not bit for bit; None: it is
         self.changes = list[Change]()  # live changes so far: the journal
@@ -58,14 +58,14 @@ class Recorder:
         """Complete the metrics of an update, write them down, and save when it is due.
 
         Args:
-            update: Its metrics are added to in place.
+            update: The update; its metrics are extended in place.
             steps: Env steps of its rollout.
-            seconds: Of its parts, by kind of event.
-            stop: Whether training is to stop: an evaluation under way is left out then.
+            seconds: Times of its parts, by type of event.
+            stop: Returns whether a stop is requested; an evaluation in progress is then dropped.
 
         Raises:
             Exception: What an environment's `metrics` or the evaluation raised, after everything was written.
-            RunError: The disk does not take it.
+            RunError: The record or the checkpoint cannot be written.
         """
         settings, metrics = self.config.run, update.metrics
         rollout, everything = sum(seconds[RolloutCollected] + seconds[Rollout]), sum(map(sum, seconds.values()))
@@ -74,14 +74,14 @@ class Recorder:
         metrics["time/steps_per_second"] = steps / everything
         self.engine.report_seconds(seconds[MinibatchStepped])
         failed: Exception | None = None
-        try:  # others' code: what was learned is written down all the same
+        try:  # third-party code: the update is recorded even if it raises
             for name, number in env_metrics(self.environments.envs).items():
                 metrics.setdefault(name, number)
             if passed(update.global_step, steps, settings.eval_every):
                 self._evaluate(metrics, stop)
         except Exception as error:
             failed = error
-        for name, number in self.added.take().items():  # last: they may have come meanwhile
+        for name, number in self.added.take().items():  # last: numbers may have been added meanwhile
             metrics.setdefault(name, number)
         self.added.last = metrics
         if self.run is not None:
@@ -96,14 +96,14 @@ class Recorder:
             raise failed
 
     def _evaluate(self, metrics: dict[str, float], stop: Callable[[], bool]) -> None:
-        """Evaluate the policy as it is, and add the result; nothing where training is to stop meanwhile."""
+        """Evaluate the current policy and add the result to `metrics`; add nothing if a stop is requested meanwhile."""
         settings = self.config.run
         episodes = settings.eval_episodes
         try:
             result = evaluate(
                 Policy(self.state.model), self.config, episodes, env_factory=self.environments.factory,
                 max_steps=settings.eval_max_steps, stop=stop,
-                quiet=True,  # the trainer has warned of its environments at the start
+                quiet=True,  # the trainer warned about these environments at the start
             )  # fmt: skip
         except EvaluationStopped:
             return
@@ -112,26 +112,26 @@ class Recorder:
             self.added.said.add("cut off")
             LOG.warning(
                 "evaluation: all %d episodes were cut off after %s steps (run.eval_max_steps): eval/return_mean is "
-                "over what was played, not over whole episodes", episodes, f"{result.lengths.max():,}",
+                "the return up to there, not of whole episodes", episodes, f"{result.lengths.max():,}",
             )  # fmt: skip
 
     def add(self, numbers: Mapping[str, float]) -> None:
-        """Let numbers wait for the line of the next update. Raise ConfigError for a name or number that is not one."""
+        """Add numbers to the line of the next update. Raise ConfigError for an invalid name or number."""
         self.added.add(checked(numbers, [f"episode/{key}" for key, _ in self.config.env.info_keys]))
 
     def amend_last_line(self) -> None:
-        """Write the numbers that wait into the last line: no update will follow."""
+        """Write the waiting numbers into the last line, since no update follows. Raise RunError if that fails."""
         numbers = self.added.take()
         try:
             if numbers and self.run is not None:
                 self.run.amend(self.state.update, self.state.global_step, numbers)
         except RunError:
-            self.added.add(numbers)  # still waiting
+            self.added.add(numbers)  # keep them
             raise
         self.added.last |= numbers
 
     def save(self, metrics: Mapping[str, float]) -> Path:
-        """Save the state as it is; `metrics` say whether it is the best so far. Raise RunError without a run folder."""
+        """Save the current state; `metrics` tell whether it is the best so far. Raise RunError without a run folder."""
         if self.run is None:
             raise RunError("there is no run folder to save to: run.root is null")
         self.save_asked = False
@@ -140,14 +140,14 @@ class Recorder:
         return self.run.save(self.state.global_step, tree, score, renew=bool(tree["numbers"]["added"]))
 
     def save_rollback(self, rollback: Rollback) -> Path:
-        """Save the start of an update that is left in the middle."""
+        """Save the state at the start of an update that stops in the middle. Raise RunError without a run folder."""
         if self.run is None:
             raise RunError("there is no run folder to save to: run.root is null")
         tree = self.checkpoint_tree(rollback)
         return self.run.save(rollback.global_step, tree, None, renew=bool(tree["numbers"]["added"]))
 
     def save_after(self, error: Exception, rollback: Rollback) -> None:
-        """Save the start of an update that was broken off, and let the error say so and name `resume`."""
+        """Save the state at the start of an update that failed, and add to `error` how to resume from it."""
         if self.run is None:
             return
         try:
@@ -158,7 +158,7 @@ class Recorder:
         _say_where(error, self.run, rollback.global_step)
 
     def checkpoint_tree(self, rollback: Rollback | None = None) -> dict[str, Any]:
-        """Return everything that a checkpoint holds, as it is now or at `rollback`."""
+        """Return the contents of a checkpoint: of the current state, or of the state at `rollback`."""
         envs, model = self.environments.envs, self.state.model
         if rollback is None:
             envs_state, state = envs.state_dict() or {}, self.state.state_dict()
@@ -189,7 +189,7 @@ class Recorder:
         return {**state, "envs": envs_state, "numbers": numbers, "about": about}
 
     def _look_at_engine(self) -> None:
-        """Warn once where the model is computed in another way than before, e.g. since it got a hook."""
+        """Warn if the model is now computed in another way than before, e.g. because it has a hook."""
         line = self.engine.describe(self.state.model, self.state.obs)
         if line != self.engine_line:
             LOG.warning("engine: %s (before: %s)", line, self.engine_line)
@@ -197,7 +197,7 @@ class Recorder:
 
 
 def versions() -> dict[str, str]:
-    """Return what the numbers of a run may depend on besides its settings."""
+    """Return the versions that the numbers of a run may depend on, besides its settings."""
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
@@ -209,12 +209,12 @@ def versions() -> dict[str, str]:
 
 
 def passed(global_step: int, steps: int, every: int) -> bool:
-    """Return whether the last `steps` env steps reached a multiple of `every`; 0 is never."""
+    """Return whether the last `steps` env steps reached a multiple of `every`; False if `every` is 0."""
     return every > 0 and global_step // every > (global_step - steps) // every
 
 
 def _say_where(error: Exception, run: Run, global_step: int) -> None:
-    text = f"saved at step {global_step}: Trainer.resume({str(run.folder)!r}) goes on from there"
+    text = f"saved at step {global_step}: Trainer.resume({str(run.folder)!r}) continues from there"
     if isinstance(error, LabError):
         error.args = (f"{error}; {text}",)  # a notebook and the command line show this line and nothing else
     else:

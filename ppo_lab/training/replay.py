@@ -1,4 +1,4 @@
-"""Train a run again, headlessly, from its settings and its journal, and see whether it is the same run."""
+"""Train a run again from its settings and its journal, and compare the result with the record."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from ppo_lab.training.trainer import Trainer
 
 
 class Replay(NamedTuple):
-    """What came out."""
+    """The result of a replay."""
 
-    equal: bool  # the fingerprints are
+    equal: bool  # the fingerprints are equal
     update: int  # the last update that was compared
-    fingerprint: str  # of the replay there
-    recorded: str  # of the run there
-    first_difference: int | None  # the first update whose metrics differ; None: none does
+    fingerprint: str  # of the replay after that update
+    recorded: str  # of the recorded run after that update
+    first_difference: int | None  # the first update whose metrics differ; None: all are equal
 
 
 def replay(place: str | Path) -> Replay:
     """Train the run at `place` again up to its newest checkpoint and compare. Nothing is written.
 
-    A fork is replayed from the checkpoint it began with. Every change of the journal is made at its update.
+    A fork is replayed from its own first checkpoint. Every change in the journal is applied at its update.
     Raises RunError if the run has no checkpoint to compare with, cannot be repeated exactly, or has settings that were
     edited.
     """
@@ -69,12 +69,12 @@ def replay(place: str | Path) -> Replay:
 
 
 def _without_added(recorded: Mapping[float, dict[str, float]], update: Update) -> dict[str, float]:
-    """Return a recorded line without the numbers that only a person can have added, which a replay lacks."""
+    """Return a recorded line without numbers added by `trainer.record`, which a replay lacks."""
     row = recorded.get(update.update, {})
     ours = {"update", "global_step", *update.metrics, *LAB_METRICS}
     return {name: number for name, number in row.items() if name in ours}
 
 
 def comparable(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a line of metrics without what depends on the clock or on who was watching."""
+    """Return a line of metrics without times, which always differ, and evaluations, which a replay skips."""
     return {name: value for name, value in row.items() if not name.startswith(("time/", "eval/"))}

@@ -1,4 +1,4 @@
-"""What a trainer begins from: a checkpoint of its run. For a new run from another's checkpoint see `fork`."""
+"""Resume a run: start a trainer from a checkpoint of the same run. `training.fork` starts a new run from one."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ LOG = logging.getLogger("ppo_lab")
 
 @dataclass
 class Start:
-    """A checkpoint to begin from, with the settings and the live changes that belong to it."""
+    """A checkpoint to start a trainer from, with its settings and live changes."""
 
     config: Config
-    saved: Mapping[str, Any] | None  # the checkpoint's tree; None: begin at step 0
-    run: Run | None  # the open folder to write to
+    saved: Mapping[str, Any] | None  # the checkpoint's tree; None: start at step 0
+    run: Run | None  # the open run to write to; None: nothing is written
     envs: Given = None
     changes: list[Change] = field(default_factory=list)  # live changes up to the checkpoint
-    to_come: list[Change] = field(default_factory=list)  # those to be made again after it
+    to_come: list[Change] = field(default_factory=list)  # live changes after it, to be applied again
 
     def restore(self, state: TrainState, recorder: Recorder) -> None:
         """Restore a fresh trainer's state. Raise RunError if environments or weights do not fit."""
@@ -43,7 +43,7 @@ class Start:
         recorder.changes = self.changes
 
     def abandon(self) -> None:
-        """Close the folder: no trainer could be made."""
+        """Close the run's folder, because no trainer could be made."""
         if self.run is not None:
             self.run.close()
 
@@ -81,7 +81,10 @@ class Resume(Start):
         return cls(run.config, saved, run, envs, changes, to_come)
 
     def restore(self, state: TrainState, recorder: Recorder) -> None:
-        """Restore the state, and drop what was recorded after the checkpoint: it will happen again."""
+        """Restore the state, and drop what was recorded after the checkpoint: these updates are trained again.
+
+        Raises RunError if the loss is another one, or if environments or weights do not fit.
+        """
         was = self.saved["about"].get("loss_given")
         if was != recorder.loss:
             how = f"pass it again: loss={was}" if was else "for another loss use Trainer.fork"
@@ -100,8 +103,8 @@ def restore(
 ) -> None:
     """Restore a fresh trainer's state from a checkpoint's tree.
 
-    Without `environments` they begin new episodes; without `task` the returns so far were of another one.
-    Raises RunError if the environments or the weights are not those of the checkpoint.
+    environments: False: new episodes begin. task: False: the task is another one, so its finished episodes are not
+    restored. Raises RunError if the environments or the weights are not those of the checkpoint.
     """
     about, envs = saved["about"], recorder.environments.envs
     if about["envs_given"] and recorder.environments.given is None:
@@ -115,7 +118,7 @@ def restore(
         if "episodes" in numbers and envs.metrics_state() is not None:
             envs.load_metrics_state(numbers["episodes"])
     if environments:
-        recorder.inexact = recorder.inexact or about.get("inexact_because")  # what was inexact once stays so
+        recorder.inexact = recorder.inexact or about.get("inexact_because")  # a run that is inexact once stays inexact
         try:
             if not saved["envs"]:
                 raise EnvError(about.get("inexact_because") or "these environments cannot tell their state")
@@ -125,20 +128,18 @@ def restore(
             recorder.inexact = str(error)
             state.begin_episodes(envs, recorder.config.run.seed)
             LOG.warning(
-                "%s: exact_resume is false: %s; the episodes under way begin anew", recorder.config.run.name, error
+                "%s: exact_resume is false: %s; the current episodes start again", recorder.config.run.name, error
             )
     state.load_random_numbers(saved)
 
 
 def why_other_bits(about: Mapping[str, Any], state: TrainState, recorder: Recorder) -> str | None:
-    """Return why the engine now rounds otherwise than the one that wrote a checkpoint; None if it is the same."""
+    """Return why this engine rounds differently from the one that wrote a checkpoint; None if it does not."""
     if "engine" in about:
         same = ways(about["engine"]) == ways(recorder.engine_line)
-        return None if same else f"the engine was another (then: {about['engine']})"
+        return None if same else f"the engine was a different one (then: {about['engine']})"
     if recorder.config.run.engine == "reference" and isinstance(numpy_policy(state.model, state.obs), NumpyPolicy):
-        return (
-            "an older version wrote it with run.gradient: autograd, which acted in NumPy; the reference acts in torch"
-        )
+        return "an older version wrote it with run.gradient: autograd, which acted in NumPy, not in torch"
     return None
 
 
@@ -148,20 +149,20 @@ def ways(line: str) -> list[str]:
 
 
 def check_place(place: Any) -> None:
-    """Raise RunError for what is no path."""
+    """Raise RunError if `place` is not a path."""
     if not isinstance(place, str | os.PathLike):
         what = "None" if place is None else f"a {type(place).__name__}"
         raise RunError(f"run: expected the path of a run's folder, such as 'runs/name', got {what}")
 
 
 def warn_passed_over(reasons: list[str]) -> None:
-    """Say which checkpoints were not taken."""
+    """Log a warning for each checkpoint that was passed over."""
     for reason in reasons:
         LOG.warning("passed over: %s", reason)
 
 
 def newest(folder: Path, at: int | str = "latest") -> Mapping[str, Any]:
-    """Return the tree of a checkpoint, and say which ones were passed over for it."""
+    """Return the tree of a checkpoint, and warn about checkpoints that were passed over."""
     path, passed_over = find_checkpoint(folder, at)
     warn_passed_over(passed_over)
     return load_checkpoint(path)

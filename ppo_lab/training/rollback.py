@@ -12,23 +12,23 @@ from ppo_lab.envs.contract import Envs
 from ppo_lab.errors import EnvError
 from ppo_lab.ppo.state import TrainState
 
-SLOW = 0.5  # seconds: all of the state is copied before updates that take longer, which costs next to nothing then
-AHEAD = "an environment failed in an update at whose beginning its memory of earlier episodes was not recorded"
-BROKEN_OFF = "an update was broken off while it learned"
+SLOW = 0.5  # seconds: before an update that takes longer the whole state is copied, which then costs little
+AHEAD = "an environment failed in an update, and its memory of earlier episodes was not saved before that update"
+BROKEN_OFF = "an update was interrupted while it learned"
 
 
 class Rollback:
     """A copy of the state at the start of an update.
 
-    For quick updates only what a rollout changes is copied (some 15 microseconds): enough for an environment that
-    fails. For slow ones everything, so that training can stop in the middle of one and lose nothing.
+    Before a quick update only what a rollout changes is copied (about 15 microseconds): enough if an environment
+    fails. Before a slow one everything is copied, so that training can stop in the middle of it and lose nothing.
     """
 
     def __init__(self, state: TrainState, envs: Envs, slow: bool) -> None:
         everything = state.state_dict() if slow else _of_a_rollout(state)
         self._parts: dict[str, Any] = _copied(everything)
         under_way = None if slow else envs.episodes_under_way()
-        # that of others may be made of the very tensors that the next step writes into
+        # copied: a state_dict may consist of tensors that the next step overwrites
         self.envs: dict[str, Any] = _copied(envs.state_dict() or {}) if under_way is None else under_way
         self.inexact_because = None if under_way is None else AHEAD
         self.env_metrics = envs.metrics_state()
@@ -40,14 +40,14 @@ class Rollback:
         return (self.whole or collecting) and time.monotonic() - self._began > SLOW
 
     def tree(self, state: TrainState) -> dict[str, Any]:
-        """Return what `state.state_dict()` was then; for a quick update, only before its first gradient step."""
+        """Return `state.state_dict()` as of the start; for a quick update, valid before its first gradient step."""
         return {**state.state_dict(), **self._parts}
 
     def put_back(self, state: TrainState, envs: Envs, run_seed: int) -> str | None:
         """Restore the state after a failure in the rollout or, where everything was copied, later in the update.
 
-        Return why the run is no longer the same as without the failure, None if it is. New episodes begin where the old
-        ones cannot be restored. Raise EnvError if none can begin.
+        Return why the run now differs from a run without the failure; None if it does not. New episodes begin if the
+        old ones cannot be restored. Raise EnvError if that fails too.
         """
         if self.whole:
             state.load_learner(self._parts)

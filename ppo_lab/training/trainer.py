@@ -104,9 +104,9 @@ class Trainer:
     def events(self) -> Iterator[Event]:
         """Train, yielding every part of an update as it happens.
 
-        Left in the middle of an update, that update continues where it was with the next loop over the trainer. An
-        interrupt (Ctrl-C, the notebook's stop button) arrives between two events, or in the middle of an update that
-        takes long, and loses nothing: a run on disk is saved first. So does `pause`, which just ends the loop.
+        If the loop is left in the middle of an update, the next loop over the trainer continues that update. An
+        interrupt (Ctrl-C, the notebook's stop button) is raised between two events, or in the middle of a slow update,
+        and loses nothing: a run on disk is saved first. `pause` ends the loop at the same places, without an error.
         """
         self._pause_asked = False
         with GUARD.loop() as guard:
@@ -174,14 +174,14 @@ class Trainer:
         return self._rollback is not None and self._rollback.can_be_left(self._collecting)
 
     def pause(self) -> None:
-        """End the loop under way after this update, or after this step of one that takes long. Safe from any thread.
+        """End the current loop after this update; in a slow update, after the current step. Safe from any thread.
 
-        The next loop continues from there. An evaluation under way is left out.
+        The next loop continues from there. An evaluation in progress is dropped.
         """
         self._pause_asked = True
 
     def set(self, *, source: str = "code", **changes: float | int | None) -> None:
-        """Change settings while training runs, e.g. set(learning_rate=1e-4); taken at the next update boundary.
+        """Change settings while training runs, e.g. set(learning_rate=1e-4); applied before the next update.
 
         Safe from any thread; written into the journal with `source`. total_timesteps can be set too, to extend a run.
         All changes or none: raises ConfigError for a key that cannot change or a value outside its range.
@@ -191,7 +191,7 @@ class Trainer:
     def record(self, numbers: Mapping[str, float]) -> None:
         """Add {"probe/distance": 0.3} to the line of the next update that ends (docs/runs.md), from any thread.
 
-        Where no update follows they are added to the last line. Raises ConfigError for a name or number that is none.
+        If no update follows, they are added to the last line. Raises ConfigError for an invalid name or number.
         """
         if self.closed:
             raise RunError("this trainer is closed, and so is its record")
@@ -201,11 +201,11 @@ class Trainer:
                 self.recorder.amend_last_line()
 
     def save(self, metrics: Mapping[str, float] | None = None) -> Path | None:
-        """Save a checkpoint now, from any thread; in the middle of an update (then None) with its end.
+        """Save a checkpoint now, from any thread. In the middle of an update return None, and save at its end.
 
-        Of one that takes long its start is saved, as soon as the part under way is done.
-        metrics: of the update that has just ended; they say whether it is the best so far.
-        Raises RunError if there is no run folder or the disk does not take it.
+        In the middle of a slow update, save the state at its start as soon as the current step is done.
+        metrics: of the update that has just ended; they tell whether it is the best so far.
+        Raises RunError if there is no run folder or it cannot be written.
         """
         with self._busy:
             if self.run is not None and self._under_way is not None and self._rollback and not self.can_be_left:
@@ -225,8 +225,8 @@ class Trainer:
     ) -> Trainer:
         """Continue a run from its newest whole checkpoint, bit for bit.
 
-        Only total_timesteps can differ from before: everything else is a fork. Live changes made after the
-        checkpoint are made again at the same updates. Raises RunError if there is nothing to resume, or it is in use.
+        Only total_timesteps can change; to change anything else, use `fork`. Live changes made after the checkpoint
+        are applied again at the same updates. Raises RunError if there is nothing to resume or the run is in use.
         """
         if others:
             raise RunError(f"a resumed run keeps its settings; for another {', '.join(others)} use Trainer.fork")
@@ -251,9 +251,9 @@ class Trainer:
         *,
         loss: LossFunction | None = None,
     ) -> Trainer:
-        """Begin a new run at a checkpoint of another: `at` a step, "latest" or "best". Step numbers continue.
+        """Start a new run from a checkpoint of another; at: a step, "latest" or "best". Step numbers continue.
 
-        With another env section new episodes begin. Raises RunError if the checkpoint is not there or does not fit.
+        With another env section new episodes begin. Raises RunError if the checkpoint does not exist or does not fit.
         """
         with disk(f"fork {run}"):
             start = Fork.open(run, at, overrides or {}, envs)
@@ -267,18 +267,18 @@ class Trainer:
             return trainer
 
     def rewind(self, step: int | str, envs: Given = None) -> Trainer:
-        """Go back to a checkpoint of this run, as a fork from it: what came after stays where it is."""
+        """Go back to a checkpoint of this run by forking from it; the folder of this run is not changed."""
         if self.run is None:
             raise RunError("there is nothing to go back to: run.root is null")
         return type(self).fork(self.run.folder, at=step, envs=self.env_factory if envs is None else envs)
 
     def policy(self) -> Policy:
-        """Return the policy as it is now, as a copy: training goes on without it."""
+        """Return a copy of the current policy, which further training does not change."""
         with self._busy:
             return Policy(self.state.model)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 over all that training changes (environments included where they can tell their state)."""
+        """Return the SHA-256 of all that training changes, including environments that have a state_dict."""
         return fingerprint({"state": self.state.state_dict(), "envs": self.envs.state_dict() or {}})
 
     def close(self) -> None:
@@ -299,14 +299,14 @@ class Trainer:
         self._seconds.clear()
 
     def _may_be_left(self) -> bool:
-        """Return whether a stop is asked for, and this update can be left in the middle."""
+        """Return whether a stop is requested and this update can be left in the middle."""
         return self._stop_asked() and self.can_be_left
 
     def _stop_asked(self) -> bool:
         return self._pause_asked or GUARD.asked
 
     def _advance(self) -> None:
-        """Take the next event; where an interrupt waits, all to where a run on disk can be saved, and save it."""
+        """Take the next event; if an interrupt is pending, take all up to where the run can be saved, and save it."""
         while (event := self._next_event()) is not None and GUARD.pressed and self.run is not None:
             if self._under_way is None or self._may_be_left():
                 break
@@ -314,7 +314,7 @@ class Trainer:
             self._save_where_it_is(event.metrics if isinstance(event, Update) else {})
 
     def _next_event(self) -> Event | None:
-        """Take the next event of the update under way, timed; its last one is recorded. None: it was left."""
+        """Take and time the next event of the current update; record the last one. None: the update was left."""
         assert self._under_way is not None
         began = time.perf_counter()
         try:
@@ -335,7 +335,7 @@ class Trainer:
         return event
 
     def _broken_off(self, error: BaseException) -> None:
-        """Handle an update that raised: save its start where that is known; the next loop begins with a new rollout."""
+        """Handle an update that raised: save its start if that is known; the next loop begins with a new rollout."""
         self._under_way = None
         self._failed = self._rollback is not None and (self._collecting or self._rollback.whole)
         if isinstance(error, Exception) and self._failed and self._rollback is not None:

@@ -131,7 +131,7 @@ def test_a_wrong_value_is_one_line(flags, text, capsys, tmp_path, root, monkeypa
         (["train", "--learning_rate", "0.9"], "unknown flag --learning-rate; did you mean --ppo.learning-rate?"),
         (["train", "--ppo.gamma"], "expected one argument"),
         (["train", "cartpole"], "unexpected 'cartpole'"),
-        (["resume", "x", "--ppo.gamma", "0.9"], "see `fork RUN --ppo.gamma ...`"),
+        (["resume", "x", "--ppo.gamma", "0.9"], "make a new run: `fork RUN --ppo.gamma ...`"),
         (["fork", "x", "--at", "noon"], "best, latest or a step, got 'noon'"),
         (["evaluate", "x", "--episodes", "ten"], "invalid int value"),
         (["learn"], "invalid choice"),
@@ -355,7 +355,7 @@ def test_a_signal_stops_after_the_update_and_resume_goes_on_exactly(
     assert process.returncode == code, error
     assert "Traceback" not in error
     assert f"stopped by {word}: " in out
-    assert f"go on with: python -m ppo_lab resume {folder}\n" in out
+    assert f"continue with: python -m ppo_lab resume {folder}\n" in out
     steps = [json.loads(line)["global_step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert steps[-1] < SLOW["ppo.total_timesteps"]
     path, passed = find_checkpoint(folder)

@@ -181,8 +181,8 @@ def test_what_yaml_cannot_write_is_refused_by_its_key_before_there_is_a_folder(t
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{shape: !tuple (84, 84)}", r"!tuple goes before a list: !tuple \[84, 84, 1\]"),
-        ("{shape: (84, 84, 1)}", r"env\.kwargs: a keyword is a name, not 84; a tuple is !tuple \[84, 84, 1\]"),
+        ("{shape: !tuple (84, 84)}", r"!tuple must be followed by a list: !tuple \[84, 84, 1\]"),
+        ("{shape: (84, 84, 1)}", r"env\.kwargs: a keyword must be a name, not 84; tuple: !tuple \[84, 84, 1\]"),
         ("{shape: !other [1]}", r"not YAML: could not determine a constructor"),
         ("{shape: !!python/tuple [1]}", r"not YAML: could not determine a constructor"),
     ],
@@ -224,7 +224,7 @@ def test_a_config_survives_its_own_yaml(write, root):
         ({"ppo.num_steps": 1.5}, r"ppo.num_steps: .*integer"),
         ({"ppo.update_epochs": 0}, r"ppo.update_epochs: .*allowed in \[1, 1_000\]"),
         ({"model.activation": "sigmoid"}, r"model.activation: .*'tanh'.*got 'sigmoid'"),
-        ({"model.convolutions": []}, r"model.convolutions: at least one layer"),
+        ({"model.convolutions": []}, r"model.convolutions: needs at least one layer"),
         ({"model.convolutions": [[8, 3, 0]]}, r"model.convolutions: .* stride of at least 1"),
         ({"model.hidden_sizes": [64, 0]}, r"model.hidden_sizes: every hidden layer needs at least one unit"),
         ({"run.name": "../escape"}, r"run.name: a run name has 1 to 64 letters"),
@@ -237,7 +237,7 @@ def test_a_config_survives_its_own_yaml(write, root):
             r"fractions of training lie between",
         ),
         ({"ppo": {"normalize_reward": True, "gamma": 1.0}}, r"normalize_reward needs gamma < 1"),
-        ({"ppo": 3}, r"section 'ppo' holds settings, got 3"),
+        ({"ppo": 3}, r"section 'ppo' must be a mapping of settings, got 3"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_key_value_and_range(overrides, message):

@@ -253,5 +253,5 @@ def test_wrong_sizes():
     with pytest.raises(EnvError, match="at least 1 step, got 0"):
         TimeAware(inner, 0)
     timed = SingleEnvs([gymnasium.wrappers.TimeAwareObservation(gymnasium.make("CartPole-v1"), flatten=False)])
-    with pytest.raises(EnvError, match="has a key 'time' already"):
+    with pytest.raises(EnvError, match="already has a key 'time'"):
         TimeAware(timed, 3)

@@ -137,9 +137,9 @@ def test_the_entropy_is_steered_to_its_target():
 
 
 def test_two_rulers_for_one_setting_are_refused():
-    with pytest.raises(ConfigError, match="target_entropy moves ent_coef"):
+    with pytest.raises(ConfigError, match="target_entropy adapts ent_coef"):
         override(Config(), {"ppo.target_entropy": 0.5, "ppo.ent_coef_schedule": "linear"})
-    with pytest.raises(ConfigError, match="weight_decay is for"):
+    with pytest.raises(ConfigError, match="weight_decay needs"):
         override(Config(), {"ppo.weight_decay": 0.1})
 
 

@@ -124,12 +124,12 @@ def test_numbers_of_every_kind(tmp_path, value):
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ({"probe/x": float("nan")}, "'probe/x' takes a finite number, got nan"),
+        ({"probe/x": float("nan")}, "'probe/x' needs a finite number, got nan"),
         ({"probe/x": float("inf")}, "finite number"),
         ({"probe/x": "1"}, "got '1'"),
         ({"probe/x": None}, "got None"),
         ({"probe/x": [1, 2]}, "finite number"),
-        ({"x": 1}, "a name has a group in front, as in 'probe/distance', got 'x'"),
+        ({"x": 1}, "a name needs a group in front, as in 'probe/distance', got 'x'"),
         ({"/x": 1}, "group in front"),
         ({3: 1}, "group in front"),
         ({"global_step": 1}, "group in front"),
@@ -280,10 +280,10 @@ def test_what_is_put_around_them_passes_it_on():
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        ({"a/b": "x"}, r"Telling.metrics\(\): 'a/b' is 'x', which is no finite number"),
-        ({"a/b": float("inf")}, "no finite number"),
-        ({"episode/count": 1}, "'episode/count' is no name for a number here"),
-        ({"update": 1}, "no name for a number"),
+        ({"a/b": "x"}, r"Telling.metrics\(\): 'a/b' is 'x', which is not a finite number"),
+        ({"a/b": float("inf")}, "not a finite number"),
+        ({"episode/count": 1}, "'episode/count' is not allowed as a name"),
+        ({"update": 1}, "not allowed as a name"),
     ],
 )
 def test_what_they_may_not_say(answer, message):

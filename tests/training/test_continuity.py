@@ -92,7 +92,7 @@ def test_an_edited_setting_is_refused_by_name_and_a_fork_is_proposed(tmp_path, k
             attempt(tmp_path / "one")
         assert "\n" not in str(error.value)
     with pytest.raises(
-        RunError, match=rf"config\.yaml was edited: {key}: {words}.*; put it back, or say which .*{flag} "
+        RunError, match=rf"config\.yaml was edited: {key}: {words}.*; put it back, or choose a value, .*{flag} "
     ):
         Trainer.fork(tmp_path / "one")
     assert before == {path: path.read_bytes() for path in before}
@@ -103,7 +103,8 @@ def test_the_total_is_changed_by_resume(tmp_path):
     trained(tmp_path)
     edit(tmp_path / "one", "ppo.total_timesteps", "512")
     with pytest.raises(
-        RunError, match=r"total_timesteps: 256 in .*; put it back, and go on .* resume .* --total-timesteps N"
+        RunError,
+        match=r"total_timesteps: 256 in .*; put it back, and make the run longer .* resume .* --total-timesteps N",
     ):
         Trainer.resume(tmp_path / "one")
 
@@ -180,7 +181,7 @@ def test_a_fork_of_an_edited_run_takes_what_it_is_told(tmp_path):
     trained(tmp_path)
     edit(tmp_path / "one", "ppo.gamma", "0.9")
     edit(tmp_path / "one", "run.keep_last", "7")
-    with pytest.raises(RunError, match="say which it is to be"):
+    with pytest.raises(RunError, match="or choose a value"):
         Trainer.fork(tmp_path / "one", overrides={"ppo.clip_coef": 0.3})
     for gamma, changes in ((0.9, {"ppo.gamma": [0.99, 0.9]}), (0.99, {}), (0.5, {"ppo.gamma": [0.99, 0.5]})):
         child = Trainer.fork(tmp_path / "one", overrides={"ppo": {"gamma": gamma}})
@@ -275,7 +276,7 @@ def test_an_edited_lineage_is_refused(tmp_path):
         lineage.unlink() if edited is None else lineage.write_text(edited)
         for attempt in (Trainer.resume, replay):
             with pytest.raises(
-                RunError, match=rf"lineage.json was edited: the run began at step 64, and it says {says}"
+                RunError, match=rf"lineage.json was edited: the run began at step 64, but the file says {says}"
             ):
                 attempt(tmp_path / "two")
     lineage.write_text(text.replace('"parent": "one"', '"parent": "renamed"'))
@@ -394,9 +395,7 @@ def test_a_resumed_run_keeps_its_bounds(tmp_path, mapped):
     gymnasium.registry["Map-v0"].kwargs["size"] = 5
     trained(tmp_path, **mapped)
     gymnasium.registry["Map-v0"].kwargs["size"] = 9  # as another version of a package may
-    with pytest.raises(
-        RunError, match=r"another observation space: .*0 to 5 .*0 to 9 here; .*Trainer.fork goes on there"
-    ):
+    with pytest.raises(RunError, match=r"another observation space: .*0 to 5 .*0 to 9 here; .*use Trainer.fork for it"):
         Trainer.resume(tmp_path / "one")
     Trainer.fork(tmp_path / "one").close()
 
@@ -484,5 +483,5 @@ def test_tuples_are_written_on_the_command_line_too(tmp_path, shaped, capsys):
     assert main(["resume", str(tmp_path / "one"), "--total-timesteps", "128"]) == 0
     edit(tmp_path / "one", "env.wrappers", "[{ReshapeObservation: {shape: [64]}}]")
     assert main(["resume", str(tmp_path / "one"), "--total-timesteps", "192"]) == 1
-    command = capsys.readouterr().err.rpartition("begin another run with `python -m ppo_lab ")[2].strip().rstrip("`")
+    command = capsys.readouterr().err.rpartition("start a new run with `python -m ppo_lab ")[2].strip().rstrip("`")
     assert main(shlex.split(command)) == 0  # what the message says works

@@ -125,6 +125,8 @@ def test_another_engine_than_the_checkpoint_s_is_said(tmp_path, caplog):
     trainer.close()
     with caplog.at_level(logging.WARNING, logger="ppo_lab"):
         resumed = Trainer.resume(tmp_path / "one")
-    assert "exact_resume is false: the engine was another (then: acting: torch (hooks on the model)" in caplog.text
+    assert (
+        "exact_resume is false: the engine was a different one (then: acting: torch (hooks on the model)" in caplog.text
+    )
     assert resumed.inexact
     resumed.close()

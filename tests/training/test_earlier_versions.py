@@ -53,5 +53,5 @@ def test_a_replay_says_why_it_cannot_be_the_same():
 
 def test_a_config_yaml_of_ones_own_is_asked_to_change(tmp_path):
     (tmp_path / "config.yaml").write_text("run:\n  gradient: autograd\n")
-    with pytest.raises(ConfigError, match=r"unknown setting 'run.gradient'; it is run.engine now"):
+    with pytest.raises(ConfigError, match=r"unknown setting 'run.gradient'; it is now run.engine"):
         load_config(tmp_path / "config.yaml")

@@ -297,7 +297,7 @@ def test_an_environment_that_raises_costs_no_update(fails, tmp_path, undisturbed
     FAILS.update(steps=0, at=0)
     trainer = Trainer(settings(tmp_path), envs=lambda i: Broken())
     FAILS.update(steps=0, at=fails)
-    with pytest.raises(Exception, match=r"does not answer.*; saved at step \d+: Trainer.resume\('.*one'\) goes on"):
+    with pytest.raises(Exception, match=r"does not answer.*; saved at step \d+: Trainer.resume\('.*one'\) continues"):
         list(trainer)
     step = 48 * ((fails - 1) // 48)
     assert find_checkpoint(tmp_path / "one")[0].name == str(step)
@@ -433,7 +433,7 @@ def test_an_update_that_is_suddenly_slow_is_left_too(tmp_path, monkeypatch):
     assert steps[0] == 100
     saved = load_checkpoint(find_checkpoint(tmp_path / "one")[0])
     assert saved["global_step"] == 96
-    assert "its memory of earlier episodes was not recorded" in saved["about"]["inexact_because"]
+    assert "its memory of earlier episodes was not saved" in saved["about"]["inexact_because"]
     trainer.close()
 
 

@@ -1,8 +1,8 @@
 """Step single Gymnasium environments one after the other and write their results into NumPy rows.
 
 This is the only place where third-party environment code runs step by step, so it copies, checks, and names the
-environment that is wrong. `SingleEnvs` runs this loop in its own process, `WorkerEnvs` in subprocesses: the same loop,
-hence the same results.
+environment that is wrong. `SingleEnvs` runs this loop in its own process, `WorkerEnvs` in subprocesses: so the results
+are the same.
 """
 
 from __future__ import annotations

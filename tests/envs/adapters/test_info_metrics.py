@@ -321,9 +321,9 @@ def test_ways_to_write_it(given, keys):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["return_mean"], "would be episode/return_mean, which there is already"),
+        (["return_mean"], "would be episode/return_mean, which already exists"),
         (["a", {"a": "sum"}], "'a' is given twice"),
-        ([""], "'' is no key"),
+        ([""], "'' is not a valid key"),
         ([{"a": "median"}], "'last', 'sum', 'mean', 'max' or 'min', got 'median'"),
     ],
 )
