@@ -58,7 +58,7 @@ def test_what_is_written_reads_back(tmp_path):
         ("a,b\n1,2\n", "the header is a,b; a segment has t,vEgo"),
         (segment(499), "499 rows; a segment has at least 500"),
         (segment(vEgo={3: "fast"}), "could not convert string to float: 'fast'"),
-        (segment(vEgo={3: ""}), "an empty cell where a number belongs"),
+        (segment(vEgo={3: ""}), "an empty cell where a number is required"),
         (segment(steerCommand={99: ""}), "an empty cell"),
         (HEADER + "\n" + "1,2,3\n" * 600, "lines of 3 cells"),
     ],

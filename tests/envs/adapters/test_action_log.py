@@ -91,7 +91,7 @@ def test_memory_is_bounded_and_what_is_too_long_is_said(monkeypatch):
     log, _ = played(PLAIN, 200, ends=0.0)
     assert log.lost is None
     played(PLAIN, 1000, 1, log, ends=0.0)
-    assert log.lost == "an episode under way has 1,200 steps, and 200 are kept to be replayed"
+    assert log.lost == "a current episode has 1,200 steps, and only 200 are kept for its replay"
     assert log.state_dict(OBS) == {}
     assert log._kept() <= 200 + 2 * 64
     log.record(np.zeros(N, np.int64), np.zeros(N, np.float32), np.ones(N, np.bool_))

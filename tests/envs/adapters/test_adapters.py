@@ -212,19 +212,19 @@ def test_observations_keep_dtype_shape_and_value(space, shown, dtype):
 @pytest.mark.parametrize(
     ("space", "shown", "text"),
     [
-        (spaces.Box(-1, 1, (4,), np.float32), np.float32(0.5), r"shape \(\), declared is \(4,\)"),  # no broadcasting
-        (spaces.Box(-1, 1, (4,), np.float32), np.zeros(1, np.float32), r"shape \(1,\), declared is \(4,\)"),
-        (spaces.Box(0, 255, (2,), np.uint8), np.array([0.5, 0.9]), "dtype float64, declared is uint8"),
-        (spaces.Box(-9, 9, (2,), np.int8), np.array([1, 300]), "dtype int64 that holds 300, declared is int8"),
-        (spaces.Box(-9, 9, (2,), np.int8), np.array([200, 0], np.uint8), "uint8 that holds 200, declared is int8"),
-        (spaces.Box(0, 9, (2,), np.uint8), np.array([1, 2]), "dtype int64, declared is uint8"),
-        (spaces.MultiBinary(2), np.array([0.0, -np.inf]), "float64 that holds -inf, declared is bool"),
+        (spaces.Box(-1, 1, (4,), np.float32), np.float32(0.5), r"shape \(\), its space declares \(4,\)"),  # no broadcasting
+        (spaces.Box(-1, 1, (4,), np.float32), np.zeros(1, np.float32), r"shape \(1,\), its space declares \(4,\)"),
+        (spaces.Box(0, 255, (2,), np.uint8), np.array([0.5, 0.9]), "dtype float64, its space declares uint8"),
+        (spaces.Box(-9, 9, (2,), np.int8), np.array([1, 300]), "dtype int64 that holds 300, its space declares int8"),
+        (spaces.Box(-9, 9, (2,), np.int8), np.array([200, 0], np.uint8), "uint8 that holds 200, its space declares int8"),
+        (spaces.Box(0, 9, (2,), np.uint8), np.array([1, 2]), "dtype int64, its space declares uint8"),
+        (spaces.MultiBinary(2), np.array([0.0, -np.inf]), "float64 that holds -inf, its space declares bool"),
         (spaces.Discrete(4), 4, r"observation 4, its space allows 0 .. 3"),
         (spaces.Discrete(4, start=2), 1, r"observation 1, its space allows 2 .. 5"),
         (spaces.Discrete(4), None, "NoneType"),
-        (spaces.Discrete(4), 0.7, "dtype float64, declared is int64"),
-        (spaces.Discrete(4), np.float32(1), "dtype float32, declared is int64"),
-        (spaces.Discrete(4), np.array([1]), r"shape \(1,\), declared is \(\)"),
+        (spaces.Discrete(4), 0.7, "dtype float64, its space declares int64"),
+        (spaces.Discrete(4), np.float32(1), "dtype float32, its space declares int64"),
+        (spaces.Discrete(4), np.array([1]), r"shape \(1,\), its space declares \(\)"),
     ],
 )
 def test_observations_that_are_not_as_declared_are_refused(space, shown, text):
@@ -234,7 +234,7 @@ def test_observations_that_are_not_as_declared_are_refused(space, shown, text):
     with pytest.raises(EnvError, match=r"environment 1 returned .*" + text + ".* at its step 1 "):
         envs.step(torch.zeros(2, 1))
     if space.shape:
-        with pytest.raises(EnvError, match=r"environment 0 gave no .*" + text):
+        with pytest.raises(EnvError, match=r"environment 0 returned no .*" + text):
             SingleEnvs([ConstantEnv(space, shown)]).reset(1)
 
 
@@ -242,7 +242,7 @@ def test_observations_that_are_not_as_declared_are_refused(space, shown, text):
 def test_actions_are_checked(vector):
     one = ScriptedEnv(0, ("T",))
     envs = VectorEnvs(SyncVectorEnv([lambda: one])) if vector else SingleEnvs([one])
-    with pytest.raises(EnvError, match=r"call reset\(\) first"):
+    with pytest.raises(EnvError, match=r"call reset\(\) before the first step, and again after a failed or interrupted one"):
         envs.step(torch.zeros(1, 1))
     envs.reset(1)
     with pytest.raises(EnvError, match=r"actions of shape \(1, 1\), got \(1,\)"):
@@ -279,7 +279,7 @@ FAILURES = {
     "nan obs": (NonFiniteError, r"environment 2 returned an observation with nan in entry 1 of 3 at its step 3 .*"),
     "huge obs": (NonFiniteError, r"environment 2 returned .* at its step 3 \(action 6, .*"),
     "no reward": (EnvError, r"environment 2 returned no valid step: TypeError: .*NoneType.* at its step 3 .*"),
-    "shape": (EnvError, r"environment 2 returned no valid step: .* shape \(2,\), declared is \(3,\) at its step 3 .*"),
+    "shape": (EnvError, r"environment 2 returned no valid step: .* shape \(2,\), its space declares \(3,\) at its step 3 .*"),
     "four": (EnvError, r"environment 2 .* expected \(obs, reward, .*\), got a tuple of 4 at its step 3 .*"),
 }
 
@@ -300,7 +300,7 @@ def test_failures_name_environment_step_action_and_seed(kind):
     assert str(seed) in str(caught.value)
     if kind == "raise":
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
-    with pytest.raises(EnvError, match=r"call reset\(\) first"):
+    with pytest.raises(EnvError, match=r"call reset\(\) before the first step, and again after a failed or interrupted one"):
         envs.step(torch.full((4,), 6))
     assert torch.isfinite(envs.reset(1)).all()
     envs.step(torch.full((4,), 6))
@@ -333,7 +333,7 @@ def test_an_overflow_is_reported_where_warnings_are_not_errors():
 def test_a_reset_that_is_none(answer, text):
     env = ScriptedEnv(0, ("T",))
     env.reset = lambda seed=None: answer
-    with pytest.raises(EnvError, match=f"environment 0 gave no .observation, info.: .*{text}.*episode seed"):
+    with pytest.raises(EnvError, match=f"environment 0 returned no .observation, info.: .*{text}.*episode seed"):
         SingleEnvs([env]).reset(1)
 
 
@@ -417,7 +417,7 @@ def test_same_step_takes_final_obs_of_all_without_a_mask():  # as the Arcade Lea
 def test_same_step_without_the_final_obs_is_refused(infos):
     envs = VectorEnvs(Answers([answer(terminated=(False, True), **infos)], AutoresetMode.SAME_STEP))
     envs.reset(1)
-    with pytest.raises(EnvError, match=r'environment 1 ended, but infos\["final_obs"\] has nothing for it'):
+    with pytest.raises(EnvError, match=r'environment 1 ended, but infos\["final_obs"\] has no entry for it'):
         envs.step(torch.zeros(2, 1))
 
 
@@ -465,8 +465,8 @@ def test_the_reset_row_has_reward_zero_whatever_the_env_says():
         (answer(obs=(1, 2, 3)), EnvError, r"Answers: expected observation of shape \(2, 1\), got \(3, 1\)"),
         (answer(reward=[[0], [0]]), EnvError, r"Answers: expected reward of shape \(2,\), got \(2, 1\)"),
         (answer(reward=("a", "b")), EnvError, "Answers: expected reward of dtype float32, got one of dtype <U1"),
-        (answer()[:4], EnvError, "Answers: a step of its 2 environments: ValueError: not enough values"),
-        (KeyError("wheel"), EnvError, "Answers: a step of its 2 environments: KeyError: 'wheel'"),
+        (answer()[:4], EnvError, "Answers: step of 2 environments failed: ValueError: not enough values"),
+        (KeyError("wheel"), EnvError, "Answers: step of 2 environments failed: KeyError: 'wheel'"),
     ],
 )
 def test_vector_failures_are_one_line(bad, error, text):
@@ -475,7 +475,7 @@ def test_vector_failures_are_one_line(bad, error, text):
     envs.step(torch.full((2, 1), 0.5))
     with pytest.raises(error, match=f"^{text}"):
         envs.step(torch.full((2, 1), 0.5))
-    with pytest.raises(EnvError, match=r"call reset\(\) first"):
+    with pytest.raises(EnvError, match=r"call reset\(\) before the first step, and again after a failed or interrupted one"):
         envs.step(torch.zeros(2, 1))
     envs.reset(1)
     assert envs.step(torch.zeros(2, 1)).valid.all()

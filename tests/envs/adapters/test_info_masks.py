@@ -90,9 +90,9 @@ def test_nobody_plays_what_is_illegal(name, caplog):
     Game.illegal = 0
     with caplog.at_level(logging.INFO, "ppo_lab"):
         trainer = Trainer(config(), envs=OFFERS[name])
-    told = [record.getMessage() for record in caplog.records if "legal actions are those of" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if "action masks are taken from" in record.getMessage()]
     where = [] if "observation" in name else ["info['action_mask']" if "info" in name else "action_masks()"]
-    assert told == [f"env_factory: legal actions are those of {one} (env.mask_from_info)" for one in where]
+    assert told == [f"env_factory: action masks are taken from {one} (env.mask_from_info)" for one in where]
     for update in trainer:
         assert update.metrics["episode/return_mean"] == update.metrics["episode/length_mean"] == 6
     assert evaluate(trainer.policy(), trainer.config, episodes=4, env_factory=OFFERS[name]).lengths.tolist() == [6] * 4
@@ -105,14 +105,14 @@ def test_nobody_plays_what_is_illegal(name, caplog):
 def test_false_ignores_them_and_says_so(name, caplog):
     with caplog.at_level(logging.INFO, "ppo_lab"):
         trainer = Trainer(config(**{"env.mask_from_info": False}), envs=OFFERS[name])
-    assert "is ignored, as env.mask_from_info is false; auto or true uses it" in caplog.text
+    assert "is ignored, as env.mask_from_info is false; set it to auto or true to use it" in caplog.text
     assert trainer.envs.observation_space == spaces.MultiBinary(6)
 
 
 def test_true_takes_the_method_too():
     envs = make_envs(config(**{"env.mask_from_info": True}), env_factory=OFFERS["method"])
     assert envs.reset(1)["action_mask"].all()
-    with pytest.raises(EnvError, match="info has no 'action_mask', only nothing; false trains without masks"):
+    with pytest.raises(EnvError, match=r"info has no 'action_mask' \(its keys: none\); set it to false to train without masks"):
         make_envs(config(**{"env.mask_from_info": True}), env_factory=lambda: Game("nowhere")).reset(1)
 
 
@@ -207,7 +207,7 @@ def test_a_vector_environment_says_that_they_are_ignored(name, kind, caplog, mon
     envs.reset(1)
     envs.reset(1)
     assert caplog.text.count(f"{kind.__name__}: {'info' if name == 'info' else 'action_masks'}") == 1
-    assert "is ignored: a vector environment has to show its masks in the observation" in caplog.text
+    assert "is ignored: a vector environment must have its masks in the observation" in caplog.text
     envs.close()
 
 
@@ -331,7 +331,7 @@ def test_a_mask_of_another_name_is_said_to_be_unused_once(name, caplog):
     how, where = NEAR[name]
     list(Trainer(config(), envs=lambda: NamedOtherwise(*how)))
     lines = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
-    assert lines == [f"env_factory: {where} is not used as a mask of actions; {WRITE}"]
+    assert lines == [f"env_factory: {where} is not used as an action mask; {WRITE}"]
     caplog.clear()
     list(Trainer(config(**{"env.mask_from_info": False}), envs=lambda: NamedOtherwise(*how)))
     assert not [one for one in caplog.records if one.levelno == logging.WARNING]
@@ -351,7 +351,7 @@ def test_nothing_is_said_where_nothing_can_be_masked(caplog):
 
 
 def test_a_mask_at_the_reset_alone_is_an_error_that_says_so():
-    with pytest.raises(EnvError, match=r"info of step has no 'action_mask', only nothing; that of reset had one"):
+    with pytest.raises(EnvError, match=r"info of step has no 'action_mask' \(its keys: none\); the info of reset had one"):
         list(Trainer(config(), envs=lambda: NamedOtherwise("info", "action_mask", "early")))
 
 
@@ -362,7 +362,7 @@ def test_a_mask_in_steps_alone_is_said_to_be_unused_once(made, caplog, monkeypat
     list(Trainer(config(), envs=make if made == "function" else [make(), make()]))
     lines = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
     assert lines == [
-        "NamedOtherwise: info['action_mask'] of step is ignored: the info of reset has none, and needs one too"
+        "NamedOtherwise: info['action_mask'] of step is ignored: the info of reset has none, and must have one too"
     ]
 
 
@@ -374,6 +374,6 @@ def test_a_vector_environment_says_that_another_name_is_ignored(name, caplog, mo
     envs.reset(1)
     envs.reset(2)
     assert [one.getMessage() for one in caplog.records] == [
-        f"SyncVectorEnv: {where} is ignored: a vector environment has to show its masks in the observation, "
+        f"SyncVectorEnv: {where} is ignored: a vector environment must have its masks in the observation, "
         "as 'action_mask'"
     ]

@@ -159,7 +159,7 @@ def test_nothing_given():
 
 @pytest.mark.parametrize("value", ["yes", math.inf, -math.inf, np.ones(2), [], {}, 1j, object(), Decimal(1), 10**400])
 def test_what_does_not(value):
-    with pytest.raises(EnvError, match=r"env.info_metrics: info\['x'\] is .*, which is no finite number") as error:
+    with pytest.raises(EnvError, match=r"env.info_metrics: info\['x'\] is .*, which is not a finite number") as error:
         as_number(value, "x")
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 200
@@ -289,7 +289,7 @@ def test_a_key_that_never_comes_is_told_once_with_those_that_do(caplog, workers)
         evaluate(trainer.policy(), trainer.config, 3, env_factory=partial(Telling))
         trainer.close()
     (line,) = [record.getMessage() for record in caplog.records]
-    assert "had 'is_sucess'; numbers that there are: depth, height, is_success, reward_terms/energy, " in line
+    assert "had 'is_sucess'; available numbers: depth, height, is_success, reward_terms/energy, " in line
     assert "speed" in line
     assert "note" not in line
     assert "mask" not in line
@@ -336,7 +336,7 @@ def test_environments_without_infos_refuse_it():
     with pytest.raises(ConfigError, match=r"env.info_metrics: ppo_lab/CartPole-v1 is one batched program"):
         make_envs(settings(**{"env.id": "ppo_lab/CartPole-v1"}))
     given = make_envs(override(Config(), {"env.id": "ppo_lab/CartPole-v1"}))
-    with pytest.raises(ConfigError, match=r"env.info_metrics: .* their own method metrics\(\)"):
+    with pytest.raises(ConfigError, match=r"env.info_metrics: .*objects report numbers by their own metrics\(\)"):
         Trainer(settings(), envs=given)
 
 

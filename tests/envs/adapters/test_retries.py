@@ -96,9 +96,9 @@ def test_the_episode_is_cut_off_and_the_next_begins_in_a_new_object(simulator, c
     text = r"environment 1 raised ConnectionError: simulator at port 41451 does not answer at its step 3 \(action 0, .*"
     assert len(caplog.records) == 1
     assert re.fullmatch(
-        text + r"and was made anew; its episode is cut off \(env.retry\)", caplog.records[0].getMessage()
+        text + r"and was recreated; its episode is truncated \(env.retry\)", caplog.records[0].getMessage()
     )
-    assert re.fullmatch(text + "and was made anew", envs.why_inexact_now())
+    assert re.fullmatch(text + "and was recreated", envs.why_inexact_now())
 
 
 def test_without_it_nothing_is_tried(simulator):
@@ -117,9 +117,9 @@ def test_so_often_in_a_row_without_a_finished_episode(simulator):
     stepped(envs, 12)
     assert envs.retries() == 3
     simulator.dies = set(range(simulator.steps + 2, 1000, 2))  # and now always
-    with pytest.raises(EnvError, match=r"was made anew 2 times in a row without a finished episode \(env.retry\)"):
+    with pytest.raises(EnvError, match=r"was recreated 2 times in a row without a finished episode \(env.retry\)"):
         stepped(envs, 4)
-    with pytest.raises(EnvError, match=r"call reset\(\) first"):
+    with pytest.raises(EnvError, match=r"call reset\(\) before the first step, and again after a failed or interrupted one"):
         stepped(envs, 1)
 
 
@@ -148,7 +148,7 @@ def test_a_simulator_that_cannot_be_made_again(simulator):
     envs = make_envs(config(**{"env.retry": 3}), env_factory=make)
     envs.reset(1)
     simulator.dies = {2}
-    with pytest.raises(EnvError, match=r"ConnectionError.*made anew 3 times in a row .*, the last time with .*licence"):
+    with pytest.raises(EnvError, match=r"ConnectionError.*recreated 3 times in a row .*, the last time with .*licence"):
         stepped(envs, 1)
 
 
@@ -157,7 +157,7 @@ def test_it_has_to_be_another_object_of_the_same_kind(simulator):
     envs = make_envs(config(**{"env.retry": 1}), env_factory=lambda i: made[i])
     envs.reset(1)
     simulator.dies = {2}
-    with pytest.raises(EnvError, match=r"env.retry: env_factory\(1\) made the same object again"):
+    with pytest.raises(EnvError, match=r"env.retry: env_factory\(1\) returned the same object again"):
         stepped(envs, 1)
     made[1] = SeededEnv()
     envs.reset(1)
@@ -213,7 +213,7 @@ def test_workers_do_the_same(caplog):
     assert told == theirs
     assert told[0] == 2
     assert "environment 1 raised ZeroDivisionError" in told[1]
-    assert sum("its episode is cut off" in record.getMessage() for record in caplog.records) == 2
+    assert sum("its episode is truncated" in record.getMessage() for record in caplog.records) == 2
 
 
 def test_training_and_evaluation_go_on(simulator):

@@ -67,12 +67,12 @@ def test_the_table_of_the_report_comes_back(clone, file):
 @pytest.mark.parametrize("part", ["eval.py", "models/tinyphysics.onnx"])
 def test_a_clone_that_is_not_whole_is_one_line(part, clone, file):
     (clone / part).unlink()
-    with pytest.raises(RunError, match=f"not a whole clone of the challenge: {part} is missing"):
+    with pytest.raises(RunError, match=f"is not a complete clone of the challenge: {part} is missing"):
         official_eval(file, clone)
 
 
 def test_the_challenge_s_own_controllers_stay(clone, file):
-    with pytest.raises(RunError, match=r"pid\.py is there and was not exported by ppo_lab"):
+    with pytest.raises(RunError, match=r"pid\.py exists and was not exported by ppo_lab"):
         official_eval(file.rename(file.with_name("pid.py")), clone)
     assert (clone / "controllers" / "pid.py").read_text() == PID
 
