@@ -212,11 +212,19 @@ def test_observations_keep_dtype_shape_and_value(space, shown, dtype):
 @pytest.mark.parametrize(
     ("space", "shown", "text"),
     [
-        (spaces.Box(-1, 1, (4,), np.float32), np.float32(0.5), r"shape \(\), its space declares \(4,\)"),  # no broadcasting
+        (
+            spaces.Box(-1, 1, (4,), np.float32),
+            np.float32(0.5),
+            r"shape \(\), its space declares \(4,\)",
+        ),  # no broadcasting
         (spaces.Box(-1, 1, (4,), np.float32), np.zeros(1, np.float32), r"shape \(1,\), its space declares \(4,\)"),
         (spaces.Box(0, 255, (2,), np.uint8), np.array([0.5, 0.9]), "dtype float64, its space declares uint8"),
         (spaces.Box(-9, 9, (2,), np.int8), np.array([1, 300]), "dtype int64 that holds 300, its space declares int8"),
-        (spaces.Box(-9, 9, (2,), np.int8), np.array([200, 0], np.uint8), "uint8 that holds 200, its space declares int8"),
+        (
+            spaces.Box(-9, 9, (2,), np.int8),
+            np.array([200, 0], np.uint8),
+            "uint8 that holds 200, its space declares int8",
+        ),
         (spaces.Box(0, 9, (2,), np.uint8), np.array([1, 2]), "dtype int64, its space declares uint8"),
         (spaces.MultiBinary(2), np.array([0.0, -np.inf]), "float64 that holds -inf, its space declares bool"),
         (spaces.Discrete(4), 4, r"observation 4, its space allows 0 .. 3"),
@@ -242,7 +250,9 @@ def test_observations_that_are_not_as_declared_are_refused(space, shown, text):
 def test_actions_are_checked(vector):
     one = ScriptedEnv(0, ("T",))
     envs = VectorEnvs(SyncVectorEnv([lambda: one])) if vector else SingleEnvs([one])
-    with pytest.raises(EnvError, match=r"call reset\(\) before the first step, and again after a failed or interrupted one"):
+    with pytest.raises(
+        EnvError, match=r"call reset\(\) before the first step, and again after a failed or interrupted one"
+    ):
         envs.step(torch.zeros(1, 1))
     envs.reset(1)
     with pytest.raises(EnvError, match=r"actions of shape \(1, 1\), got \(1,\)"):
@@ -279,7 +289,10 @@ FAILURES = {
     "nan obs": (NonFiniteError, r"environment 2 returned an observation with nan in entry 1 of 3 at its step 3 .*"),
     "huge obs": (NonFiniteError, r"environment 2 returned .* at its step 3 \(action 6, .*"),
     "no reward": (EnvError, r"environment 2 returned no valid step: TypeError: .*NoneType.* at its step 3 .*"),
-    "shape": (EnvError, r"environment 2 returned no valid step: .* shape \(2,\), its space declares \(3,\) at its step 3 .*"),
+    "shape": (
+        EnvError,
+        r"environment 2 returned no valid step: .* shape \(2,\), its space declares \(3,\) at its step 3 .*",
+    ),
     "four": (EnvError, r"environment 2 .* expected \(obs, reward, .*\), got a tuple of 4 at its step 3 .*"),
 }
 
@@ -300,7 +313,9 @@ def test_failures_name_environment_step_action_and_seed(kind):
     assert str(seed) in str(caught.value)
     if kind == "raise":
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
-    with pytest.raises(EnvError, match=r"call reset\(\) before the first step, and again after a failed or interrupted one"):
+    with pytest.raises(
+        EnvError, match=r"call reset\(\) before the first step, and again after a failed or interrupted one"
+    ):
         envs.step(torch.full((4,), 6))
     assert torch.isfinite(envs.reset(1)).all()
     envs.step(torch.full((4,), 6))
@@ -475,7 +490,9 @@ def test_vector_failures_are_one_line(bad, error, text):
     envs.step(torch.full((2, 1), 0.5))
     with pytest.raises(error, match=f"^{text}"):
         envs.step(torch.full((2, 1), 0.5))
-    with pytest.raises(EnvError, match=r"call reset\(\) before the first step, and again after a failed or interrupted one"):
+    with pytest.raises(
+        EnvError, match=r"call reset\(\) before the first step, and again after a failed or interrupted one"
+    ):
         envs.step(torch.zeros(2, 1))
     envs.reset(1)
     assert envs.step(torch.zeros(2, 1)).valid.all()

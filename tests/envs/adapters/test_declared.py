@@ -109,7 +109,9 @@ def test_what_has_no_signature_takes_what_it_is_given():
 
 
 def test_a_text_that_looks_like_a_tuple_is_refused_where_no_text_is_taken():
-    with pytest.raises(ConfigError, match=r"it: pair is the string '\(1, 2\)'; write a tuple as .*!tuple \[84, 84, 1\]"):
+    with pytest.raises(
+        ConfigError, match=r"it: pair is the string '\(1, 2\)'; write a tuple as .*!tuple \[84, 84, 1\]"
+    ):
         as_declared(Declared, {"pair": "(1, 2)"}, "it")
     assert as_declared(Declared, {"whatever": "(1, 2)"}, "it") == {"whatever": "(1, 2)"}
 

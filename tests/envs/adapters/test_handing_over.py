@@ -252,13 +252,19 @@ REFUSED = {
         lambda: Needs,
         r"the class Needs needs size; write envs=.*Needs\(size=...\)",
     ),
-    "a vector class": (lambda: SyncVectorEnv, r"the class SyncVectorEnv instead of an environment; pass SyncVectorEnv\(...\)"),
+    "a vector class": (
+        lambda: SyncVectorEnv,
+        r"the class SyncVectorEnv instead of an environment; pass SyncVectorEnv\(...\)",
+    ),
     "a function of two": (lambda: with_both, r"the function with_both needs size, index"),
     "a function with a keyword": (lambda: with_keyword, r"the function with_keyword needs size"),
     "makes None": (lambda: lambda: None, r"env_factory\(0\) made None instead of a gymnasium.Env.*`return`"),
     "makes a function": (lambda: lambda i: lambda: Mine(), r"made a function that must be called once more"),
     "makes a class": (lambda: lambda: Mine, r"made the class Mine instead of an environment: pass Mine\(\)"),
-    "makes an id": (lambda: lambda i: "Mine-v0", r"made the id 'Mine-v0' instead of an environment: use gymnasium.make"),
+    "makes an id": (
+        lambda: lambda i: "Mine-v0",
+        r"made the id 'Mine-v0' instead of an environment: use gymnasium.make",
+    ),
     "makes a vector": (lambda: lambda: SyncVectorEnv([Mine] * 2), r"made a SyncVectorEnv of 2 environments: pass it"),
     "makes Envs": (lambda: lambda: Script(["..."]), r"made a Script of 3 environments: pass it"),
     "makes a list": (lambda: lambda: [Mine()], r"made a list"),
@@ -322,7 +328,9 @@ def test_a_wrapper_that_cannot_be_made_again_is_refused():
     class Secret(gymnasium.Wrapper):
         pass
 
-    with pytest.raises(ConfigError, match=r"cannot make a second Mine from the spec of this one.*Secret.*or set env.num_envs to 1"):
+    with pytest.raises(
+        ConfigError, match=r"cannot make a second Mine from the spec of this one.*Secret.*or set env.num_envs to 1"
+    ):
         Trainer(config(), envs=Secret(gymnasium.make("Mine-v0")))
     trained(Secret(gymnasium.make("Mine-v0")), **{"env.num_envs": 1})
 

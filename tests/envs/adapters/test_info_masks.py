@@ -112,7 +112,9 @@ def test_false_ignores_them_and_says_so(name, caplog):
 def test_true_takes_the_method_too():
     envs = make_envs(config(**{"env.mask_from_info": True}), env_factory=OFFERS["method"])
     assert envs.reset(1)["action_mask"].all()
-    with pytest.raises(EnvError, match=r"info has no 'action_mask' \(its keys: none\); set it to false to train without masks"):
+    with pytest.raises(
+        EnvError, match=r"info has no 'action_mask' \(its keys: none\); set it to false to train without masks"
+    ):
         make_envs(config(**{"env.mask_from_info": True}), env_factory=lambda: Game("nowhere")).reset(1)
 
 
@@ -351,7 +353,9 @@ def test_nothing_is_said_where_nothing_can_be_masked(caplog):
 
 
 def test_a_mask_at_the_reset_alone_is_an_error_that_says_so():
-    with pytest.raises(EnvError, match=r"info of step has no 'action_mask' \(its keys: none\); the info of reset had one"):
+    with pytest.raises(
+        EnvError, match=r"info of step has no 'action_mask' \(its keys: none\); the info of reset had one"
+    ):
         list(Trainer(config(), envs=lambda: NamedOtherwise("info", "action_mask", "early")))
 
 

@@ -93,7 +93,9 @@ class Late(gymnasium.Env):
 def test_another_dtype_in_step_only_is_refused(space, later, nested):
     envs = SingleEnvs([Late(space, later, nested) for _ in range(2)])
     envs.reset(1)
-    with pytest.raises(EnvError, match=r"environment 0 returned no .* step: .*dtype.*, its space declares .* at its step 1 "):
+    with pytest.raises(
+        EnvError, match=r"environment 0 returned no .* step: .*dtype.*, its space declares .* at its step 1 "
+    ):
         envs.step(torch.zeros(2))
 
 

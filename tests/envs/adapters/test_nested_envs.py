@@ -99,7 +99,9 @@ def test_workers_give_the_same_and_can_be_asked_in_two_halves():
             workers.step_wait()
         workers.reset(7)
         workers.step_async(actions(workers.action_space, 0))
-        with pytest.raises(EnvError, match=r"call reset\(\) before the first step, and again after a failed or interrupted one"):
+        with pytest.raises(
+            EnvError, match=r"call reset\(\) before the first step, and again after a failed or interrupted one"
+        ):
             workers.step_async(actions(workers.action_space, 0))
         assert flat(list(workers.step_wait())) == flat(expected[1])
         saved = workers.state_dict()
@@ -126,7 +128,9 @@ def test_replay_goes_through_a_checkpoint(tmp_path: Path):
     assert flat(history(envs, 9, None, 5)) == flat(history(other, 9, None, 5))
     broken = envs.state_dict()
     broken["obs"]["self/gear"] += 1
-    with pytest.raises(EnvError, match=r"environment 0 cannot be restored: after the same seed and 2 actions its observation differs"):
+    with pytest.raises(
+        EnvError, match=r"environment 0 cannot be restored: after the same seed and 2 actions its observation differs"
+    ):
         other.load_state_dict(broken)
 
 
@@ -164,7 +168,11 @@ def test_vector_environments_of_every_mode(mode):
 @pytest.mark.parametrize(
     ("fault", "error", "text"),
     [
-        ("missing", EnvError, r"environment 0 returned no valid step: .*the value has no 'self/gear', which its space declares at its step 1 "),
+        (
+            "missing",
+            EnvError,
+            r"environment 0 returned no valid step: .*the value has no 'self/gear', which its space declares at its step 1 ",
+        ),
         ("nan", NonFiniteError, r"environment 0 returned an observation with nan in entry 1 of 2 of 'self/speed'"),
         (
             "range",
@@ -326,7 +334,10 @@ def test_wrappers_by_name_innermost_first(workers):
         (("Zzz",), "known: AtariPreprocessing, "),
         (({"TimeLimit": {"steps": 5}},), "env.wrappers: TimeLimit takes no 'steps'"),
         (({"TimeLimit": {"env": 5}},), "env.wrappers: TimeLimit takes no 'env'"),
-        (({"TimeLimit": {}, "ClipAction": {}},), "each entry is one name with its keywords, got .*'TimeLimit'.*'ClipAction'"),
+        (
+            ({"TimeLimit": {}, "ClipAction": {}},),
+            "each entry is one name with its keywords, got .*'TimeLimit'.*'ClipAction'",
+        ),
         (("TimeLimit",), "cannot make env.wrappers: TimeLimit: TypeError: .*max_episode_steps"),
         (("ClipAction",), "cannot make env.wrappers: ClipAction: TypeError: ClipAction requires a Box"),
     ],
@@ -353,7 +364,9 @@ def test_factories():
     ):
         with pytest.raises(EnvError, match=text):
             with_factory(broken)
-    with pytest.raises(EnvError, match=r"env_factory: .*a worker process imports the environment: define it in a module file"):
+    with pytest.raises(
+        EnvError, match=r"env_factory: .*a worker process imports the environment: define it in a module file"
+    ):
         with_factory(lambda i: gymnasium.make("CartPole-v1"), workers=2)
     with pytest.raises(ConfigError, match=r"env\.vector"):
         with_factory(make, vector=True)

@@ -1,4 +1,4 @@
-"""env.retry: an environment that raises is made anew, its episode cut off; after too many in a row it is an error."""
+"""env.retry: an environment that raises is recreated, its episode truncated; after too many in a row it is an error."""
 
 from __future__ import annotations
 
@@ -119,7 +119,9 @@ def test_so_often_in_a_row_without_a_finished_episode(simulator):
     simulator.dies = set(range(simulator.steps + 2, 1000, 2))  # and now always
     with pytest.raises(EnvError, match=r"was recreated 2 times in a row without a finished episode \(env.retry\)"):
         stepped(envs, 4)
-    with pytest.raises(EnvError, match=r"call reset\(\) before the first step, and again after a failed or interrupted one"):
+    with pytest.raises(
+        EnvError, match=r"call reset\(\) before the first step, and again after a failed or interrupted one"
+    ):
         stepped(envs, 1)
 
 
@@ -163,7 +165,7 @@ def test_it_has_to_be_another_object_of_the_same_kind(simulator):
     envs.reset(1)
     simulator.dies = {simulator.steps + 2}
     envs._loop._envs[1], envs._loop._steps[1] = simulator.made[1], simulator.made[1].step
-    with pytest.raises(EnvError, match=r"env.retry: made anew it has other spaces"):
+    with pytest.raises(EnvError, match=r"env.retry: the new environment has other spaces"):
         stepped(envs, 1)
 
 
