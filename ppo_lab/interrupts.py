@@ -68,7 +68,7 @@ class InterruptGuard:
 
     @contextmanager
     def loop(self) -> Iterator[InterruptGuard]:
-        """Around many blocks; at the end of the last such loop Python's own handler is put back."""
+        """Guard many blocks; at the end of the last such loop Python's own handler is restored."""
         counts = _in_main_thread()
         self._loops += counts
         try:
@@ -86,7 +86,7 @@ class InterruptGuard:
 
 @contextmanager
 def sigterm_held_back(stop: Callable[[], None]) -> Iterator[None]:
-    """In here SIGTERM calls `stop`; at the end of the block it does what it would have done.
+    """Call `stop` on SIGTERM inside; at the end of the block SIGTERM does what it would have done.
 
     Outside the main thread, and where somebody else handles it, the block just runs.
     """

@@ -12,7 +12,7 @@ T = TypeVar("T", bound=Tree)
 
 
 def apply(function: Callable[..., Any], tree: T, *others: T) -> T:
-    """function(tensor, *other tensors) for a tensor, or key by key for dictionaries with the same keys."""
+    """Apply `function` to a tensor and those of `others`, or key by key to dictionaries with the same keys."""
     if isinstance(tree, dict):
         found: Any = {key: function(leaf, *(_leaf(each, key) for each in others)) for key, leaf in tree.items()}
     else:
@@ -26,14 +26,14 @@ def _leaf(tree: Tree, key: str) -> Tensor:
 
 
 def leaves(tree: Tree | None) -> list[Tensor]:
-    """The tensors in it, in the order of the keys; none in None."""
+    """Return the tensors in it, in the order of the keys; [] for None."""
     if tree is None:
         return []
     return list(tree.values()) if isinstance(tree, dict) else [tree]
 
 
 def rows_of(tree: T) -> list[T]:
-    """tree[0], tree[1], ... as views of the same memory."""
+    """Return tree[0], tree[1], ... as views of the same memory."""
     if isinstance(tree, dict):
         views = {key: tensor.unbind() for key, tensor in tree.items()}
         return [cast(T, dict(zip(views, row, strict=True))) for row in zip(*views.values(), strict=True)]
@@ -41,7 +41,7 @@ def rows_of(tree: T) -> list[T]:
 
 
 def copy(target: Tree, source: Tree) -> None:
-    """The numbers of `source` into the memory of `target`."""
+    """Copy the numbers of `source` into the memory of `target`."""
     if isinstance(target, dict):
         for key, tensor in target.items():
             tensor.copy_(_leaf(source, key))
@@ -51,12 +51,14 @@ def copy(target: Tree, source: Tree) -> None:
 
 
 def at(tree: T, index: Any) -> T:
-    """tree[index] of every tensor: an integer, a slice, a mask or a tensor of integers."""
+    """Return tree[index] of every tensor: an integer, a slice, a mask or a tensor of integers."""
     return apply(lambda tensor: tensor[index], tree)
 
 
 def flattened(value: Any) -> Any:
-    """Nested dictionaries and tuples as one flat dictionary with keys "a/b" and "0", "1"; anything else as it is."""
+    """Flatten nested dictionaries and tuples to one dictionary with keys "a/b" and "0", "1"; anything else stays as
+    it is.
+    """
     if not isinstance(value, Mapping | tuple):
         return value
     flat = {}

@@ -205,6 +205,26 @@ def test_spaces_are_looked_at_where_they_come_in_and_nowhere_else(path):
                 assert not any(space in asked for space in ("spaces.", "Box", "Discrete")), f"line {node.lineno}"
 
 
+def written_attributes(source: str, owner: str) -> list[int]:
+    """Return the lines that assign to an attribute of something called `owner` (also `x.owner.attribute = ...`)."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
+            inside = node.value
+            while isinstance(inside, ast.Attribute) and inside.attr != owner:
+                inside = inside.value
+            if getattr(inside, "attr", getattr(inside, "id", None)) == owner:
+                found.append(node.lineno)
+    return found
+
+
+def test_nothing_outside_writes_a_trainers_attributes():
+    assert written_attributes("trainer.x = 1\nself.trainer.y += 1\na.trainer.state.z = 2\n", "trainer") == [1, 2, 3]
+    assert written_attributes("self.trainer = trainer\nx = trainer.y\ntrainer.set(y=1)\n", "trainer") == []
+    for path in SOURCES:
+        assert not written_attributes(path.read_text(encoding="utf-8"), "trainer"), name(path)
+
+
 def test_only_the_package_notebook_knows_jupyter():
     jupyter = {"IPython", "ipywidgets", "papermill", "nbformat", "matplotlib"}
     for path in SOURCES:

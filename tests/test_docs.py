@@ -239,10 +239,36 @@ def test_files_and_modules_that_a_page_names_exist(page, text):
         r"`((?:ppo_lab|environment|tests|benchmarks|notebooks|docs)/(?:[\w/]+\.\w+|[\w/]+/))`", text
     ):
         assert (ROOT / path).exists(), f"{page} names {path}"
+    for path in re.findall(r"`((?:\w+/)+\w+\.py)`", text):  # `ppo/losses.py` is short for one in ppo_lab/
+        assert (ROOT / path).exists() or (ROOT / "ppo_lab" / path).exists(), f"{page} names {path}"
     for name in re.findall(r"`((?:ppo_lab|environment|tests)(?:\.\w+)+)(?:\(.*?\))?`", text):
         pkgutil.resolve_name(name)
     for file in re.findall(r"`(\w+\.py)`", text):
         assert file in SOURCES | WRITTEN, f"{page} names {file}"
+
+
+def rows_below(heading: str) -> list[list[str]]:
+    """Return the rows of the first table below a heading of the page on the architecture, without its header."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition(f"## {heading}\n")[2]
+    rows = [line.strip("|").split("|") for line in text.partition("\n|")[2].partition("\n\n")[0].splitlines()]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def test_a_change_touches_at_most_three_files():
+    rows = rows_below("Where to change what")
+    assert len(rows) >= 10
+    for change, files in rows:
+        touched = re.findall(r"`[\w/]+(?:\.py|/)`", files.partition(". It goes")[0])
+        assert len(touched) <= 3 or " or " in files, change
+
+
+def test_questions_are_answered_by_file_names():
+    rows = rows_below("Questions that a new reader asks")
+    assert len(rows) >= 15
+    for question, answer in rows:
+        files = re.findall(r"`([\w/]+\.py)`", answer)
+        assert files, question
+        assert all((ROOT / "ppo_lab" / file).is_file() for file in files), question
 
 
 @pytest.mark.parametrize(("page", "text"), prose().items(), ids=list(prose()))

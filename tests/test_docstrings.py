@@ -10,23 +10,24 @@ PLACES = sorted(
     path for path in (ROOT / "ppo_lab").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
 )
 WORDS = """
-    Abandon Accept Accumulate Act Add Advance Allocate Answer Append Apply Ask Assemble Assert Assign Attach Average
-    Begin Bind Bound Break Broadcast Build Call Cancel Capture Cast Change Check Choose Clear Climb Clip Close
-    Collect Combine Compare Compile Complete Compute Concatenate Continue Convert Copy Count Create Cut Decide
-    Decode Delegate Delete Derive Describe Detach Detect Disable Discard Divide Download Drag Draw Drop Emit Empty
-    Enable Encode End Ensure Enter Estimate Evaluate Execute Exit Expand Export Extract Fail Fall Fetch Fill Filter
-    Find Finish Fit Flatten Flip Flush Forget Fork Format Forward Free Freeze Gather Generate Get Give Go Group Hand
-    Handle Hash Hide Hold Ignore Import Increase Index Infer Initialize Insert Inspect Install Interrupt Invert
-    Iterate Join Keep Kill Label Launch Lay Leave Let List Load Locate Lock Log Look Make Map Mark Mask Match
-    Measure Merge Modify Move Multiply Name Normalize Note Notify Observe Open Order Pack Pad Parse Pass Pause
-    Perform Pick Place Play Plot Poll Precompute Predict Prefix Prepare Print Probe Process Produce Project Prune
-    Push Put Raise Rank Rate Read Rebuild Receive Recompute Record Recreate Reduce Refresh Refuse Register Reject
-    Release Reload Remember Remove Rename Render Reorder Repeat Replace Replay Report Request Require Rescale Reset
-    Reshape Resize Resolve Restart Restore Resume Return Reverse Rewind Rewrite Roll Round Run Sample Save Say Scale
-    Schedule Score Seal Search Seed Select Send Separate Serve Set Shift Show Shrink Shuffle Shut Sign Simulate Skip
-    Slice Smooth Snapshot Solve Sort Split Squash Stack Start State Steer Step Stop Store Subtract Suggest Sum
-    Summarize Sweep Switch Take Tell Test Thin Toggle Track Train Transform Translate Truncate Try Turn Undo
-    Unflatten Unify Unpack Unwrap Update Use Validate Verify Visit Wait Walk Warm Warn Wrap Write Yield Zero
+    Abandon Accept Accumulate Act Add Advance Allocate Answer Append Apply Arrange Ask Assemble Assert Assign Attach
+    Attend Average Begin Bind Bound Break Broadcast Build Call Cancel Capture Cast Change Check Choose Clear Climb
+    Clip Close Collect Combine Compare Compile Complete Compute Concatenate Continue Convert Copy Count Create Cut
+    Decide Declare Decode Delegate Delete Derive Describe Detach Detect Disable Discard Divide Do Download Drag Draw
+    Drop Emit Empty Enable Encode End Enlarge Ensure Enter Escape Estimate Evaluate Execute Exit Expand Export
+    Extract Fail Fall Fetch Fill Filter Find Finish Fit Flatten Flip Flush Forget Fork Format Forward Free Freeze
+    Gather Generate Get Give Go Group Guard Hand Handle Hash Hide Hold Ignore Import Increase Index Infer Initialize
+    Insert Inspect Install Interrupt Invert Iterate Join Keep Kill Label Launch Lay Leave Lengthen Let Limit List
+    Load Locate Lock Log Look Make Map Mark Mask Match Measure Merge Modify Move Multiply Name Normalise Normalize
+    Note Notify Observe Open Order Pack Pad Parse Pass Pause Perform Pick Place Plan Play Plot Poll Precompute
+    Predict Prefix Prepare Print Probe Process Produce Project Prune Push Put Raise Rank Rate Read Rebuild Receive
+    Recompute Record Recreate Reduce Refresh Refuse Register Reject Release Reload Remember Remove Rename Render
+    Reorder Repeat Replace Replay Report Request Require Rescale Reset Reshape Resize Resolve Restart Restore Resume
+    Return Reverse Rewind Rewrite Roll Round Run Sample Save Say Scale Schedule Score Seal Search Seed Select Send
+    Separate Serve Set Shift Shorten Show Shrink Shuffle Shut Sign Simulate Skip Slice Smooth Snapshot Solve Sort
+    Split Squash Stack Start State Steer Step Stop Store Stretch Subtract Suggest Sum Summarize Sweep Switch Take
+    Tell Test Thin Toggle Track Train Transform Translate Truncate Try Turn Undo Unflatten Unify Unpack Unwrap
+    Update Use Validate Verify Visit Wait Walk Warm Warn Wrap Write Yield Zero
 """
 VERBS = frozenset(WORDS.split())
 

@@ -21,7 +21,7 @@ HOW = "Flags take what would stand in config.yaml, e.g. false, null, 3e-4 or '[6
 
 
 def flag(section: str, name: str) -> str:
-    """The flag of a setting: ppo, learning_rate -> --ppo.learning-rate."""
+    """Return the flag of a setting: ppo, learning_rate -> --ppo.learning-rate."""
     return f"--{section}.{name.replace('_', '-')}"
 
 
@@ -39,12 +39,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def given_settings(given: argparse.Namespace) -> dict[str, str]:
-    """The settings that were given, as overrides: {"ppo.learning_rate": "1e-3"}."""
+    """Return the settings that were given, as overrides: {"ppo.learning_rate": "1e-3"}."""
     return {key: value for key, value in vars(given).items() if "." in key}
 
 
 def tidied(arguments: Iterable[str]) -> list[str]:
-    """Arguments with dashes for underscores in the names of flags, and a negative number tied to its flag.
+    """Replace underscores by dashes in the names of flags, and join a negative number to its flag.
 
     argparse would take the -1e-3 of `--model.log-std-init -1e-3` for a flag.
     """
@@ -61,7 +61,7 @@ def tidied(arguments: Iterable[str]) -> list[str]:
 
 
 def unknown_flag(name: str, takes_settings: bool) -> str:
-    """What to say about a flag that a command does not have."""
+    """Write the message about a flag that a command does not have."""
     name = name.partition("=")[0]
     if not takes_settings and name in ALL:
         return f"{name} cannot be changed here; another setting makes another run: see `fork RUN {name} ...`"
@@ -79,7 +79,7 @@ def _waits_for_a_value(argument: str) -> bool:
 
 
 def _metavar(annotation: Any) -> str:
-    """What kind of value a flag takes."""
+    """Return what kind of value a flag takes."""
     kinds = {annotation, *get_args(annotation)}
     if get_origin(annotation) is Literal:
         return "WORD"

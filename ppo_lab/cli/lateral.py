@@ -26,12 +26,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def wanted(given: argparse.Namespace) -> bool:
-    """Was any of the flags of this file given?"""
+    """Return whether any of the flags of this file was given."""
     return any(getattr(given, name) is not None for name in FLAGS)
 
 
 def check(given: argparse.Namespace, config: Config) -> None:
-    """What can be said before anything is driven. Raises RunError or ConfigError."""
+    """Check the flags before anything is driven. Raise RunError or ConfigError."""
     if not wanted(given):
         return
     flag = next(f"--{name}" for name in FLAGS if getattr(given, name) is not None)
@@ -68,7 +68,7 @@ def report(folder: Path, given: argparse.Namespace) -> None:
 
 
 def _segments(text: str) -> tuple[int, int]:
-    """100 or 100:200 as (start, stop)."""
+    """Parse 100 or 100:200 as (start, stop)."""
     start, colon, stop = text.rpartition(":")
     numbers: Any = (start or "0") if colon else "0", stop
     if not all(number.isdecimal() for number in numbers) or int(numbers[0]) >= int(numbers[1]):

@@ -110,7 +110,7 @@ def _reading_commands(commands: Any) -> dict[str, argparse.ArgumentParser]:
 
 
 def _command(commands: Any, name: str, function: Any, meaning: str, usage: str) -> argparse.ArgumentParser:
-    """A subcommand without abbreviated flags: what is short for one flag today may be short for two tomorrow."""
+    """Add a subcommand without abbreviated flags: what abbreviates one flag today may fit two tomorrow."""
     epilog = flags.HOW if name in ("train", "fork") else None
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=meaning, description=f"{meaning[0].upper()}{meaning[1:]}".rstrip(".") + ".",
@@ -139,7 +139,7 @@ def _where(text: str) -> int | str:
 
 
 def _find(text: str) -> Path:
-    """The folder of a run given by path or by name. Raises RunError."""
+    """Return the folder of a run given by path or by name. Raise RunError."""
     from ppo_lab.runs.run import look_up_run
 
     return look_up_run(text)

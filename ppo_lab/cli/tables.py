@@ -20,7 +20,7 @@ HEADER = ("name", "env", "steps", "best", "state", "parent")
 
 
 def runs_table(root: Path) -> str:
-    """One line a run, oldest first."""
+    """Format one line for each run, oldest first."""
     runs = list_runs(root)
     if not runs:
         return f"no runs in {root}"
@@ -29,22 +29,22 @@ def runs_table(root: Path) -> str:
 
 
 def steps_of(run: RunSummary) -> str:
-    """How far it got, of how far it goes."""
+    """Format how far a run got, of how far it goes."""
     return f"{run.steps:,} / {run.total:,}" if run.total else ""
 
 
 def best_of(run: RunSummary) -> str:
-    """The score of its best checkpoint."""
+    """Format the score of its best checkpoint."""
     return f"{run.best:.1f}" if run.best is not None else ""
 
 
 def parent_of(run: RunSummary) -> str:
-    """Where it was forked from."""
+    """Format where it was forked from."""
     return f"{run.parent} at {run.forked_at:,}" if run.parent is not None else ""
 
 
 def show_run(folder: Path) -> str:
-    """All about one run: settings, lineage, journal, checkpoints, last metrics. Raises LabError if it is unreadable."""
+    """Describe one run: settings, lineage, journal, checkpoints, last metrics. Raise LabError if it is unreadable."""
     config, summary = read_config(folder), summarize(folder)
     changes = read_journal(folder)
     about = [("run", str(folder)), ("env", config.env.id), ("state", summary.state), ("steps", steps_of(summary))]
@@ -66,7 +66,7 @@ def show_run(folder: Path) -> str:
 
 
 def aligned(rows: list[Any], indent: str = "") -> str:
-    """Rows of texts in columns of equal width."""
+    """Format rows of texts in columns of equal width."""
     widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
     lines = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=False)) for row in rows)
     return "\n".join(indent + line.rstrip() for line in lines)
@@ -77,7 +77,7 @@ def _changed(config: Config) -> list[tuple[str, list[Any]]]:
 
 
 def _identity(folder: Path, config: Config) -> list[tuple[str, str]]:
-    """Fingerprint of the newest whole checkpoint, whether a resume is exact, and what was edited since."""
+    """Return the fingerprint of the newest whole checkpoint, whether a resume is exact, the engine, and later edits."""
     try:
         saved = load_checkpoint(find_checkpoint(folder)[0])
     except LabError:
@@ -95,7 +95,7 @@ def _identity(folder: Path, config: Config) -> list[tuple[str, str]]:
 
 
 def _lineage(folder: Path) -> list[tuple[str, ...]]:
-    """Ancestors, the nearest first, then forks."""
+    """Return the ancestors, the nearest first, then the forks."""
     rows: list[tuple[str, ...]] = []
     seen, place = {folder.name}, folder
     while (begin := read_lineage(place)) is not None:
@@ -121,7 +121,7 @@ def _change(change: Change) -> tuple[str, ...]:
 
 
 def _checkpoints(folder: Path) -> list[tuple[str, ...]]:
-    """Each with what is wrong with it, if anything is."""
+    """Return each checkpoint with what is wrong with it, if anything is."""
     place = folder / "checkpoints"
     steps, best = checkpoints(place), read_best(folder)
     rows: list[tuple[str, ...]] = []

@@ -44,7 +44,7 @@ class StopAsked:
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """The handler. It may run in the middle of a print, so that it writes past Python's buffers."""
+        """Handle the signal. This may run in the middle of a print, so it writes past Python's buffers."""
         now = time.monotonic()
         if self.number is None:
             self.number, self._when = number, now
@@ -94,7 +94,7 @@ def _follow(trainer: Trainer, stop: StopAsked) -> Mapping[str, float]:
 
 
 def _last_lines(trainer: Trainer, signal_number: int | None, trained: bool) -> str:
-    """Where it got to, where it lies, how to go on."""
+    """Format how far it got, where it is saved, how to continue."""
     state, run = trainer.state, trainer.run
     stopped = signal_number is not None
     how = f"stopped by {NAMES[signal.Signals(signal_number)]}" if signal_number is not None else "done"

@@ -34,7 +34,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _can_be_written(self) -> Config:
-        """Settings of any kind have to come back from the run's config.yaml as they went in."""
+        """Check that the settings come back from the run's config.yaml as they are."""
         for key in FREE if self.run.root is not None else ():
             problem = why_not_yaml(free_setting(self, key), key)
             if problem is not None:
@@ -50,7 +50,7 @@ FREE = ("env.kwargs", "env.wrappers")  # settings that hold anything: here a tup
 
 
 def free_setting(config: Config, key: str) -> Any:
-    """The value of a setting in FREE. The tuple of all wrappers is none that a person wrote."""
+    """Return the value of a setting in FREE; the default of all wrappers counts as not set."""
     value = getattr(config.env, key.removeprefix("env."))
     return list(value) if isinstance(value, tuple) else value
 

@@ -27,19 +27,22 @@ class EnvConfig(Section):
     wrappers: tuple[str | dict[str, dict[str, Any]], ...] = Field(
         (), description="Gymnasium wrappers by name, innermost first: [Name, {Name: {key: value}}]"
     )
-    frame_stack: int = Field(1, description="the last so many observations as one", ge=1, le=1000)
-    time_aware: bool = Field(False, description="add the share of the time limit that is left to the observation")
+    frame_stack: int = Field(1, description="stack this many last observations as one", ge=1, le=1000)
+    time_aware: bool = Field(False, description="add the remaining share of the time limit to the observation")
     mask_from_info: bool | Literal["auto"] = Field(
-        "auto", description="legal actions from info['action_mask'] or action_masks(); auto: where there are any"
+        "auto", description="take action masks from info['action_mask'] or action_masks(); auto: where they exist"
     )
     retry: int = Field(
-        0, description="make one that raises anew, so often in a row; its episode is cut off", ge=0, le=1_000_000
+        0,
+        description="recreate a failed environment, up to this many times in a row; its episode is truncated",
+        ge=0,
+        le=1_000_000,
     )
     seed_episodes: bool = Field(
         True, description="seed every episode's reset; false: each environment's first (resume may not be exact then)"
     )
     new_each_episode: bool = Field(
-        False, description="make a new environment object for each episode, so that nothing outlives one"
+        False, description="make a new environment object for each episode, so that no state is left over"
     )
     info_metrics: tuple[str | dict[str, How], ...] = Field(
         (), description="numbers from info as episode/<key>: [key, {key: how}], how last, sum, mean, max or min"

@@ -63,14 +63,14 @@ def load_config(
 
 
 def override(config: Config, overrides: Mapping[str, Any]) -> Config:
-    """The same settings with some changed, checked like all others. Raises ConfigError."""
+    """Return the settings with some changed, checked like all others. Raise ConfigError."""
     settings = config.model_dump()
     _merge(settings, _nested(overrides), "overrides")
     return _validated(settings)
 
 
 def flat(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """{"ppo": {"gamma": 0.9}} as {"ppo.gamma": 0.9}."""
+    """Flatten {"ppo": {"gamma": 0.9}} to {"ppo.gamma": 0.9}."""
     return {
         f"{section}.{name}": value for section, values in _nested(overrides).items() for name, value in values.items()
     }
@@ -97,7 +97,9 @@ def check_config(config: Any) -> Config:
 
 
 def check_live(key: str, value: Any) -> Any:
-    """The value as a live change of ppo.<key> takes it. Raises ConfigError if the key or the value is not allowed."""
+    """Return the value as a live change of ppo.<key> takes it. Raise ConfigError if the key or the value is not
+    allowed.
+    """
     if key not in LIVE and key != "total_timesteps":  # a run can be made longer or shorter, but has no slider for it
         raise ConfigError(
             f"{key!r} cannot change while training runs{_nearest(key, LIVE)}; live keys: {', '.join(LIVE)}"
@@ -106,7 +108,7 @@ def check_live(key: str, value: Any) -> Any:
 
 
 def render_yaml(config: Config | None = None) -> str:
-    """The settings as YAML text, each with its meaning and range as a comment. `load_config` reads it back."""
+    """Write the settings as YAML text, each with its meaning and range as a comment. `load_config` reads it back."""
     config = config or Config()
     lines = [f"preset: {config.preset}", ""] if config.preset is not None else []
     for section_name, section in SECTIONS.items():
@@ -119,14 +121,14 @@ def render_yaml(config: Config | None = None) -> str:
 
 
 def setting_text(config: Config, section: str, name: str) -> str:
-    """A setting as config.yaml has it: tuples tagged where a list would be another thing."""
+    """Format a setting as config.yaml has it: tuples are tagged where a list would mean something else."""
     if (key := f"{section}.{name}") in FREE:
         return render_scalar(free_setting(config, key), tuples=True)
     return render_scalar(getattr(getattr(config, section), name))
 
 
 def allowed_text(field: Any) -> str:
-    """The choices or the range of a field, after a semicolon."""
+    """Format the choices or the range of a field, after a semicolon."""
     if get_origin(field.annotation) is Literal:
         return f"; {' | '.join(str(choice) for choice in get_args(field.annotation))}"
     words = [str(word) for kind in get_args(field.annotation) if get_origin(kind) is Literal for word in get_args(kind)]
@@ -139,7 +141,7 @@ def allowed_text(field: Any) -> str:
 
 
 def _marks(kind: Any) -> list[Any]:
-    """The bounds of an annotated part of a union, as pydantic keeps them."""
+    """Return the bounds of an annotated part of a union, as pydantic keeps them."""
     return [mark for field in get_args(kind)[1:] for mark in field.metadata] if get_origin(kind) is Annotated else []
 
 
@@ -177,7 +179,7 @@ def _renamed(content: Any) -> Any:
 
 
 def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """{"ppo.gamma": 0.9} and {"ppo": {"gamma": 0.9}} as the latter."""
+    """Convert {"ppo.gamma": 0.9} and {"ppo": {"gamma": 0.9}} to the latter."""
     nested: dict[str, Any] = {}
     for key, value in overrides.items():
         section, dot, name = str(key).partition(".")
@@ -220,7 +222,7 @@ def _merge(settings: dict[str, Any], layer: Mapping[str, Any], where: str) -> No
 
 
 def _from_text(value: Any, annotation: Any) -> Any:
-    """Text given for a setting that is no text (a command line's "3e-4", papermill's "[64, 64]") read as YAML."""
+    """Read text given for a setting that is no text (a command line's "3e-4", papermill's "[64, 64]") as YAML."""
     kinds = {annotation} if get_origin(annotation) in (dict, tuple) else {annotation, *get_args(annotation)}
     if not isinstance(value, str) or get_origin(annotation) is Literal:
         return value
@@ -230,7 +232,7 @@ def _from_text(value: Any, annotation: Any) -> Any:
 
 
 def _nearest(name: Any, known: Iterable[str], section: str = "") -> str:
-    """ "; did you mean 'ppo.gamma'?" or nothing."""
+    """Return "; did you mean 'ppo.gamma'?" or nothing."""
     close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     prefix = f"{section}." if section else ""
     return f"; did you mean '{prefix}{close[0]}'?" if close else ""
@@ -244,7 +246,7 @@ def _validated(settings: dict[str, Any]) -> Config:
 
 
 def _short(value: Any) -> str:
-    """A value as a message shows it."""
+    """Format a value for a message."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits, something nested too deeply
@@ -253,7 +255,7 @@ def _short(value: Any) -> str:
 
 
 def _one_line(problem: Any) -> str:
-    """pydantic's report of one problem as: which key, what is wrong with it, what was given, what is allowed."""
+    """Format pydantic's report of one problem: which key, what is wrong with it, what was given, what is allowed."""
     place = [part for part in problem["loc"] if isinstance(part, str) and part != "[key]"]
     message = problem["msg"].removeprefix("Value error, ")
     if problem["loc"][-1:] == ("[key]",) and problem["type"] == "string_type":  # {shape: (84, 84, 1)} is three keys

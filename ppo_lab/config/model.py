@@ -26,7 +26,7 @@ class ModelConfig(Section):
     attention_heads: int = Field(4, description="heads of attention (entities, window)", ge=1, le=1024)
     attention_size: int = Field(64, description="features of an entity; a multiple of attention_heads", ge=1, le=65_536)
     core: Literal["none", "gru", "lstm", "window"] = Field(
-        "none", description="memory on top of the body; window: attention over the last steps"
+        "none", description="recurrent core on top of the body; window: attention over the last steps"
     )
     core_size: int = Field(128, description="units of the core", ge=1, le=65_536)
     core_layers: int = Field(1, description="layers of the core", ge=1, le=100)
@@ -47,7 +47,7 @@ class ModelConfig(Section):
         0.0, description="log std of the Gaussian policy at the start (Box actions)", ge=-5.0, le=2.0
     )
     log_std_min: float = Field(-20.0, description="log std never falls below", ge=-20.0, le=2.0)
-    log_std_max: float = Field(2.0, description="log std never climbs above", ge=-20.0, le=2.0)
+    log_std_max: float = Field(2.0, description="log std never rises above", ge=-20.0, le=2.0)
     sde_interval: int = Field(64, description="gsde: env steps between draws of the noise matrix", ge=1, le=1_000_000)
     normalize_value: bool = Field(
         False, description="the critic learns returns minus their mean, over their std (PopArt)"

@@ -14,7 +14,7 @@ SCHEDULED = ("learning_rate", "clip_coef", "ent_coef")  # settings of ppo with a
 
 
 class PPOConfig(Section):
-    """The algorithm. `X_schedule` moves X from its value to `X_end` over total_timesteps."""
+    """The algorithm. `X_schedule` changes X from its value to `X_end` over total_timesteps."""
 
     total_timesteps: int = Field(
         100_000, description="env steps in all; the run ends with the rollout that reaches them", ge=1
@@ -22,7 +22,7 @@ class PPOConfig(Section):
     num_steps: int = Field(128, description="steps of a rollout in each environment (T)", ge=1, le=1_000_000)
     update_epochs: int = live(4, "passes over a rollout", 1, 30, ge=1, le=1000)
     num_minibatches: int = Field(
-        4, description="minibatches a pass; sizes differ by at most one row", ge=1, le=1_000_000
+        4, description="minibatches per pass; sizes differ by at most one row", ge=1, le=1_000_000
     )
     chunk_length: int = Field(
         32,
@@ -31,33 +31,33 @@ class PPOConfig(Section):
         le=1_000_000,
     )
     accumulate: int = Field(
-        1, description="parts a minibatch is computed in, one after the other, to save memory", ge=1, le=1_000_000
+        1, description="parts of a minibatch, computed one after the other to save memory", ge=1, le=1_000_000
     )
     gamma: float = live(0.99, "discount per env step", 0.9, 0.999, ge=0.0, le=1.0)
     gae_lambda: float = live(0.95, "how far GAE trusts measured rewards over the critic", 0.0, 1.0, ge=0.0, le=1.0)
 
-    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="what takes the gradient steps")
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="the optimizer of the gradient steps")
     weight_decay: float = Field(
-        0.0, description="of weight matrices, each step (adamw, sgd); biases and log std are spared", ge=0.0, le=1.0
+        0.0, description="decay of weight matrices in each step (adamw, sgd); not of biases and log std", ge=0.0, le=1.0
     )
     learning_rate: float = live(3e-4, "step size of actor (and critic)", 1e-5, 1e-2, "log", ge=0.0, le=1.0)
     learning_rate_schedule: LearningRateSchedule = Field(
-        "constant", description="how learning_rate moves; adaptive: after the KL divergence of each update"
+        "constant", description="how learning_rate changes; adaptive: by the KL divergence of each update"
     )
-    desired_kl: float = Field(0.01, description="KL divergence of an update that adaptive steers for", gt=0.0, le=10.0)
+    desired_kl: float = Field(0.01, description="target of adaptive: KL divergence of an update", gt=0.0, le=10.0)
     learning_rate_end: float = Field(
         0.0, description="learning_rate at total_timesteps (linear, cosine)", ge=0.0, le=1.0
     )
     learning_rate_milestones: dict[float, float] = Field({}, description="fraction of training: value from there on")
     learning_rate_warmup: float = Field(
-        0.0, description="fraction of training in which it climbs from 0", ge=0.0, lt=1.0
+        0.0, description="fraction of training in which it rises from 0", ge=0.0, lt=1.0
     )
     critic_learning_rate: float | None = Field(
-        None, description="null: as learning_rate; moves with its schedule", ge=0.0, le=1.0
+        None, description="null: as learning_rate; follows its schedule", ge=0.0, le=1.0
     )
 
-    clip_coef: float = live(0.2, "how far the ratio may leave 1 before its gradient stops", 0.02, 0.6, gt=0.0, le=10.0)
-    clip_coef_schedule: ScheduleName = Field("constant", description="how clip_coef moves")
+    clip_coef: float = live(0.2, "clip range of the ratio around 1", 0.02, 0.6, gt=0.0, le=10.0)
+    clip_coef_schedule: ScheduleName = Field("constant", description="how clip_coef changes")
     clip_coef_end: float = Field(0.0, description="clip_coef at total_timesteps (linear, cosine)", ge=0.0, le=10.0)
     clip_coef_milestones: dict[float, float] = Field({}, description="fraction of training: value from there on")
     dual_clip: float | None = Field(
@@ -66,12 +66,12 @@ class PPOConfig(Section):
     value_clip_coef: float | None = Field(None, description="clip the value's change to +- this; null: off", gt=0.0)
 
     ent_coef: float = live(0.0, "weight of the entropy bonus", 0.0, 0.05, ge=0.0, le=10.0)
-    ent_coef_schedule: ScheduleName = Field("constant", description="how ent_coef moves")
+    ent_coef_schedule: ScheduleName = Field("constant", description="how ent_coef changes")
     ent_coef_end: float = Field(0.0, description="ent_coef at total_timesteps (linear, cosine)", ge=0.0, le=10.0)
     ent_coef_milestones: dict[float, float] = Field({}, description="fraction of training: value from there on")
 
     target_entropy: float | None = Field(
-        None, description="ent_coef is moved so that the entropy (nats) stays near this; null: it is not"
+        None, description="adapt ent_coef so that the entropy (nats) stays near this; null: off"
     )
 
     vf_coef: float = live(0.5, "weight of the value loss, mean((V - returns)^2)", 0.0, 2.0, ge=0.0, le=100.0)
@@ -79,11 +79,15 @@ class PPOConfig(Section):
     target_kl: float | None = Field(
         None, description="stop the update when approx_kl > 1.5 x this; null: never", gt=0.0
     )
-    normalize_advantage: Literal["minibatch", "rollout", "never"] = Field("minibatch", description="over which rows")
-    recompute_advantage: bool = Field(False, description="values and advantages anew before each pass over a rollout")
-    reward_scale: float = Field(1.0, description="rewards times this, for learning", gt=0.0, le=1e6)
+    normalize_advantage: Literal["minibatch", "rollout", "never"] = Field(
+        "minibatch", description="normalise advantages over which rows"
+    )
+    recompute_advantage: bool = Field(
+        False, description="recompute values and advantages before each pass over a rollout"
+    )
+    reward_scale: float = Field(1.0, description="multiply rewards by this, for learning", gt=0.0, le=1e6)
     reward_bound: float | None = Field(
-        None, description="scaled rewards clipped to +- this, for learning; null: off", gt=0.0
+        None, description="clip scaled rewards to +- this, for learning; null: off", gt=0.0
     )
     normalize_reward: bool = Field(False, description="divide rewards by the running std of the discounted return")
     reward_clip: float = Field(10.0, description="clip normalised rewards to +- this", gt=0.0)

@@ -34,20 +34,23 @@ class RunConfig(Section):
     )
     cuda_graphs: bool | Literal["auto"] = Field(
         False,
-        description="steps as CUDA graphs; auto: on a GPU, those that can be; true: all, or it says why not",
+        description="steps as CUDA graphs; auto: on a GPU, where possible; true: all, or an error says why not",
     )
     deterministic: bool = Field(
-        False, description="GPU: algorithms that repeat bit for bit, in all of this process; slower (not measured yet)"
+        False,
+        description="GPU: only algorithms that repeat bit for bit, in the whole process; slower",
     )
     tensorboard: bool = Field(True, description="write TensorBoard event files beside metrics.jsonl")
     checkpoint_every: int = Field(
         50_000, description="env steps between checkpoints; 0: only when the run ends or is stopped", ge=0
     )
-    keep_last: int = Field(3, description="checkpoints kept for being the newest", ge=1, le=10_000)
-    keep_every: int = Field(0, description="keep also the first checkpoint in every so many env steps; 0: none", ge=0)
-    best_by: Literal["return", "evaluation"] = Field("return", description="what the best checkpoint is best in")
+    keep_last: int = Field(3, description="number of newest checkpoints to keep", ge=1, le=10_000)
+    keep_every: int = Field(
+        0, description="also keep the first checkpoint in every interval of this many env steps; 0: none", ge=0
+    )
+    best_by: Literal["return", "evaluation"] = Field("return", description="what the best checkpoint is chosen by")
     eval_every: int = Field(0, description="env steps between evaluations of the policy while it trains; 0: none", ge=0)
-    eval_episodes: int = Field(10, description="episodes of each of them", ge=1, le=100_000)
+    eval_episodes: int = Field(10, description="episodes per evaluation", ge=1, le=100_000)
     eval_max_steps: Steps | None = Field(
         None,
         description="env steps after which an evaluation episode is cut off; null: the environment's own time limit, "

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 def live(default: Any, description: str, low: float, high: float, scale: str = "linear", **bounds: Any) -> Any:
-    """A setting that may change while training runs; low, high and scale are for its slider."""
+    """Declare a setting that may change while training runs; low, high and scale are for its slider."""
     extra: dict[str, Any] = {"live": True, "slider": {"low": low, "high": high, "scale": scale}}
     return Field(default, description=description, json_schema_extra=extra, **bounds)
 

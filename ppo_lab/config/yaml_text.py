@@ -73,7 +73,7 @@ _Loader.add_constructor(TUPLE, _tuple)
 
 
 def parse_yaml(text: str) -> Any:
-    """What a YAML text says. Raises ConfigError with line and column."""
+    """Parse a YAML text. Raise ConfigError with line and column."""
     loader = _Loader(text)
     try:
         return loader.get_single_data()
@@ -85,7 +85,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def render_scalar(value: Any, tuples: bool = False) -> str:
-    """A value in YAML's flow style, so that parse_yaml gives it back. tuples: tagged, so that they do not become lists.
+    """Format a value in YAML's flow style; parse_yaml gives it back. tuples: tag them, so that they stay tuples.
 
     Raises ConfigError for what is none of the kinds that YAML has.
     """
@@ -109,7 +109,7 @@ def render_scalar(value: Any, tuples: bool = False) -> str:
 
 
 def as_plain(value: Any, depth: int = 0) -> Any:
-    """The same with NumPy's numbers as Python's, and what is a kind of dict or list as one; anything else as it is.
+    """Convert NumPy's numbers to Python's, and subclasses of dict and list to these; anything else stays as it is.
 
     Raises RecursionError for more than DEEPEST levels, whatever the interpreter would take.
     """
@@ -125,7 +125,7 @@ def as_plain(value: Any, depth: int = 0) -> Any:
 
 
 def why_not_yaml(value: Any, name: str) -> str | None:
-    """What in `value`, which is called `name`, YAML cannot give back as it is; None: it can.
+    """Return what in `value`, which is called `name`, YAML cannot give back as it is; None: all of it can be.
 
     It can: null, true and false, numbers, text; lists, tuples and dictionaries of them, however nested.
     """
@@ -141,7 +141,7 @@ def why_not_yaml(value: Any, name: str) -> str | None:
 
 
 def _odd(value: Any, name: str) -> Iterator[str]:
-    """What has no YAML of its own in a value, each with its place."""
+    """Yield what YAML cannot represent in a value, each with its place."""
     if type(value) is dict:
         texts = [str(key) for key in value]
         for key, text in zip(value, texts, strict=True):
@@ -161,7 +161,7 @@ def _odd(value: Any, name: str) -> Iterator[str]:
 
 
 def _a(value: Any) -> str:
-    """What a value is, in words."""
+    """Return what a value is, in words."""
     if isinstance(value, type):
         return "a class"
     return "a function" if callable(value) else f"a value of type {type(value).__name__}"

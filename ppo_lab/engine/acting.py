@@ -1,4 +1,4 @@
-"""The ways of taking the steps of a rollout: plain torch, NumPy, a CUDA graph."""
+"""The ways to take the steps of a rollout: plain torch, NumPy, or a CUDA graph."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ from ppo_lab.ppo.rollout import Asked, Collecting, Rollout, take_steps
 
 
 class Acting(ABC):
-    """A way of taking steps, which can say what it does with a model now."""
+    """A way to take the steps of a rollout, which can describe how it handles a given model."""
 
     @abstractmethod
     def describe(self, model: ActorCritic, obs: Obs) -> str:
-        """Name the way that is taken for this model, with the reason why it is not a faster one."""
+        """Return the name of the way used for this model, and why no faster one is used.
+
+        obs: observations like those of the environments, (N, *obs).
+        """
 
     @abstractmethod
     def take_steps(
         self, envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout, asked: Asked
     ) -> Iterator[None]:
-        """Fill a rollout, values aside (`rollout.take_steps`)."""
+        """Fill a rollout, except its values, as `ppo.rollout.take_steps` does. Yields whenever `asked()` is true."""
 
     def in_numpy(self, model: ActorCritic, obs: Obs) -> bool:
-        """Whether the steps are NumPy's: on one thread, with log-probabilities in one batch at the end."""
+        """Return whether NumPy takes the steps: on one thread, with all log-probabilities in one batch at the end."""
         return False
 
 
@@ -37,7 +40,7 @@ class TorchActing(Acting):
         self.why = why
 
     def describe(self, model: ActorCritic, obs: Obs) -> str:
-        """Name it, with the reason given at the choice."""
+        """Return "torch" with the reason why it was chosen."""
         return f"torch ({self.why})"
 
     def take_steps(
@@ -48,41 +51,41 @@ class TorchActing(Acting):
 
 
 class NumpyActing(Acting):
-    """NumPy where the model allows it, looked at before each rollout; else torch."""
+    """NumPy if the model allows it, checked before each rollout; otherwise torch."""
 
     def describe(self, model: ActorCritic, obs: Obs) -> str:
-        """Name what this model allows."""
+        """Return "NumPy", or "torch" with the reason why this model cannot run in NumPy."""
         policy = numpy_policy(model, obs)
         return f"torch ({policy})" if isinstance(policy, str) else "NumPy"
 
     def take_steps(
         self, envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout, asked: Asked
     ) -> Iterator[None]:
-        """Fill a rollout in NumPy, or in torch."""
+        """Fill a rollout in NumPy, or in torch if the model does not allow NumPy."""
         policy = numpy_policy(model, state.obs)
         if isinstance(policy, str):
             return take_steps(envs, model, state, rollout, asked)
         return take_numpy_steps(envs, model, policy, state, rollout, asked)
 
     def in_numpy(self, model: ActorCritic, obs: Obs) -> bool:
-        """Whether this model allows it."""
+        """Return whether this model can run in NumPy."""
         return isinstance(numpy_policy(model, obs), NumpyPolicy)
 
 
 class GraphActing(Acting):
-    """A CUDA graph of one step, captured when it is first used."""
+    """A CUDA graph of one step, captured at its first use."""
 
     def __init__(self) -> None:
         self.graph: GraphRollout | None = None
 
     def describe(self, model: ActorCritic, obs: Obs) -> str:
-        """Name it."""
+        """Return "CUDA graph"."""
         return "CUDA graph"
 
     def take_steps(
         self, envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout, asked: Asked
     ) -> Iterator[None]:
-        """Fill a rollout by replaying the graph. Nothing is asked on the way."""
+        """Fill a rollout by replaying the graph, without calling `asked` in between."""
         if self.graph is None or not self.graph.is_of(envs, model, rollout):
             self.graph = GraphRollout(envs, model, state, rollout)
         self.graph(state)

@@ -1,9 +1,9 @@
-"""A function over tensors that stay where they are, captured once as a CUDA graph and replayed from then on.
+"""Captures a function over tensors with fixed addresses as a CUDA graph, once, and replays it from then on.
 
-A graph is a recording of kernels with their addresses. So what the function reads and writes must stay at its address,
-all shapes must be the same every time, and it may not ask the device for anything: no `.item()`, no `if tensor`, no
-copy to the host, no index by a mask. Its Python runs once, at the capture: numbers that are to change later must be
-tensors. Rules: the CUDA semantics page of torch's documentation.
+A graph is a recording of kernels with their addresses. So the tensors that the function reads and writes must keep
+their addresses, all shapes must be the same every time, and the host must not wait for the device: no `.item()`, no
+`if tensor`, no copy to the host, no indexing by a mask. Its Python code runs once, at the capture: numbers that change
+later must be tensors. Rules: the CUDA semantics page of torch's documentation.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from contextlib import contextmanager
 import torch
 from torch import Generator, Tensor
 
-WARM_UP = 3  # calls before the capture, so that libraries have chosen their kernels and taken their memory
+WARM_UP = 3  # calls before the capture, so that libraries choose their kernels and allocate memory first
 Work = Callable[[], None]
 Restore = Callable[[], None]
 
 
 class Captured:
-    """`function()` as one CUDA graph. On another device it is called as it is: the same tensors, without a graph."""
+    """`function()` as one CUDA graph. On a device without CUDA it is called directly, on the same tensors."""
 
     def __init__(
         self, function: Work, device: torch.device, restore: Restore, generators: Sequence[Generator] = ()
     ) -> None:
-        """Warms up and captures. Afterwards nothing has happened yet: a warm-up must not train or step anything.
+        """Warm up and capture. The effects of the warm-up are undone, so that it does not train or step anything.
 
         Args:
-            function: What to capture.
-            device: Where its tensors lie.
-            restore: Puts back what a call of it has changed.
-            generators: All that it draws random numbers from.
+            function: The function to capture.
+            device: The device of its tensors.
+            restore: A function that undoes the effects of a call.
+            generators: All generators that it draws random numbers from.
         """
         self._do = function
         with _side_stream(device) as stream:
@@ -43,19 +43,19 @@ class Captured:
         graph = torch.cuda.CUDAGraph()
         for generator in generators:
             graph.register_generator_state(generator)
-        # thread_local: a dashboard's thread may go on with what it does on the device
+        # thread_local: the thread of a dashboard may use the device meanwhile
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             function()
         self._do = graph.replay
 
     def __call__(self) -> None:
-        """Do it once."""
+        """Replay the graph once. It returns before the device has finished."""
         self._do()
 
 
 @contextmanager
 def _side_stream(device: torch.device) -> Iterator[torch.cuda.Stream | None]:
-    """Another stream for what is done inside, the one to capture on; None where there are no streams."""
+    """Switch to another CUDA stream to capture on, and yield it; yield None where the device has no streams."""
     if device.type != "cuda":
         yield None
         return
@@ -67,7 +67,7 @@ def _side_stream(device: torch.device) -> Iterator[torch.cuda.Stream | None]:
 
 
 def snapshot(tensors: Sequence[Tensor], generators: Sequence[Generator] = ()) -> Restore:
-    """What puts these tensors and streams of random numbers back to where they are now, in place."""
+    """Return a function that restores these tensors and random number generators in place to their current state."""
     kept = [(tensor, tensor.detach().clone()) for tensor in tensors]
     states = [(generator, generator.get_state()) for generator in generators]
 
@@ -82,5 +82,5 @@ def snapshot(tensors: Sequence[Tensor], generators: Sequence[Generator] = ()) ->
 
 
 def addresses(tensors: Sequence[Tensor]) -> tuple[int, ...]:
-    """Where the tensors lie. Where this has changed, a graph would read and write memory that is no longer theirs."""
+    """Return the addresses of the tensors. A graph whose tensors have moved would use memory of other tensors."""
     return tuple(tensor.data_ptr() for tensor in tensors)

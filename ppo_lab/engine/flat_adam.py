@@ -1,4 +1,4 @@
-"""One guarded gradient step on flat parameters: clipping and Adam as one operation each."""
+"""A gradient step on flat parameters, with clipping and Adam as one operation each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from ppo_lab.models.private_names import adam_kernel, holds
 
 
 def flat_step(optimizer: torch.optim.Optimizer, flat: FlatParameters, max_grad_norm: float) -> Tensor:
-    """Take the step of `ppo.optimizer.gradient_step`, with the same numbers; return the norm () before clipping."""
+    """Take the step of `ppo.optimizer.gradient_step` with the same result; return the gradient norm () before clipping.
+
+    With a norm that is not finite, no step is taken.
+    """
     norm = torch.from_numpy(_clip(flat, max_grad_norm))
     if math.isfinite(norm.item()) and not adam_step(optimizer, flat):
         optimizer.step()
@@ -22,9 +25,9 @@ def flat_step(optimizer: torch.optim.Optimizer, flat: FlatParameters, max_grad_n
 
 @torch.inference_mode()
 def _clip(flat: FlatParameters, max_grad_norm: float) -> np.ndarray:
-    """The norm (); the gradients clipped. Looking at a single number in memory costs less than an operation on it."""
+    """Clip the gradients; return their norm (). NumPy reads a single number faster than torch."""
     norm: np.ndarray = torch.linalg.vector_norm(flat.grad).numpy()
-    factor = 1 / (norm + np.float32(1e-6)) * np.float32(max_grad_norm)  # in the order of clip_grad_norm_
+    factor = 1 / (norm + np.float32(1e-6)) * np.float32(max_grad_norm)  # the order of operations in clip_grad_norm_
     if factor < 1.0:
         flat.grad.mul_(float(factor))
     return norm
@@ -32,10 +35,11 @@ def _clip(flat: FlatParameters, max_grad_norm: float) -> np.ndarray:
 
 @torch.inference_mode()
 def adam_step(optimizer: torch.optim.Optimizer, flat: FlatParameters) -> bool:
-    """What `optimizer.step()` does, in one call of its kernel where all groups have the same settings.
+    """Take the step of `optimizer.step()`, with one kernel call if all groups have the same settings.
 
-    False where that has to do it: no Adam, hooks, other parameters, a torch without that kernel. Torch looks at every
-    parameter of a small network again and again before it calls it: many times the time.
+    Return False, without a step, where `optimizer.step()` has to take it: another optimizer than Adam, hooks, other
+    parameters, or a torch without that kernel. For a small network this is several times faster, because torch checks
+    every parameter again before it calls the kernel.
     """
     hooks = holds(optimizer, "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
     kernel = None if hooks else adam_kernel(type(optimizer))

@@ -1,7 +1,7 @@
-"""One step of a rollout over tensors that stay where they are, to be captured.
+"""One step of a rollout, with tensors at fixed addresses, captured as a CUDA graph.
 
-One step is captured and replayed T times: a graph of all T steps would grow with T, in memory and in the time a capture
-takes, to save T - 1 launches. Its row of the rollout is a number on the device, counted up in the graph.
+One step is captured and replayed T times: the memory and the capture time of a graph of all T steps would grow with T,
+and it would only save T - 1 launches. The row of the rollout is a number on the device, which the graph increments.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from ppo_lab.trees import apply, at, copy, leaves
 
 
 class GraphRollout:
-    """`rollout.take_steps` with the same result, T replays of one graph."""
+    """`ppo.rollout.take_steps` as T replays of one graph, with the same result."""
 
     def __init__(self, envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout) -> None:
         self.envs, self.model, self.rollout, self.action_rng = envs, model, rollout, state.action_rng
         self.obs, self.starts = apply(torch.clone, state.obs), state.starts.clone()
         self.memory = None if state.memory is None else apply(torch.clone, state.memory)
-        self.row = torch.zeros(1, dtype=torch.int64, device=envs.device)  # of the rollout, t
+        self.row = torch.zeros(1, dtype=torch.int64, device=envs.device)  # t, the row of the rollout
         self._step: Captured | None = None
         self._addresses: tuple[int, ...] = ()
 
     def is_of(self, envs: Envs, model: ActorCritic, rollout: Rollout) -> bool:
-        """Whether the graph reads and writes these."""
+        """Return whether the graph reads and writes these objects."""
         return self.envs is envs and self.model is model and self.rollout is rollout
 
     def __call__(self, state: Collecting) -> None:
-        """Fill the rollout with the next T steps, but for the values, and move `state` with them.
+        """Fill the rollout with the next T steps, except the values, and advance `state`.
 
-        Nothing is asked of the device on the way. Raises EnvError if a mask left no legal action, afterwards.
+        The host does not wait for the device in between. Raises EnvError at the end if an action mask left no legal
+        action.
         """
         rollout = self.rollout
         copy(self.obs, state.obs)
@@ -46,17 +47,17 @@ class GraphRollout:
         self.row.zero_()
         step = self._captured()
         for t in range(len(rollout)):
-            if t % rollout.chunk_length == 0:  # the host counts along
+            if t % rollout.chunk_length == 0:  # the host keeps its own count
                 for key, kept in rollout.memory.items():
-                    kept[t // rollout.chunk_length].copy_(self.memory[key])  # type: ignore[index]  # it has one, then
+                    kept[t // rollout.chunk_length].copy_(self.memory[key])  # type: ignore[index]  # it has one here
             step()
         state.obs, state.starts = at(rollout.obs, -1), rollout.done[-1]
         state.memory = None if self.memory is None else apply(torch.clone, self.memory)
         if self.model.masked:
-            check_mask(rollout.obs[MASK_KEY][:-1], self.model.actor_head.mask_layout)  # type: ignore[index]  # a dictionary, then
+            check_mask(rollout.obs[MASK_KEY][:-1], self.model.actor_head.mask_layout)  # type: ignore[index]  # a dict
 
     def _captured(self) -> Captured:
-        """The graph, captured anew where a parameter or a buffer of the model lies elsewhere than before."""
+        """Return the graph; capture it first if there is none, or if a parameter or buffer of the model has moved."""
         now = addresses([*self.model.parameters(), *self.model.buffers()])
         if self._step is None or now != self._addresses:
             generators = [self.action_rng, self.envs.generator]
@@ -65,7 +66,7 @@ class GraphRollout:
         return self._step
 
     def _restored(self) -> Restore:
-        """Rows of the rollout need not be put back: they are written again."""
+        """Return a function that restores the state, except the rows of the rollout, which are overwritten anyway."""
         own = [*leaves(self.obs), self.starts, *leaves(self.memory), self.row]
         own_restore, saved = snapshot(own, [self.action_rng]), self.envs.state_dict()
 
@@ -76,7 +77,7 @@ class GraphRollout:
         return restore
 
     def _act(self) -> None:
-        """One step of all environments, written into row `row` of the rollout: what is captured."""
+        """Take one step of all environments and write it into row `row` of the rollout. This function is captured."""
         rollout, row = self.rollout, self.row
         distribution, memory = self.model.step(self.obs, self.memory, self.starts)
         action = distribution.sample(self.action_rng)  # (N, *action)

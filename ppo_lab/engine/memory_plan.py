@@ -1,4 +1,4 @@
-"""What training will take of a device's memory, computed before it takes it."""
+"""Estimates the memory that training needs on its device, before training allocates it."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from ppo_lab.trees import apply, at, leaves
 
 try:
     from torch.utils._python_dispatch import TorchDispatchMode as Mode
-except ImportError:  # private; without it nobody sees what a pass takes, and a plan has the rest
-    Mode = None  # type: ignore[assignment, misc]  # looked at before it is used
+except ImportError:  # a private module; without it the plan leaves out what the passes need
+    Mode = None  # type: ignore[assignment, misc]  # checked before use
 
 LOG = logging.getLogger("ppo_lab")
 MOMENTS = {"adam": 2, "adamw": 2, "sgd": 0}  # numbers that the optimizer keeps for each weight
-PROBE = (32, 64)  # environments in two runs that tell how the passes grow; with fewer, weights outweigh the rows
+PROBE = (32, 64)  # environments in two runs that show how memory grows; with fewer, the weights dominate
 
 
 class MemoryPlan(NamedTuple):
-    """Bytes that training takes on its device, beside the environments' own."""
+    """The bytes that training needs on its device, without those of the environments."""
 
-    rollout: int  # the tensors of a Rollout: exact
-    minibatches: int  # advantages, and the shuffled copies: the last pass's is held while the next one is made
-    learner: int  # weights, their gradients and the optimizer's moments
+    rollout: int  # the tensors of a Rollout; exact
+    minibatches: int  # advantages and shuffled copies: the last pass keeps its copy until the next one is made
+    learner: int  # weights, gradients and the moments of the optimizer
     values: int  # the largest pass without gradients: acting, values of the rollout, observation statistics
-    gradient: int  # what one minibatch (or one of its `accumulate` parts) keeps for its gradient
+    gradient: int  # intermediate results of one minibatch, or of one of its `accumulate` parts
     device: str
-    free: int | None  # bytes that the device has left; None: it does not say
-    rollback: int = 0  # weights and moments again, as at the start of a slow update (`training.rollback`)
+    free: int | None  # bytes that are free on the device; None: unknown
+    rollback: int = 0  # copy of weights and moments from the start of a slow update (`training.rollback`)
 
     @property
     def total(self) -> int:
@@ -56,19 +56,19 @@ class MemoryPlan(NamedTuple):
         return f"{as_text(self.total)} of memory on {self.device}: {told}"
 
     def check(self) -> None:
-        """Raises ConfigError with what is needed, what there is and which keys to change, if it cannot fit."""
+        """Raise ConfigError if the total exceeds the free memory; the message says which settings to change."""
         if self.free is None or self.total <= self.free:
             return
         advice = "lower env.num_envs or ppo.num_steps"
         if self.gradient > max(self.values, self.rollout):
             advice += ", or raise ppo.num_minibatches or ppo.accumulate"
         if self.learner + self.rollback > self.total / 2:
-            advice = "lower model.hidden_sizes, or what else makes the network large"
+            advice = "lower model.hidden_sizes, or other settings that make the network large"
         raise ConfigError(f"training needs {self}; {as_text(self.free)} are free: {advice}")
 
 
 def as_text(size: float) -> str:
-    """Bytes in a readable unit: "1.5 GB"."""
+    """Format bytes in a readable unit: "1.5 GB"."""
     for unit in ("B", "kB", "MB"):
         if size < 1000:
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
@@ -77,14 +77,14 @@ def as_text(size: float) -> str:
 
 
 def plan_memory(config: Config, engine: ChosenEngine, model: ActorCritic, obs: Obs) -> MemoryPlan:
-    """What training on environments that show `obs` (N, *obs) takes, told to the log.
+    """Plan the memory of training on environments with observations like `obs` (N, *obs), and log it.
 
-    The rollout is computed from shapes. What passes through the network keeps is measured with a copy of it on a few
-    rows, and grown to the real number. Raises ConfigError if it cannot fit into the free memory of the device.
+    The size of the rollout is computed from shapes. Passes through the network are measured on a copy of the
+    network with a few rows, and extrapolated. Raises ConfigError if the total exceeds the free memory of the device.
     """
     ppo, N = config.ppo, len(leaves(obs)[0])
     first = apply(lambda rows: rows[:1].to("meta"), obs)
-    one = Rollout.empty(ppo.num_steps, 1, first, model, ppo.chunk_length)  # its tensors have no memory
+    one = Rollout.empty(ppo.num_steps, 1, first, model, ppo.chunk_length)  # meta tensors, without memory
     weights, buffers = (sum(p.nbytes for p in held) for held in (model.parameters(), model.buffers()))
     device = leaves(obs)[0].device
     sizes = _passes(config.ppo, engine, model, obs, N)
@@ -104,29 +104,29 @@ def plan_memory(config: Config, engine: ChosenEngine, model: ActorCritic, obs: O
 
 
 def nbytes(holder: object) -> int:
-    """Bytes of the tensors that a Rollout or a Batch holds."""
-    held = vars(holder) if hasattr(holder, "__dict__") else holder._asdict()  # type: ignore[attr-defined]  # a NamedTuple, then
+    """Return the bytes of all tensors in a Rollout or a Batch."""
+    held = vars(holder) if hasattr(holder, "__dict__") else holder._asdict()  # type: ignore[attr-defined]  # NamedTuple
     trees = [value for value in held.values() if isinstance(value, Tensor | dict)]
     return sum(tensor.nbytes for tree in trees for tensor in leaves(tree))
 
 
 def _passes(ppo: PPOConfig, engine: ChosenEngine, model: ActorCritic, obs: Obs, N: int) -> dict[str, int]:
-    """Bytes of everything that grows with the rows of a rollout, but the rollout itself."""
+    """Return the bytes of each part that grows with the rows of a rollout, except the rollout itself."""
     small, large = (_probe(ppo, engine, model, obs, rows) for rows in PROBE)
-    weights = sum(p.nbytes for p in model.parameters())  # their gradients are the learner's
+    weights = sum(p.nbytes for p in model.parameters())  # their gradients count as part of the learner
     each = {name: max(0.0, (large[name] - small[name]) / (PROBE[1] - PROBE[0])) for name in small}
     T, L = ppo.num_steps, min(ppo.chunk_length, ppo.num_steps) if model.recurrent else 1
     rows, chunks = T * N, N * -(-T // L)
-    batch = -(-chunks // ppo.num_minibatches)  # chunks, or rows, of a minibatch
+    batch = -(-chunks // ppo.num_minibatches)  # chunks (or rows) of a minibatch
     copied = batch if model.recurrent else rows
     copies = 1 if ppo.update_epochs == 1 and (ppo.num_minibatches == 1 or not model.recurrent) else 2
-    kept = 4 * 4 * rows + 2 * 8 * chunks  # rewards, advantages (twice) and returns; two orders of the rows
+    kept = 4 * 4 * rows + 2 * 8 * chunks  # rewards, advantages (twice), returns; 2 permutations
     if not model.recurrent:
-        kept += 3 * 8 * rows  # advantages of all minibatches of a pass are normalised at once, in float64
+        kept += 3 * 8 * rows  # the advantages of a pass are normalised at once, in float64
     kept += (1 + copies) * 4 * rows * engine.learning.normalized_inputs(model, obs)
     counts = {
-        "acting": rows if engine.acting.in_numpy(model, obs) else N,  # in NumPy log_prob comes in one batch, afterwards
-        # a chunk at a time; or a block of all rows, of which the probe has 2 for each environment
+        "acting": rows if engine.acting.in_numpy(model, obs) else N,  # NumPy: log_prob in one batch at the end
+        # one chunk at a time; or a block of all rows, of which the probe has 2 per environment
         "values": N if model.recurrent else min(N * (T + 1), rows_at_once(obs) * 9 / 8) / 2,
         "statistics": rows / L,
         "gradient": engine.learning.rows_at_once(model, obs, -(-batch // ppo.accumulate)),
@@ -137,7 +137,10 @@ def _passes(ppo: PPOConfig, engine: ChosenEngine, model: ActorCritic, obs: Obs, 
 
 
 def _probe(ppo: PPOConfig, engine: ChosenEngine, model: ActorCritic, obs: Obs, rows: int) -> dict[str, int]:
-    """Peak bytes of each pass for a rollout of `rows` environments and one chunk. Nothing of the run moves."""
+    """Measure the peak bytes of each pass for a rollout of `rows` environments and one chunk.
+
+    The state of the run does not change.
+    """
     device = leaves(obs)[0].device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         model = copy.deepcopy(model)
@@ -158,19 +161,19 @@ def _probe(ppo: PPOConfig, engine: ChosenEngine, model: ActorCritic, obs: Obs, r
 
 
 def pretend(ppo: PPOConfig, model: ActorCritic, obs: Obs, rows: int) -> tuple[Rollout, Batch]:
-    """A rollout of `rows` environments and one chunk, in which all saw the first row of `obs`; and it as one batch."""
+    """Return a rollout of `rows` environments and one chunk, filled with the first row of `obs`, and its batch."""
     seen = apply(lambda all_rows: all_rows[:1].expand(rows, *all_rows.shape[1:]), obs)
     L = min(ppo.chunk_length, ppo.num_steps) if model.recurrent else 1
     rollout = Rollout.empty(L, rows, seen, model, L)
     for target, source in zip(leaves(rollout.obs), leaves(seen), strict=True):
         target.copy_(source)  # to all rows
     rollout.valid.fill_(True)
-    rollout.starts[0] = rollout.starts[L // 2] = True  # chunks are cut there
+    rollout.starts[0] = rollout.starts[L // 2] = True  # episodes start there, so sequences are cut
     return rollout, whole(rollout, rollout.value, rollout.value)
 
 
 def peak_bytes(function: Callable[[], Any]) -> int:
-    """The most bytes that tensors made by function() hold at one time; 0 where torch does not let us see."""
+    """Return the peak bytes of the tensors that function() creates; 0 if torch does not report them."""
     if Mode is None:
         return 0
     with _Watch() as watch:
@@ -178,8 +181,8 @@ def peak_bytes(function: Callable[[], Any]) -> int:
     return watch.peak
 
 
-class _Watch(Mode or object):  # type: ignore[misc]  # see there
-    """Sees every tensor that an operation makes, and when its memory is given back."""
+class _Watch(Mode or object):  # type: ignore[misc]  # Mode may be None
+    """Tracks each tensor that an operation creates, and when its memory is freed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,7 +194,7 @@ class _Watch(Mode or object):  # type: ignore[misc]  # see there
         there = {tensor.untyped_storage().data_ptr() for tensor in _tensors((*args, *kwargs.values()))}
         for tensor in _tensors((result,)):
             storage = tensor.untyped_storage()
-            if storage.data_ptr() not in there:  # else it is a view of an argument, or was changed in place
+            if storage.data_ptr() not in there:  # otherwise a view of an argument, or changed in place
                 there.add(storage.data_ptr())
                 self.live += storage.nbytes()
                 self.peak = max(self.peak, self.live)
@@ -203,7 +206,7 @@ class _Watch(Mode or object):  # type: ignore[misc]  # see there
 
 
 def _tensors(values: Any) -> list[Tensor]:
-    """The tensors in a sequence and in the sequences in it."""
+    """Return the tensors in a sequence, including those in nested sequences."""
     found = []
     for value in values:
         if isinstance(value, Tensor):
@@ -214,9 +217,9 @@ def _tensors(values: Any) -> list[Tensor]:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that this process can still have on the device; None where nobody says."""
+    """Return the bytes that this process can still allocate on the device; None if unknown."""
     if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for reuse
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # kept by torch for reuse
         return torch.cuda.mem_get_info(device)[0] + kept
     give_back_memory()
     known = [size for size in (_free_in_system(), _free_in_container()) if size is not None]
@@ -224,7 +227,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def _free_in_system() -> int | None:
-    """MemAvailable of Linux; elsewhere all the memory there is; None if that is not told either."""
+    """Return the bytes of MemAvailable on Linux, of all memory on other systems; None if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
@@ -237,7 +240,10 @@ def _free_in_system() -> int | None:
 
 
 def _free_in_container(group: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What the limit of this container (cgroup v2) leaves, cached files not counted as used; None without a limit."""
+    """Return the bytes left below the limit of this container (cgroup v2); None without a limit.
+
+    Cached files do not count as used.
+    """
     try:
         limit = (group / "memory.max").read_text(encoding="ascii").strip()
         used = int((group / "memory.current").read_text(encoding="ascii"))

@@ -1,9 +1,9 @@
-"""The gradient of a minibatch's loss by hand: what autograd finds, for a small MLP on a CPU.
+"""The gradient of a minibatch's loss, derived by hand: the same as autograd's, for a small MLP on a CPU.
 
-Autograd makes a node, a tensor and some checks for each of about eighty operations, which together take longer than
-what they compute on 256 rows. Here the chain rule is written out, into memory that is there already: large products in
-torch, which keep to its number of threads, the rest in NumPy, whose calls cost less. Rows go through in blocks that
-stay in a processor's cache.
+Autograd creates a node, a tensor and some checks for each of about eighty operations. With 256 rows this overhead takes
+longer than the arithmetic. Here the chain rule is written out, into preallocated memory: large products in torch, which
+respect its number of threads, and the rest in NumPy, whose calls cost less. Rows are processed in blocks that fit into
+the processor's cache.
 """
 
 from __future__ import annotations
@@ -17,58 +17,62 @@ from torch import Tensor, nn
 
 from ppo_lab.config import PPOConfig
 from ppo_lab.engine.flat_parameters import FlatParameters
-from ppo_lab.engine.mlp_layers import Array, Body, Head
+from ppo_lab.engine.mlp_layers import Array, StackedBody, StackedHead
 from ppo_lab.engine.plain_mlp import PlainMLP, plain_mlp
 from ppo_lab.envs.contract import Obs
 from ppo_lab.models.actor_critic import ActorCritic
 from ppo_lab.ppo.batches import Batch
 from ppo_lab.ppo.losses import Loss
 
-BLOCK = 2**17  # numbers that a layer gives for one block: 512 kB
+BLOCK = 2**17  # outputs of a layer for one block: 512 kB
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+KNOWN_SETTINGS = frozenset({"clip_coef", "vf_coef", "ent_coef", "value_clip_coef", "dual_clip"})  # of LossSettings
 HALF, ONE = np.float32(0.5), np.float32(1.0)
 
 
 class MLPGradient:
-    """Loss and gradient of a batch; the gradient is left in the parameters. Equations: see `losses`, `distributions`.
+    """Computes the loss and the gradient of a batch, and adds the gradient to the parameters' `grad`.
 
-    flat: parameters and gradients side by side. inputs: (T, N, F) observations normalised, None where they are not.
+    Equations: see `losses` and `distributions`. flat: parameters and gradients side by side. inputs: (T, N, F)
+    normalised observations; None if the model does not normalise.
     """
 
     def __init__(self, model: ActorCritic, plain: PlainMLP, rows: int) -> None:
-        """rows: of a minibatch, the most there are."""
+        """Allocate the memory. rows: the largest size of a minibatch."""
         bodies = [plain.actor] if model.shared else [plain.actor, plain.critic]
-        layers = list(zip(*bodies, strict=True))  # the same layer of both
+        layers = list(zip(*bodies, strict=True))  # pairs of the same layer of both
         stacked = [part for both in layers for part in (*(each.weight for each in both), *(each.bias for each in both))]
         self.flat = FlatParameters(model.parameters(), stacked)
         self.rows = block_rows(plain, rows)
         inputs = (*plain.actor, plain.actor_head)[0].in_features
-        self.body = Body(len(bodies), layers, self.flat, plain.tanh, self.rows, inputs)
-        self.actor_head, self.critic_head = (Head(each, self.flat) for each in (plain.actor_head, model.critic_head))
+        self.body = StackedBody(len(bodies), layers, self.flat, plain.tanh, self.rows, inputs)
+        self.actor_head, self.critic_head = (
+            StackedHead(each, self.flat) for each in (plain.actor_head, model.critic_head)
+        )
         self.policy = Choice() if plain.log_std is None else Gaussian(plain.log_std, plain.log_std_bounds, self.flat)
         self.value_head, self.made_for = model.critic_head, _identity(model, plain, rows)
 
     def fits(self, model: ActorCritic, plain: PlainMLP, rows: int) -> bool:
-        """It can go on with this model: no parameter is another one."""
+        """Return whether it can still be used for this model: no parameter and no size has changed."""
         return self.made_for == _identity(model, plain, rows)
 
     def begin(self, plain: PlainMLP, ppo: PPOConfig, obs: Tensor | None = None) -> MLPGradient:
-        """For an update with these settings; obs: (T, N, F) those that its minibatches are cut from."""
+        """Prepare for an update with these settings and return self. obs: (T, N, F), the rows of its minibatches."""
         self.flat.begin()
         self.ppo, self.normalizer, head = ppo, plain.normalizer, self.value_head
-        self.value_scale = None if head.moments is None else head.scale.numpy()  # the loss is in units of the std
+        self.value_scale = None if head.moments is None else head.scale.numpy()  # the value loss is in units of the std
         self.value_mean = None if head.moments is None else (head.mean / head.scale).numpy()
         self.inputs = None if obs is None or self.normalizer is None else self.normalizer(obs)
         return self
 
     def __call__(self, batch: Batch) -> Loss:
-        """The loss of a batch (1, B), all of whose rows are experience."""
+        """Compute the gradient of a batch (1, B) without invalid rows; return the loss."""
         return Loss(*torch.from_numpy(self._numbers(batch)).unbind())
 
-    @torch.inference_mode()  # as no_grad(), and each operation takes a tenth less
-    @np.errstate(all="ignore")  # what is not finite is found in the norm, and named
+    @torch.inference_mode()  # like no_grad(), but each operation takes a tenth less time
+    @np.errstate(all="ignore")  # non-finite numbers are found in the gradient norm and reported
     def _numbers(self, batch: Batch) -> Array:
-        """What a Loss has, (6,)."""
+        """Compute the gradient; return the fields of the Loss, (6,)."""
         assert batch.valid is None
         x = batch.inputs
         if x is None:
@@ -93,9 +97,9 @@ class MLPGradient:
     def _block(
         self, B: int, x: Tensor, action: Array, old_log_prob: Array, advantage: Array, old_value: Array, returns: Array
     ) -> Array:
-        """Add the gradient of some rows of B; (5,) their sums of what a Loss has means of, but for the total."""
+        """Add the gradient of M of the B rows; return the sums over them of the last five fields of a Loss, (5,)."""
         room = self.body.forward(x)
-        acting, judging = room.features[0], room.features[-1]  # (M, H) of actor and critic, the same if shared
+        acting, judging = room.features[0], room.features[-1]  # (M, H) of actor and critic; the same tensor if shared
         log_prob, entropy = self.policy.evaluate(self.actor_head.forward(acting), action)
         log_ratio = log_prob - old_log_prob
         ratio = np.exp(log_ratio)
@@ -108,16 +112,16 @@ class MLPGradient:
         self.body.backward(x)
         kl = np.expm1(log_ratio) - log_ratio
         outside = np.count_nonzero(np.abs(ratio - 1.0) > self.ppo.clip_coef)
-        add = np.add.reduce  # half the price of the methods
+        add = np.add.reduce  # takes half the time of the methods
         return np.array((-add(objective), add(error), add(entropy), add(kl), outside))
 
     def _surrogate(self, ratio: Array, advantage: Array) -> tuple[Array, Array]:
-        """min(r A, clip(r) A), with a floor where `dual_clip` gives one, and its slope in log r: r A, or 0."""
+        """Return min(r A, clip(r) A), bounded below with `dual_clip`, and its slope in log r: r A or 0; (M,) each."""
         eps, dual = self.ppo.clip_coef, self.ppo.dual_clip
         kept = np.minimum(np.maximum(ratio, 1.0 - eps), 1.0 + eps)
         inside, gain, kept = kept == ratio, ratio * advantage, kept * advantage
         objective = np.minimum(gain, kept)
-        share = np.where(inside, ONE, _share(kept, gain))  # inside both are one number, and both have its slope
+        share = np.where(inside, ONE, _share(kept, gain))  # inside the range both are equal and have the same slope
         if dual is not None:
             negative, floor = advantage < 0, dual * advantage
             share *= np.where(negative, _share(objective, floor), ONE)
@@ -125,7 +129,7 @@ class MLPGradient:
         return objective, gain * share  # infinite or NaN: NaN, as in autograd
 
     def _value_loss(self, value: Array, old_value: Array, returns: Array) -> tuple[Array, Array]:
-        """The squared error, of the clipped value where that is larger, and its slope in V."""
+        """Return the squared error, or that of the clipped value if larger, and its derivative by V; (M,) each."""
         clip = self.ppo.value_clip_coef
         if self.value_mean is not None:
             value = value + self.value_mean
@@ -136,7 +140,7 @@ class MLPGradient:
         moved = value - old_value
         kept_error = old_value + np.clip(moved, -clip, clip) - returns
         kept = kept_error * kept_error
-        # inside the clip both squares have a slope: V_old + (V - V_old) is V to rounding, which makes either larger
+        # inside the clip range both have a slope: V_old + (V - V_old) is V up to rounding, so either may be larger
         slope = np.where(np.abs(moved) <= clip, kept_error * _share(kept, square), 0.0)
         slope += error * _share(square, kept)
         slope *= 2.0
@@ -144,14 +148,18 @@ class MLPGradient:
 
 
 def _share(larger: Array, smaller: Array) -> Array:
-    """What autograd gives the first of a maximum, or the second of a minimum: 1, half where both are equal, 0."""
+    """Return autograd's slope of maximum(larger, smaller) by `larger`, or of their minimum by `smaller`.
+
+    It is 1 where larger > smaller, 0.5 where both are equal, otherwise 0.
+    """
     return np.where(larger == smaller, HALF, ~(larger < smaller))
 
 
 def stackable_mlp(model: ActorCritic, obs: Obs) -> PlainMLP | str:
-    """Return the layers of a model whose gradient is written by hand; or, in a few words, why it is not.
+    """Return the layers of a model whose gradient can be computed by hand; otherwise the reason why not.
 
-    Actor and critic are one body, or two of the same shapes and activation, and no parameter is used twice.
+    Actor and critic must share one body or have two with the same shapes and activation, and no parameter may be used
+    twice.
     """
     plain = plain_mlp(model, obs)
     if isinstance(plain, str):
@@ -172,16 +180,16 @@ def _identity(model: ActorCritic, plain: PlainMLP, rows: int) -> tuple[Any, ...]
 
 
 def block_rows(plain: PlainMLP, rows: int) -> int:
-    """How many of `rows` go through at once."""
+    """Return how many of `rows` are processed in one block."""
     widest = max((layer.out_features for layer in (*plain.actor, *plain.critic)), default=1)
     return max(1, min(rows, BLOCK // widest))
 
 
 class Choice:
-    """`Categorical` and its slopes: d log p_a / dz_k = [k = a] - p_k,  dH / dz_k = -p_k (log p_k + H)."""
+    """`Categorical` and its derivatives: d log p_a / dz_k = [k = a] - p_k,  dH / dz_k = -p_k (log p_k + H)."""
 
     def evaluate(self, logits: Array, action: Array) -> tuple[Array, Array]:
-        """logits (K, M), action (M,) -> log_prob and entropy (M,)."""
+        """Return log_prob and entropy (M,) of logits (K, M) and action (M,)."""
         logits -= np.maximum.reduce(logits)
         self.p = np.exp(logits)
         total = np.add.reduce(self.p)
@@ -192,7 +200,7 @@ class Choice:
         return self.log_p[self.chosen], self.entropy
 
     def gradient(self, by_log_prob: Array, by_entropy: float) -> Array:
-        """Of the logits (K, M), given those of log_prob (M,) and of each row's entropy."""
+        """Return the derivative by the logits (K, M), given those by log_prob (M,) and by the entropy of each row."""
         by_logits = self.p * -by_log_prob
         by_logits[self.chosen] += by_log_prob
         if by_entropy:
@@ -201,18 +209,18 @@ class Choice:
 
 
 class Gaussian:
-    """`DiagonalGaussian` and its slopes; with e = (a - mean) / std: e / std in the mean, e^2 - 1 in log std."""
+    """`DiagonalGaussian` and its derivatives. With e = (a - mean) / std: e / std by the mean, e^2 - 1 by log std."""
 
     def __init__(self, log_std: nn.Parameter, bounds: tuple[float, float], flat: FlatParameters) -> None:
         self.free, self.found = (flat.part(each, log_std).numpy() for each in (flat.value, flat.grad))  # (A,)
         self.bounds = bounds
 
     def evaluate(self, mean: Array, action: Array) -> tuple[Array, Array]:
-        """mean (A, M), action (M, A) -> log_prob and entropy (M,)."""
+        """Return log_prob and entropy (M,) of mean (A, M) and action (M, A)."""
         log_std = np.minimum(np.maximum(self.free, self.bounds[0]), self.bounds[1])
         self.std = np.exp(log_std)[:, None]
         self.e = (action.T - mean) / self.std  # (A, M)
-        self.inside = log_std == self.free  # elsewhere the clamp has no slope
+        self.inside = log_std == self.free  # outside the bounds the clamp has no slope
         actions, total = len(mean), np.add.reduce(log_std)
         self.squares = np.square(self.e)
         log_prob = np.add.reduce(self.squares) * np.float32(-0.5) - (total + np.float32(actions * HALF_LOG_2PI))
@@ -221,7 +229,10 @@ class Gaussian:
         return log_prob, entropy
 
     def gradient(self, by_log_prob: Array, by_entropy: float) -> Array:
-        """Of the means (A, M), given those of log_prob (M,) and of each row's entropy; log std's is added to it."""
+        """Return the derivative by the means (A, M), given those by log_prob (M,) and by the entropy of each row.
+
+        The derivative by log std is added to its gradient.
+        """
         by_log_std = (self.squares - 1.0) @ by_log_prob + np.float32(by_entropy * len(by_log_prob))
         self.found += by_log_std * self.inside
         return self.e / self.std * by_log_prob

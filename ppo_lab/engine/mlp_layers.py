@@ -1,6 +1,7 @@
-"""The layers of small MLPs and their gradients by hand, in memory that is there already; see `mlp_gradient`.
+"""The layers of small MLPs and their gradients by hand, in preallocated memory; used by `mlp_gradient`.
 
-Two networks of the same shapes are computed as one: half as many operations, which at this size cost more than numbers.
+Two networks of the same shapes are computed as one. This halves the number of operations, and at this size the overhead
+of an operation takes longer than its arithmetic.
 """
 
 from __future__ import annotations
@@ -15,27 +16,27 @@ from torch import Tensor, nn
 from ppo_lab.engine.flat_parameters import FlatParameters
 from ppo_lab.models.private_names import operation
 
-NARROW = 16  # a product with fewer columns takes several times as long as the same one with as few rows
-ROOMS = 4  # sizes of minibatches and blocks whose views are kept
+NARROW = 16  # a product with fewer columns takes several times as long as its transpose
+ROOMS = 4  # sizes of minibatches and blocks for which views are kept
 TANH, RELU = operation("tanh_backward", "grad_input"), operation("threshold_backward", "grad_input")
-Array = np.ndarray  # float32: (M,), or (K, M) with a column for each row of a block
+Array = np.ndarray  # float32: (M,), or (K, M) with one column per row of a block
 
 
 class Room(NamedTuple):
-    """Memory of a `Body` for M rows."""
+    """The memory of a `StackedBody` for M rows."""
 
     outputs: list[Tensor]  # (K, M, H) of each layer
     numbers: list[Array]  # the same memory
-    slopes: list[Tensor]  # (K, M, H) the gradient of each layer's output, then of its sum before tanh or ReLU
+    slopes: list[Tensor]  # (K, M, H) the gradient of each layer's output, then of its input to tanh or ReLU
     transposed: list[Tensor]  # (K, H, M) the same memory
-    features: tuple[Tensor, ...]  # K of (M, H): the last layer's output; without layers, x itself
-    upstream: tuple[Tensor, ...]  # K of (M, H): its gradient, for the heads to fill in
+    features: tuple[Tensor, ...]  # K of (M, H): the output of the last layer; x if there are no layers
+    upstream: tuple[Tensor, ...]  # K of (M, H): its gradient, filled in by the heads
 
 
-class Body:
-    """Hidden layers of K networks at once: x (M, F) -> features (K, M, H), and back.
+class StackedBody:
+    """The hidden layers of K networks at once: x (M, F) -> features (K, M, H), and their gradients.
 
-    What comes in between stays until the next `forward`.
+    Intermediate results are kept until the next `forward`.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Body:
         rows: int,
         inputs: int,
     ) -> None:
-        """layers: from the first to the last, each as those of all K networks, which lie side by side in `flat`."""
+        """Prepare. layers: for each layer, first to last, the K modules of the K networks, side by side in `flat`."""
         weights, biases = ([[getattr(one, name) for one in layer] for layer in layers] for name in ("weight", "bias"))
         self.weights = [flat.stack(flat.value, each) for each in weights]  # (K, H, F)
         self.transposed = [weight.mT for weight in self.weights]
@@ -61,9 +62,9 @@ class Body:
         self.narrow = inputs < NARROW
 
     def room(self, rows: int) -> Room:
-        """The views for so many rows, made once: each costs as much as a small operation."""
+        """Return the views for that many rows. They are cached: making one takes as long as a small operation."""
         if rows not in self._rooms:
-            if len(self._rooms) == ROOMS:  # sizes vary where some rows are no experience
+            if len(self._rooms) == ROOMS:  # sizes vary if some rows are not experience
                 self._rooms.clear()
             outputs, slopes = ([each[:, :rows] for each in several] for several in (self.outputs, self.slopes))
             features = outputs[-1].unbind() if outputs else ()
@@ -74,7 +75,7 @@ class Body:
         return self._rooms[rows]
 
     def forward(self, x: Tensor) -> Room:
-        """x (M, F) -> its features, in `Room`."""
+        """Compute the features of x (M, F); return the `Room` that holds them."""
         below = x.expand(self.networks, *x.shape)
         room = self.room(below.shape[1])
         for weight, bias, output, numbers in zip(self.transposed, self.biases, room.outputs, room.numbers, strict=True):
@@ -83,7 +84,7 @@ class Body:
         return room if self.weights else room._replace(features=below.unbind())
 
     def backward(self, x: Tensor) -> None:
-        """Add to the gradients, given those of the features in `Room.upstream`, which are written over.
+        """Add to the gradients, given those of the features in `Room.upstream`, which are overwritten.
 
         With z = x W' + b and y = tanh(z): dz = dy (1 - y^2), dW = dz' x, db = sum of dz, dx = dz W.
         """
@@ -104,8 +105,8 @@ class Body:
                 torch.bmm(slope, self.weights[i], out=room.slopes[i - 1])
 
 
-class Head:
-    """A linear layer with its output on the side: (M, H) -> (K, M), so that sums over few outputs are quick."""
+class StackedHead:
+    """A linear layer with transposed output, (M, H) -> (K, M), so that sums over few outputs are fast."""
 
     def __init__(self, layer: nn.Linear, flat: FlatParameters) -> None:
         self.weight, self.weight_grad = (flat.part(each, layer.weight) for each in (flat.value, flat.grad))
@@ -113,12 +114,15 @@ class Head:
         self.column = self.bias.unsqueeze(-1)
 
     def forward(self, features: Tensor) -> Array:
-        """(M, H) -> (K, M)."""
+        """Compute the output (K, M) of features (M, H)."""
         output: Array = torch.addmm(self.column, self.weight, features.t()).numpy()
         return output
 
     def backward(self, features: Tensor, by_output: Array, upstream: Tensor, add: bool = False) -> None:
-        """Add to the gradients, given the one of the output (K, M); the one of the features into `upstream` (M, H)."""
+        """Add to the gradients, given that of the output (K, M); write that of the features into `upstream` (M, H).
+
+        add: add to `upstream` instead.
+        """
         by = torch.from_numpy(by_output)
         self.weight_grad.addmm_(by, features)
         self.bias_grad.add_(by.sum(1))

@@ -1,8 +1,8 @@
-"""The steps of a rollout in NumPy: the same transitions as torch's, for a small MLP and few environments on a CPU.
+"""The steps of a rollout in NumPy: the same transitions as in torch, for a small MLP and few environments on a CPU.
 
-An operation on a few rows costs 1 to 3 microseconds in torch and 0.2 to 1.5 in NumPy, whatever it computes. Parameters,
-rollout and random numbers are the same memory and the same streams; only the last digits of a product may differ. Log
-probabilities are computed afterwards, in one batch, as values are.
+An operation on a few rows takes 1 to 3 microseconds in torch and 0.2 to 1.5 in NumPy, whatever it computes. Parameters
+and rollout use the same memory, and random numbers come from the same generators; only the last digits of a product may
+differ. Log-probabilities are computed at the end in one batch, like the values.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from ppo_lab.envs.contract import Envs, Obs
 from ppo_lab.models.actor_critic import ActorCritic
 from ppo_lab.ppo.rollout import Asked, Collecting, Rollout
 
-# Rows * inputs * outputs of a layer. With more it is the arithmetic that takes time, and OpenBLAS, which run.threads
-# does not reach, would use threads of its own: products of up to 2^18 it computes with one.
+# Rows * inputs * outputs of a layer. Above this the arithmetic dominates, and OpenBLAS, which run.threads does not
+# control, would use its own threads: it computes products of up to 2^18 with one thread.
 LARGEST = 2**18
 
 
 def numpy_policy(model: ActorCritic, obs: Obs) -> NumpyPolicy | str:
-    """Return the actor of `model` in NumPy, for observations like `obs` (N, F); or why torch has to compute it."""
+    """Return the actor of `model` in NumPy, for observations like `obs` (N, F); or the reason why it needs torch."""
     plain = plain_mlp(model, obs)
     if isinstance(plain, str):
         return plain
     if max(layer.weight.numel() for layer in (*plain.actor, plain.actor_head)) * len(obs) > LARGEST:
-        return f"a layer too large for NumPy with {len(obs)} environments"
+        return f"a layer is too large for NumPy with {len(obs)} environments"
     return NumpyPolicy(plain, len(obs))
 
 
 class NumpyPolicy:
-    """Normaliser, body and head of an actor, as they are now: valid for one rollout."""
+    """The normaliser, body and head of an actor with their current parameters; valid for one rollout."""
 
     def __init__(self, plain: PlainMLP, num_envs: int) -> None:
         layers = [*plain.actor, plain.actor_head]
-        self.layers = [  # a bias for each row: to add the same one to all rows takes twice as long
+        self.layers = [  # a bias for each row: broadcasting one takes twice as long
             (
                 layer.weight.detach().numpy().T,
                 np.tile(layer.bias.detach().numpy(), (num_envs, 1)),
@@ -54,9 +54,9 @@ class NumpyPolicy:
         if plain.log_std is not None:
             self.std = plain.log_std.detach().clamp(*plain.log_std_bounds).exp().numpy()
 
-    @np.errstate(all="ignore")  # what is not finite is found after the rollout, and named
+    @np.errstate(all="ignore")  # non-finite numbers are found after the rollout and reported
     def act(self, obs: np.ndarray, generator: Generator, action: np.ndarray) -> None:
-        """Draw an action for each row of obs (N, F) into `action`, (N,) int64 or (N, K) float32."""
+        """Sample an action for each row of obs (N, F) into `action`, (N,) int64 or (N, K) float32."""
         x = obs if self.normalize is None else self.normalize(obs)
         *hidden, (weight, bias, parameters) = self.layers
         for w, b, h in hidden:
@@ -80,7 +80,7 @@ class NumpyPolicy:
 def take_numpy_steps(
     envs: Envs, model: ActorCritic, policy: NumpyPolicy, state: Collecting, rollout: Rollout, asked: Asked
 ) -> Iterator[None]:
-    """Do as `rollout.take_steps`, with `policy` in the place of `model.step`."""
+    """Take the steps as `ppo.rollout.take_steps` does, with `policy` in place of `model.step`."""
     assert isinstance(rollout.obs, Tensor)
     assert isinstance(rollout.final_obs, Tensor)
     obs_rows, action_rows, done_rows = rollout.obs.unbind(), rollout.action.unbind(), rollout.done.unbind()
@@ -94,9 +94,9 @@ def take_numpy_steps(
             yield
         policy.act(obs[t], state.action_rng, action[t])
         last, step = step, envs.step(to_env(action_rows[t]))
-        if step is not last:  # many environments write into one Step for ever
+        if step is not last:  # many environments reuse one Step
             led_to_next, rewards, ends, cut, led_to, counts = (rows.numpy() for rows in step)  # type: ignore[union-attr]  # tensors
-        starts[t] = begins  # before `done`: with T = 1 it is a view of that very row
+        starts[t] = begins  # before `done` is written: with T = 1, `begins` is a view of that row
         reward[t] = rewards
         terminated[t] = ends
         np.logical_or(ends, cut, out=done[t])

@@ -1,4 +1,4 @@
-"""Which models are plain enough to be computed by hand on a CPU, and what they are made of."""
+"""Checks whether a model is a plain MLP that can be computed by hand on a CPU, and finds its layers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ppo_lab.models.private_names import holds
 
 
 class PlainMLP(NamedTuple):
-    """Vectors in, linear layers with tanh or ReLU after each, and the Discrete or Box actions of a linear head."""
+    """The layers of a plain MLP: linear layers on a vector, tanh or ReLU after each, and a Discrete or Box head."""
 
     actor: list[nn.Linear]  # hidden layers
     critic: list[nn.Linear]
     actor_head: nn.Linear  # of logits or means
-    tanh: bool  # else ReLU
+    tanh: bool  # False: ReLU
     log_std: nn.Parameter | None  # (A,) of a Box's actions; None: Discrete
     log_std_bounds: tuple[float, float]
     normalizer: ObsNormalizer | None
@@ -33,8 +33,8 @@ class PlainMLP(NamedTuple):
 def plain_mlp(model: ActorCritic, obs: Obs) -> PlainMLP | str:
     """Return the layers of `model`, for observations like `obs` (N, F), all in float32 on a CPU.
 
-    Or, in a few words, why it is not such a model: it has a memory, masks, several keys, another precision, noise that
-    depends on the state, a frozen parameter, a custom layer or a hook.
+    For another model, return the reason: a memory, masks, several keys, another precision, state-dependent noise, a
+    frozen parameter, a custom layer or a hook.
     """
     if type(model) is not ActorCritic:
         return f"{type(model).__name__} is a custom model"
@@ -72,10 +72,10 @@ def plain_mlp(model: ActorCritic, obs: Obs) -> PlainMLP | str:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Somebody wants to be called when it computes, or its gradient is."""
+    """Return whether hooks are registered on the module or on its gradient."""
     return holds(module, "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def _is_watched(parameter: Tensor) -> bool:
-    """It is frozen, or somebody wants to be called with its gradient."""
+    """Return whether a parameter is frozen or has hooks on its gradient."""
     return holds(parameter, "_backward_hooks", "_post_accumulate_grad_hooks") or not parameter.requires_grad

@@ -1,6 +1,6 @@
-"""How many threads torch computes with on a CPU: as run.threads says, or as a short measurement finds.
+"""Chooses the number of CPU threads of torch for run.threads: auto, by a short measurement.
 
-On shared cores a second thread can make a small network ten times slower, and counting cores does not tell.
+On shared cores a second thread can make a small network ten times slower, so the number of cores is not enough to know.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from ppo_lab.models.actor_critic import ActorCritic
 from ppo_lab.trees import at, leaves
 
 LOG = logging.getLogger("ppo_lab")
-CLEARLY = 0.8  # a larger count is taken where it needs at most this share of the time
-LIMIT = 0.25  # seconds of comparing; what comes before and after is a few passes
-ROUNDS = (3, 7)  # of a comparison: one with fewer proves nothing
-PASS = 0.008  # seconds that a timed pass takes at least, and about: a longer one is timed on fewer rows
+CLEARLY = 0.8  # a larger count is taken if it needs at most this share of the time
+LIMIT = 0.25  # seconds for comparisons; before and after them there are a few passes
+ROUNDS = (3, 7)  # fewest and most rounds of a comparison; fewer prove nothing
+PASS = 0.008  # seconds of a timed pass: rows are added until it takes longer than this
 
 
 class ThreadChoice(NamedTuple):
-    """What was chosen, and the times that say why."""
+    """The chosen number of threads, and the measured times."""
 
     threads: int
-    seconds: dict[int, float]  # threads: an update's passes through the network, from the median of a few
+    seconds: dict[int, float]  # threads -> median time of an update's passes through the network
 
     def __str__(self) -> str:
         if not self.seconds:
@@ -46,14 +46,15 @@ class ThreadChoice(NamedTuple):
 
 
 def measured(config: Config, engine: ChosenEngine, model: ActorCritic, obs: Obs) -> tuple[Config, ThreadChoice | None]:
-    """The settings with a number in the place of run.threads: auto, and how it came about; others as they are.
+    """Return the settings with a number in place of run.threads: auto, and the measurement behind it.
 
-    Times what training a copy of `model` on environments that show `obs` (N, *obs) will do, for about a third of a
-    second. Nothing of the run moves. The environments' own steps are left out: they cannot be taken back.
+    For another value of run.threads, return the same settings and None. Takes about a third of a second, with a copy of
+    `model` and observations like `obs` (N, *obs); the state of the run does not change. Steps of the environments are
+    not timed, because they cannot be undone.
     """
     if config.run.threads != "auto":
         return config, None
-    limit = cores() if leaves(obs)[0].device.type == "cpu" else 1  # beside a GPU the CPU has no arithmetic to share
+    limit = cores() if leaves(obs)[0].device.type == "cpu" else 1  # with a GPU the CPU does little arithmetic
     choice = ThreadChoice(1, {})
     if limit > 1:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -64,10 +65,10 @@ def measured(config: Config, engine: ChosenEngine, model: ActorCritic, obs: Obs)
 
 
 def choose(seconds: Callable[[int], float], limit: int, clock: Callable[[], float] = time.perf_counter) -> ThreadChoice:
-    """Climb from one thread by doubling, as long as it clearly pays.
+    """Choose the number of threads: start with one, and double it as long as that is clearly faster.
 
-    seconds: with so many threads. The two of a comparison take turns, so that other work on the machine falls on both,
-    and their medians count.
+    seconds: a function that returns the time with a given number of threads. The two counts of a comparison alternate,
+    so that other work on the machine affects both, and their medians are compared.
     """
     best, began = 1, clock()
     known: dict[int, float] = {}
@@ -84,7 +85,7 @@ def choose(seconds: Callable[[int], float], limit: int, clock: Callable[[], floa
 
 
 def _counts(limit: int) -> Iterator[int]:
-    """2, 4, 8, ... and the limit itself."""
+    """Yield 2, 4, 8, ... below the limit, then the limit itself."""
     count = 2
     while count < limit:
         yield count
@@ -93,7 +94,10 @@ def _counts(limit: int) -> Iterator[int]:
 
 
 def _update_time(ppo: PPOConfig, engine: ChosenEngine, model: ActorCritic, obs: Obs) -> Callable[[int], float]:
-    """A function of the thread count: seconds of an update's minibatches and, where torch steps, of its rollout."""
+    """Return a function of the thread count that measures the seconds of an update's passes through the network.
+
+    They are those of its minibatches and, if torch acts, of its rollout.
+    """
     N = len(leaves(obs)[0])
     L = min(ppo.chunk_length, ppo.num_steps) if model.recurrent else 1
     chunks = N * -(-ppo.num_steps // L)
@@ -109,14 +113,14 @@ def _update_time(ppo: PPOConfig, engine: ChosenEngine, model: ActorCritic, obs: 
         return torch.no_grad()(lambda: model.step(seen, memory, rollout.starts[0]))
 
     passes = [(*_affordable(gradient, batch), ppo.update_epochs * chunks)]
-    if not engine.acting.in_numpy(model, obs):  # NumPy's products are too small for threads, see there
+    if not engine.acting.in_numpy(model, obs):  # the products in NumPy are too small for threads, see numpy_rollout.py
         passes.append((*_affordable(act, N), ppo.num_steps * N))
 
     def seconds(count: int) -> float:
         torch.set_num_threads(count)
         total = 0.0
         for function, rows, all_rows in passes:
-            first = _time(function)  # threads come and go with their number
+            first = _time(function)  # changing the number starts and stops threads, which takes time
             total += (first if first > LIMIT / 2 else _time(function)) * all_rows / rows
         return total
 
@@ -124,7 +128,7 @@ def _update_time(ppo: PPOConfig, engine: ChosenEngine, model: ActorCritic, obs: 
 
 
 def _affordable(make: Callable[[int], Callable[[], Any]], wanted: int) -> tuple[Callable[[], Any], int]:
-    """A pass on `wanted` rows, or on as few as keep it short, and their number."""
+    """Return a pass on `wanted` rows, or on fewer if it would take long, and its number of rows."""
     rows = min(8, wanted)
     while True:
         function = make(rows)
@@ -141,14 +145,14 @@ def _time(function: Callable[[], Any]) -> float:
 
 
 def cores() -> int:
-    """Cores that this process may use: by affinity, by the quota of its container, by OMP_NUM_THREADS."""
+    """Return the cores that this process may use: the least of affinity, container quota and OMP_NUM_THREADS."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return max(1, min(allowed, _quota() or allowed, int(asked) if asked.isdecimal() else allowed))
 
 
 def _quota(group: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Whole cores that the limit of this container (cgroup v2) allows; None without a limit."""
+    """Return the whole cores that the CPU limit of this container (cgroup v2) allows; None without a limit."""
     try:
         quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
         return None if quota == "max" else max(1, int(quota) // int(period))

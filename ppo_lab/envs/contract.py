@@ -116,7 +116,7 @@ class Envs(ABC):
         raise EnvError("these environments have no metrics state")
 
     def learned(self, model: nn.Module) -> None:
-        """Called at the end of each update with the actor-critic, e.g. to add it to a pool of opponents.
+        """Receive the actor-critic at the end of each update, e.g. to add it to a pool of opponents.
 
         Copy what you keep: the next update changes it in place. Do not change the model. What this changes belongs
         into `state_dict`.
@@ -145,7 +145,7 @@ class EnvsWrapper(Envs):
     """
 
     def __init__(self, envs: Envs) -> None:
-        """Takes ownership: `close` closes `envs`."""
+        """Take ownership: `close` closes `envs`."""
         self.envs = envs
         self.num_envs, self.device = envs.num_envs, envs.device
         self.observation_space, self.action_space = envs.observation_space, envs.action_space

@@ -60,7 +60,7 @@ class SingleView(gymnasium.Env[Any, Any]):
         return obs, float(step.reward[0]), terminated, truncated, info
 
     def render(self) -> Any:
-        """The picture (H, W, 3) uint8, or None without a render mode."""
+        """Return the picture (H, W, 3) uint8, or None without a render mode."""
         return self.envs.frame(0) if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class VectorView(VectorEnv[Any, Any, np.ndarray]):
         return _observation(step.obs, space), reward, terminated, truncated, infos
 
     def render(self) -> tuple[Any, ...] | None:
-        """One picture for each environment, or None without a render mode."""
+        """Return one picture for each environment, or None without a render mode."""
         return tuple(self.envs.frame(i) for i in range(self.num_envs)) if self.render_mode == "rgb_array" else None
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -135,7 +135,7 @@ def _run_seed(seed: int | None, options: dict[str, Any] | None, np_random: np.ra
 
 
 def _tensors(action: Any, device: torch.device, single: bool = False) -> Any:
-    """An action as tensors with N in front; one of a `single` environment gets N = 1."""
+    """Convert an action to tensors with N in front; one of a `single` environment gets N = 1."""
     if isinstance(action, Mapping):
         return {key: _tensors(value, device, single) for key, value in action.items()}
     array = np.asarray(action)
@@ -143,7 +143,7 @@ def _tensors(action: Any, device: torch.device, single: bool = False) -> Any:
 
 
 def _observation(obs: Tensor | dict[str, Tensor], space: Space[Any], index: int | None = None) -> Any:
-    """A copy as NumPy, of all rows or of one, with the dtypes of `space`: bits are bool here, int8 in Gymnasium."""
+    """Copy to NumPy, all rows or one, with the dtypes of `space`: bits are bool here, int8 in Gymnasium."""
     if isinstance(obs, dict):
         assert isinstance(space, Dict)
         return {key: _observation(value, space[key], index) for key, value in obs.items()}
@@ -153,7 +153,7 @@ def _observation(obs: Tensor | dict[str, Tensor], space: Space[Any], index: int 
 
 
 def _ending_info(envs: Any, index: int) -> dict[str, float]:
-    """What an environment has to say of the episode that has just ended, such as its cost."""
+    """Return the numbers that an environment gives about the episode that has just ended, such as its cost."""
     return {name: float(values[index]) for name, values in envs.ending_info().items()}
 
 

@@ -25,20 +25,20 @@ def make_envs(
     aloud: bool = False,
     before_each: Callable[[], None] = lambda: None,
 ) -> Envs:
-    """The N environments that config.env asks for. device: where their tensors lie; None: the CPU.
+    """Make the N environments that config.env asks for. device: where their tensors lie; None: the CPU.
 
     Our own environments are one batched program on the device. All others step on the CPU: with `vector` as the id's
     own vector environment, else one by one, in this process or in `workers` subprocesses with the same results.
     env_factory: makes a single environment in place of env.id (with `workers` it must be importable there), or anything
-    else that `adapters.given.understood` takes. aloud: log what was found out, such as masks.
+    else that `adapters.given.resolve_given` takes. aloud: log what was found out, such as masks.
     before_each: called before a single environment is made in this process; it may raise.
     Raises ConfigError or EnvError with one line: what is wrong with the id, its kwargs, its wrappers or its spaces.
     """
-    from ppo_lab.envs.adapters.given import factory_of, understood  # these stand on this file
+    from ppo_lab.envs.adapters.given import factory_of, resolve_given  # these stand on this file
     from ppo_lab.envs.wrappers import stacked_and_timed
 
     place = torch.device("cpu" if device is None else device)
-    config, given = understood(config, env_factory, place, "env_factory")
+    config, given = resolve_given(config, env_factory, place, "env_factory")
     if (make := factory_of(given)) is None and given is not None:
         return given  # type: ignore[return-value]  # not a factory, so they are environments
     envs = _make_unwrapped(config.env, place, make, aloud, before_each)
@@ -52,7 +52,7 @@ def _make_unwrapped(
     aloud: bool,
     before_each: Callable[[], None],
 ) -> Envs:
-    """The environments as they are, without what is batched around them."""
+    """Make the environments without what is batched around them."""
     from ppo_lab.envs.adapters.atari import is_atari, make_atari
     from ppo_lab.envs.adapters.single import SingleEnvs
     from ppo_lab.envs.adapters.vector import VectorEnvs
@@ -92,7 +92,7 @@ def _make_unwrapped(
 
 
 def _check_settings(settings: EnvConfig, batched: bool, env_factory: EnvFactory | None) -> None:
-    """Raises ConfigError for settings that exclude each other."""
+    """Raise ConfigError for settings that exclude each other."""
     if env_factory is not None and (settings.vector or settings.kwargs):
         key = "vector" if settings.vector else "kwargs"
         raise ConfigError(f"env.{key}: it is for an env.id, not for environments that an env_factory makes")
@@ -110,7 +110,7 @@ def _check_settings(settings: EnvConfig, batched: bool, env_factory: EnvFactory 
 
 
 def make_maker(settings: EnvConfig, env_factory: EnvFactory | None = None, aloud: bool = False) -> Maker:
-    """How one single environment of these settings is made. Raises ConfigError for an id that does not exist.
+    """Return what makes one single environment of these settings. Raise ConfigError for an id that does not exist.
 
     Where `mask_from_info` is "auto" one is made to see whether there are masks. aloud: log what becomes of them.
     """
@@ -129,7 +129,9 @@ def make_maker(settings: EnvConfig, env_factory: EnvFactory | None = None, aloud
 
 
 def why_inexact(config: Config, env_factory: EnvFactory | None = None) -> str | None:
-    """Why a resumed run would not go on bit for bit in these environments; None if it would, as far as one can see."""
+    """Return why a resumed run would not continue bit for bit in these environments; None if nothing is known
+    against it.
+    """
     from ppo_lab.envs.adapters.atari import is_atari
     from ppo_lab.envs.adapters.probe import why_inexact as probe
 
@@ -154,7 +156,9 @@ def why_inexact(config: Config, env_factory: EnvFactory | None = None) -> str | 
 
 
 def rewound_by_seeds(config: Config, env_factory: EnvFactory | None = None) -> str | None:
-    """What of a single environment begins anew with every seed, so that each episode is the first; None: nothing."""
+    """Return what of a single environment restarts with every seed, so that each episode is the first; None:
+    nothing.
+    """
     from ppo_lab.envs.adapters.probe import rewound_by_seeds as probe
 
     settings = config.env

@@ -11,7 +11,7 @@ from ppo_lab.errors import EnvError
 
 
 def save(memory: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    """A copy of every tensor of `memory`, and the generator's state under the key "generator"."""
+    """Return a copy of every tensor of `memory`, and the generator's state under the key "generator"."""
     return {**{key: tensor.clone() for key, tensor in memory.items()}, "generator": generator.get_state()}
 
 
@@ -24,7 +24,7 @@ def load(name: str, memory: Mapping[str, Tensor], generator: torch.Generator, st
 
 
 def check_fit(name: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Raises EnvError unless `state` has every key of `own`, with its shape and dtype."""
+    """Raise EnvError unless `state` has every key of `own`, with its shape and dtype."""
     for key, want in own.items():
         got = state.get(key)
         if got is None or got.shape != want.shape or got.dtype != want.dtype:

@@ -25,7 +25,7 @@ Channels = Literal["auto", "first", "last"]
 
 
 def stacked_and_timed(envs: Envs, config: Config, name: str) -> Envs:
-    """The environments with what `env.frame_stack` and `env.time_aware` put around them.
+    """Wrap the environments as `env.frame_stack` and `env.time_aware` ask.
 
     Raises ConfigError, and closes them, if there is no time limit; `name`: what to call them.
     """
@@ -52,7 +52,7 @@ class FrameStack(EnvsWrapper):
     """
 
     def __init__(self, envs: Envs, size: int, channels: Channels = "auto") -> None:
-        """Takes `envs` over. channels: the axis of an image's channels; auto: the smaller of first and last."""
+        """Take ownership of `envs`. channels: the axis of an image's channels; auto: the smaller of first and last."""
         if size < 2:
             raise EnvError(f"frame_stack: a stack has at least 2 observations, got {size}")
         super().__init__(envs)
@@ -94,7 +94,7 @@ class FrameStack(EnvsWrapper):
         self._frames = {key: state["frames"][key or PLAIN_KEY].to(self.device, copy=True) for key in self._axes}
 
     def _stack(self, newest: Obs) -> Obs:
-        """The frames as one observation (N, *stacked); what is not stacked is taken from `newest`."""
+        """Return the frames as one observation (N, *stacked); what is not stacked is taken from `newest`."""
         parts: dict[str, Tensor] = {}
         for key, one in _parts(newest).items():
             if key not in self._frames:
@@ -113,7 +113,7 @@ class TimeAware(EnvsWrapper):
     """
 
     def __init__(self, envs: Envs, limit: int) -> None:
-        """Takes `envs` over. limit: steps after which an episode is cut off."""
+        """Take ownership of `envs`. limit: steps after which an episode is cut off."""
         if limit < 1:
             raise EnvError(f"time_aware: a time limit has at least 1 step, got {limit}")
         super().__init__(envs)
@@ -167,7 +167,7 @@ class TimeAware(EnvsWrapper):
 
 
 def _begins(envs: Envs, step: Step) -> Tensor:
-    """(N,) bool: `obs` of this step is the first of an episode."""
+    """Return (N,) bool: `obs` of this step is the first of an episode."""
     if envs.next_step_autoreset:
         return ~step.valid
     done = envs.episode_done  # where only a life was lost the game continues
@@ -183,7 +183,7 @@ def _stacks(key: str) -> bool:
 
 
 def _axis(space: Space, channels: Channels) -> int | None:
-    """The axis of one observation along which it is stacked; None: a new first one."""
+    """Return the axis of one observation along which it is stacked; None: a new first one."""
     shape = space.shape or ()
     if len(shape) == 3 and isinstance(space, spaces.Box):
         last = shape[-1] < shape[0] if channels == "auto" else channels == "last"
@@ -192,7 +192,7 @@ def _axis(space: Space, channels: Channels) -> int | None:
 
 
 def _stacked_space(space: Space, size: int, axis: int | None) -> Space:
-    """The space of `size` observations of a leaf stacked along an axis."""
+    """Return the space of `size` observations of a leaf stacked along an axis."""
 
     def stacked(array: np.ndarray) -> np.ndarray:
         return np.stack([array] * size) if axis is None else np.concatenate([array] * size, axis)

@@ -36,13 +36,13 @@ class Acting(Protocol):
     """What an evaluation asks of a policy. It may have a `device` as well; without one it acts where the envs are."""
 
     def initial_memory(self, num_envs: int) -> Any:
-        """The memory at the start of an episode; None for a policy without one."""
+        """Return the memory at the start of an episode; None for a policy without one."""
         ...
 
     def act(
         self, obs: Tree, memory: Any, starts: Tensor, *, deterministic: bool, generator: Generator | None
     ) -> tuple[Tree, Any]:
-        """Actions (N, *action) as the environments take them for obs (N, *obs), and the memory after them."""
+        """Return actions (N, *action) as the environments take them for obs (N, *obs), and the memory after them."""
         ...
 
 
@@ -109,7 +109,7 @@ def run_episodes(
     max_steps: int | None = None,
     stop: Stop | None = None,
 ) -> Evaluation:
-    """`evaluate` in environments that the caller made, and closes. They are reset at the beginning.
+    """Evaluate as `evaluate` does, in environments that the caller made and closes. They are reset at the beginning.
 
     Environment i plays a number of episodes that is fixed before the first step: episodes / N, rounded so that no
     two differ by more than one. What it plays beyond that is not counted. Taking the first episodes to end anywhere
@@ -163,7 +163,7 @@ class _Tally:
         self._return, self._length, self._rows = np.zeros(N), np.zeros(N, np.int64), np.zeros(N, np.int64)
 
     def begin(self) -> None:
-        """All environments were reset."""
+        """Record that all environments were reset."""
         self.idle[:] = False
         self._return[:], self._length[:], self._rows[:] = 0.0, 0, 0
 
@@ -198,7 +198,7 @@ class _Tally:
 
 
 def _limit(envs: Envs, max_steps: int | None) -> int:
-    """Env steps after which an episode is cut off.
+    """Return the env steps after which an episode is cut off.
 
     Where the environment has a limit of its own, ours is out of its way; it is there for one that only claims to.
     """
@@ -209,7 +209,7 @@ def _limit(envs: Envs, max_steps: int | None) -> int:
 
 
 def _with_envs(env: Any, num_envs: int, given: Any, auto: bool) -> tuple[Config, Any]:
-    """The settings of `num_envs` environments of this kind, and what else they come from. Raises ConfigError.
+    """Return the settings of `num_envs` environments of this kind, and what else makes them. Raise ConfigError.
 
     auto: nobody asked for so many, so that one environment object is played alone.
     """
@@ -228,17 +228,17 @@ def _with_envs(env: Any, num_envs: int, given: Any, auto: bool) -> tuple[Config,
 
 
 def _derived_seed(seed: int, *purpose: int) -> int:
-    """A seed of its own: with the environments' seed, actions would be drawn from the same numbers as their noise."""
+    """Derive a seed: with the environments' own, actions would be drawn from the same numbers as their noise."""
     return int(np.random.SeedSequence(seed, spawn_key=purpose).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _round_seed(seed: int, resets: int) -> int:
-    """Of the environments, where all were reset so many times before."""
+    """Derive the environments' seed after so many resets of all."""
     return _derived_seed(seed, 2, resets) % 2**31 if resets else seed
 
 
 def _check(policy: Any, episodes: Any, seed: Any, max_steps: Any, stop: Any) -> None:
-    """Raises ConfigError, with the value, for arguments that no evaluation can have."""
+    """Raise ConfigError, with the value, for invalid arguments."""
     if isinstance(policy, type) or not all(callable(getattr(policy, name, None)) for name in ("act", "initial_memory")):
         what = "None" if policy is None else repr(policy) if isinstance(policy, str) else f"a {type(policy).__name__}"
         what = f"the class {policy.__name__}" if isinstance(policy, type) else one_line(what, 80)
@@ -262,7 +262,7 @@ def _check_whole(name: str, value: Any) -> None:
 
 
 def _explain(policy: Any, obs: Tree) -> None:
-    """Raises ConfigError if a network failed because obs (N, *obs) is not what it was trained on.
+    """Raise ConfigError if a network failed because obs (N, *obs) is not what it was trained on.
 
     Asked only then: some networks take more than they have seen, such as another number of entities.
     """
@@ -276,7 +276,7 @@ def _explain(policy: Any, obs: Tree) -> None:
 
 
 def _asking(stop: Stop | None) -> Callable[[], None]:
-    """What is called before an environment is made: many of them may take a while."""
+    """Return what is called before an environment is made: making many may take a while."""
 
     def ask() -> None:
         if stop is not None and stop():
@@ -286,7 +286,7 @@ def _asking(stop: Stop | None) -> Callable[[], None]:
 
 
 def _check_legal(policy: Acting, obs: Tree, valid: Tensor) -> None:
-    """Raises EnvError if a mask of obs (N, *obs) left nothing to choose in a row that is `valid`: no mere reset."""
+    """Raise EnvError if a mask of obs (N, *obs) left no legal action in a row that is `valid`."""
     model: Any = getattr(policy, "model", None)
     if getattr(model, "masked", False) and isinstance(obs, dict):
         check_mask(obs[MASK_KEY], model.actor_head.mask_layout, valid)

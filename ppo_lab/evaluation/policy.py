@@ -35,7 +35,7 @@ class Policy:
         self._batch: int | None = None  # how many environments the memory of `predict` belongs to
 
     def initial_memory(self, num_envs: int) -> Memory:
-        """The memory at the start of an episode; None for a model without one."""
+        """Return the memory at the start of an episode; None for a model without one."""
         return self.model.initial_memory(num_envs)
 
     @torch.no_grad()
@@ -48,7 +48,7 @@ class Policy:
         deterministic: bool = True,
         generator: Generator | None = None,
     ) -> tuple[Tree, Memory]:
-        """Actions as the environment takes them for obs (N, *obs), starts (N,) bool, and the memory after them.
+        """Return actions as the environment takes them for obs (N, *obs), starts (N,) bool, and the memory after them.
 
         deterministic: the most likely action, else one drawn with `generator` (None: the policy's own).
         """
@@ -58,7 +58,7 @@ class Policy:
 
     @torch.no_grad()
     def value(self, obs: Tree, memory: Memory = None, starts: Tensor | None = None) -> tuple[Tensor, Memory]:
-        """V(s) (N,) for obs (N, *obs), starts (N,) bool (None: no), and the memory after it. Before `act` at each step:
+        """Return V(s) (N,) for obs (N, *obs), starts (N,) bool (None: no), and the next memory. Call it before `act`:
 
             value, memory = policy.value(obs, memory, starts)
             action, memory = policy.act(obs, memory, starts)
@@ -76,7 +76,7 @@ class Policy:
         self._memory, self._batch = None, None
 
     def predict(self, obs: Any, deterministic: bool = True) -> Any:
-        """The action for one observation (*obs) or a batch (N, *obs); tensors for tensors, else NumPy.
+        """Return the action for one observation (*obs) or a batch (N, *obs); tensors for tensors, else NumPy.
 
         One in, one out: `env.step(policy.predict(obs))` works, with Dict and Tuple spaces too. What a core remembers is
         kept from call to call: `reset()` when a new episode begins. Raises ConfigError for a shape that does not fit or
@@ -105,7 +105,7 @@ class Policy:
         return nest(self.model.action_paths, action)
 
     def _check_keys(self, seen: Any) -> None:
-        """Raises ConfigError if an observation comes without the mask that training had."""
+        """Raise ConfigError if an observation comes without the mask that training had."""
         if isinstance(seen, dict) and MASK_KEY in seen:
             return
         entries = self.model.actor_head.mask_size
@@ -117,13 +117,13 @@ class Policy:
 
 
 def as_tensor(value: Any) -> Tensor:
-    """A tensor; float64 becomes float32, in which policies compute."""
+    """Convert to a tensor; float64 becomes float32, in which policies compute."""
     tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
     return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 
 def load_policy(run: str | Path, at: int | str = "latest") -> Policy:
-    """The policy of a run at a step, "latest" or "best". Needs no environment and writes nothing.
+    """Load the policy of a run at a step, "latest" or "best". Needs no environment and writes nothing.
 
     Raises RunError if there is no such run or no whole checkpoint.
     """

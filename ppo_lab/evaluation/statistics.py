@@ -21,7 +21,7 @@ class Statistic(Protocol):
     """A reduction of an array along one axis: `iqm`, `np.mean`, `np.median`, ..."""
 
     def __call__(self, scores: np.ndarray, /, *, axis: int) -> Any:
-        """The statistic along `axis`."""
+        """Return the statistic along `axis`."""
         ...
 
 
@@ -30,7 +30,7 @@ def iqm(scores: ArrayLike, axis: None = None) -> float: ...
 @overload
 def iqm(scores: ArrayLike, axis: int) -> np.ndarray: ...
 def iqm(scores: ArrayLike, axis: int | None = None) -> Any:
-    """Interquartile mean: the mean of the middle half of n scores. Less noisy than the median, deaf to outliers.
+    """Return the interquartile mean: the mean of the middle half of n scores. Robust, and less noisy than the median.
 
     With x sorted and k = floor(n / 4): sum of x[k], ..., x[n - k - 1], divided by n - 2k. Whole scores are cut and
     none is weighted, as in `scipy.stats.trim_mean(x, 0.25)` and Agarwal et al. 2021; below 4 scores it is the mean.
@@ -50,7 +50,7 @@ def bootstrap_interval(
     seed: int = 0,
     expand: bool = True,
 ) -> tuple[float, float]:
-    """Bootstrap interval (low, high) of a statistic of n independent scores (n,): `stratified_interval` of one task.
+    """Return the bootstrap interval (low, high) of a statistic of n independent scores (n,) of one task.
 
     Use runs with different seeds as scores to speak about an algorithm, episodes to speak about one policy.
     """
@@ -68,7 +68,7 @@ def stratified_interval(
     seed: int = 0,
     expand: bool = True,
 ) -> tuple[float, float]:
-    """Bootstrap interval (low, high) of a statistic of all scores (runs, tasks) together, after Agarwal et al. 2021.
+    """Return the bootstrap interval (low, high) of a statistic of all scores (runs, tasks) (Agarwal et al. 2021).
 
     Runs are drawn with replacement within each task, the tasks stay: it speaks about these tasks and other seeds.
     Scores must be comparable between tasks, e.g. 0 for a random policy and 1 for an expert.
@@ -116,7 +116,7 @@ def stratified_interval(
 def mean_interval(
     returns: ArrayLike, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """Interval (low, high) of the mean of returns (n,), by `bootstrap_interval`; (nan, nan) for one return.
+    """Return the interval (low, high) of the mean of returns (n,), by `bootstrap_interval`; (nan, nan) for one return.
 
     From 10 returns on about as wide as Student's t interval, but it cannot promise more than the best return.
     """
@@ -124,7 +124,7 @@ def mean_interval(
 
 
 def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
-    """Probability that a random run of X scores higher than one of Y on the same task; a tie counts half.
+    """Return the probability that a random run of X scores higher than one of Y on the same task; a tie counts half.
 
     x (runs_x,) and y (runs_y,), or (runs_x, tasks) and (runs_y, tasks), averaged over tasks (Agarwal et al. 2021):
         P(X > Y) = mean over i, j of [x_i > y_j] + [x_i = y_j] / 2,
@@ -138,7 +138,7 @@ def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def describe(returns: ArrayLike, confidence: float = 0.95) -> str:
-    """The mean of episode returns (n,) for a human: "476.2 (95 % interval 468.9 to 483.5, 100 episodes)".
+    """Format the mean of episode returns (n,): "476.2 (95 % interval 468.9 to 483.5, 100 episodes)".
 
     Shows as many decimals as the interval leaves meaningful: two digits of its half width.
     """
@@ -154,7 +154,9 @@ def describe(returns: ArrayLike, confidence: float = 0.95) -> str:
 
 
 def _expanded(confidence: float, runs: int, tasks: int) -> float:
-    """The confidence to ask plain percentiles for, so that they cover about `confidence` (see stratified_interval)."""
+    """Return the confidence to ask plain percentiles for, so that they cover about `confidence` (see
+    stratified_interval).
+    """
     from scipy import stats
 
     t = stats.t.isf((1.0 - confidence) / 2.0, tasks * (runs - 1))
@@ -162,7 +164,7 @@ def _expanded(confidence: float, runs: int, tasks: int) -> float:
 
 
 def _checked(scores: ArrayLike) -> np.ndarray:
-    """Scores as float64. Raises ConfigError for none, or for one that is NaN or infinite."""
+    """Return the scores as float64. Raise ConfigError if there are none, or one is NaN or infinite."""
     x = np.asarray(scores, dtype=np.float64)
     if x.size == 0:
         raise ConfigError(f"scores: at least one, got shape {x.shape}")

@@ -15,7 +15,7 @@ from ppo_lab.envs.spaces import MASK_KEY, leaf_spaces, origin
 from ppo_lab.errors import ConfigError, EnvError
 from ppo_lab.models.distributions import Distribution, make_head
 from ppo_lab.models.networks import make_body, make_input, width
-from ppo_lab.models.networks.cores import Core, make_core, run
+from ppo_lab.models.networks.cores import Core, make_core, run_core
 from ppo_lab.models.networks.normalization import ObsNormalizer
 from ppo_lab.models.networks.value_head import ValueHead
 from ppo_lab.trees import Tree, apply
@@ -47,7 +47,7 @@ class ActorCritic(nn.Module):
         self.autocast_dtype = DTYPES[config.precision]
 
     def initial_memory(self, num_envs: int) -> Memory:
-        """The memory at the start of an episode, (N, *memory) each; None for a model without one.
+        """Return the memory at the start of an episode, (N, *memory) each; None for a model without one.
 
         `actor` and `critic` (`actor` alone where they share) are of the cores, `noise` and `noise_age` of gSDE.
         """
@@ -64,7 +64,7 @@ class ActorCritic(nn.Module):
         return keys if self.actor_core is not None else ()
 
     def step(self, obs: Tree, memory: Memory, starts: Tensor) -> tuple[Distribution, Memory]:
-        """What to do now: obs (N, *obs), starts (N,) bool -> distribution over (N,), the memory after the step.
+        """Choose what to do now: obs (N, *obs), starts (N,) bool -> distribution over (N,), the memory after the step.
 
         Moves the actor's memory only. Memory that was handed in stays as it was.
         """
@@ -83,14 +83,16 @@ class ActorCritic(nn.Module):
         return self.actor_head(features, self._mask(obs), noise), memory
 
     def value(self, obs: Tree, memory: Memory = None, starts: Tensor | None = None) -> Tensor:
-        """V(s): obs (*batch, *obs) -> (*batch). With a core: (N, *obs) and the memory before it, which stays."""
+        """Return V(s): obs (*batch, *obs) -> (*batch). With a core: (N, *obs) and the memory before it, which is not
+        changed.
+        """
         features = self._body(self.critic_body, self.features(obs))
         if self.critic_core is not None:
             features, _ = self._remember(self.critic_core, features, self._memory(memory)[self.critic_key], starts)
         return self.critic_head(features)
 
     def value_step(self, obs: Tree, memory: Memory, starts: Tensor) -> tuple[Tensor, Memory]:
-        """V(s) now: obs (N, *obs), starts (N,) bool -> value (N,), the memory after it; what `step` is to the actor.
+        """Return V(s) now: obs (N, *obs), starts (N,) bool -> value (N,), the memory after it; the critic's `step`.
 
         Moves a critic's own memory only; a shared core's is moved by `step`. Memory that was handed in stays as it was.
         """
@@ -102,7 +104,7 @@ class ActorCritic(nn.Module):
         return self.critic_head(features), {**known, "critic": after}
 
     def critique(self, obs: Tree, memory: Memory, starts: Tensor, ends: Tensor) -> tuple[Tensor, Memory, Memory]:
-        """V(s) along L steps: obs (L, N, *obs), starts and ends (L, N) bool -> value (L, N) and two memories.
+        """Return V(s) along L steps: obs (L, N, *obs), starts and ends (L, N) bool -> value (L, N) and two memories.
 
         The first is the one after the last step, the critic's moved on and the actor's as it was; the second is the
         critic's after each row where `ends`, (E, *memory) in the order of `ends.nonzero()`.
@@ -111,11 +113,11 @@ class ActorCritic(nn.Module):
         if self.critic_core is None:
             return self.critic_head(features), memory, None
         known = self._memory(memory)
-        features, after, at_ends = run(self.critic_core, features, known[self.critic_key], starts, ends)
+        features, after, at_ends = run_core(self.critic_core, features, known[self.critic_key], starts, ends)
         return self.critic_head(features), {**known, self.critic_key: after}, {self.critic_key: at_ends}
 
     def evaluate(self, obs: Tree, action: Tensor, memory: Memory, starts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """log_prob of `action`, entropy and value, each (L, B), for chunks of L steps: obs (L, B, *obs).
+        """Return log_prob of `action`, entropy and value, each (L, B), for chunks of L steps: obs (L, B, *obs).
 
         memory: (B, *memory) before the first step of each chunk, starts: (L, B) bool.
         """
@@ -129,12 +131,14 @@ class ActorCritic(nn.Module):
         return distribution.log_prob(action), distribution.entropy(), self.critic_head(critic)
 
     def distribution(self, obs: Tree, memory: Memory, starts: Tensor) -> Distribution:
-        """The policy along L steps: obs (L, B, *obs), memory before the first of them -> distribution over (L, B)."""
+        """Return the policy along L steps: obs (L, B, *obs), memory before the first of them -> distribution over
+        (L, B).
+        """
         actor = self._along(self.actor_body, self.actor_core, self.features(obs), memory, "actor", starts)
         return self.actor_head(actor, self._mask(obs))
 
     def to_env(self, action: Tensor) -> Tree:
-        """The policy's action as the environment takes it: mapped into the Box, counted from Discrete.start."""
+        """Convert the policy's action to the environment's: mapped into the Box, counted from Discrete.start."""
         return self.actor_head.to_env(action)
 
     def refresh_statistics(self, obs: Tree, valid: Tensor | None = None) -> None:
@@ -147,13 +151,13 @@ class ActorCritic(nn.Module):
             self.features.refresh(seen)
 
     def describe(self) -> str:
-        """The pieces with the number of their parameters, in one line."""
+        """Describe the parts with their numbers of parameters, in one line."""
         actor, critic = (sum(parameter.numel() for parameter in group) for group in self.parameter_groups())
         shared = ", body shared" if self.shared else ""
         return f"{actor + critic:,} parameters (actor {actor:,}, critic {critic:,}{shared})"
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Parameters of the actor (with a shared body) and of the critic, each once, in a fixed order."""
+        """Return the parameters of the actor (with a shared body) and of the critic, each once, in a fixed order."""
         known: set[int] = set()
         groups: list[list[nn.Parameter]] = []
         for parts in (
@@ -166,7 +170,7 @@ class ActorCritic(nn.Module):
         return groups[0], groups[1]
 
     def _body(self, body: nn.Module, inputs: Tree) -> Tensor:
-        """The body's features, in lower precision if asked; heads and losses get float32 again."""
+        """Compute the body's features, in lower precision if asked; heads and losses get float32 again."""
         if self.autocast_dtype is None:
             features: Tensor = body(inputs)
             return features
@@ -180,7 +184,7 @@ class ActorCritic(nn.Module):
         return features if core is None else core.features(features, self._memory(memory)[key], starts)
 
     def _remember(self, core: Core, features: Tensor, memory: Tensor, starts: Tensor | None) -> tuple[Tensor, Tensor]:
-        """One step of a core: features (N, F) -> (N, H), and the memory after it."""
+        """Take one step of a core: features (N, F) -> (N, H), and the memory after it."""
         begins = torch.zeros(len(features), dtype=torch.bool, device=features.device) if starts is None else starts
         return core.step(features, memory, begins)
 
@@ -198,5 +202,5 @@ class ActorCritic(nn.Module):
         return MASK_KEY in keys
 
     def _mask(self, obs: Tree) -> Tensor | None:
-        """The legal actions (*batch, K) bool that come with an observation."""
+        """Return the legal actions (*batch, K) bool that come with an observation; None without a mask."""
         return obs[MASK_KEY] if self.masked and isinstance(obs, dict) else None

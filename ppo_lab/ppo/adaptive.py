@@ -24,13 +24,15 @@ class Divergence:
 
     @torch.no_grad()
     def of(self, model: ActorCritic) -> float:
-        """KL(old || new) in nats, exact in every state and averaged over the rows that are experience."""
+        """Return KL(old || new) in nats: exact in every state, averaged over the valid rows."""
         new = model.distribution(self.batch.obs, self.batch.memory, self.batch.starts)
         return self.batch.experience(self.old.kl(new)).double().mean().item()
 
 
 def divergence_if_needed(ppo: PPOConfig, model: ActorCritic, rollout: Rollout) -> Divergence | None:
-    """What an adaptive learning rate has to know from before the first gradient step of an update."""
+    """Return what an adaptive learning rate needs from before the first gradient step of an update; None where it is
+    off.
+    """
     return Divergence(model, rollout) if ppo.learning_rate_schedule == "adaptive" else None
 
 

@@ -16,7 +16,7 @@ def gae(
     gamma: float,
     gae_lambda: float,
 ) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimation (Schulman et al. 2016): advantage and returns, each (T, N).
+    """Compute generalised advantage estimates (Schulman et al. 2016): advantage and returns, each (T, N).
 
         delta_t   = r_t + gamma * V(s_{t+1}) * (1 - terminated_t) - V(s_t)
         A_t       = delta_t + gamma * lambda * (1 - done_t) * A_{t+1}
@@ -32,7 +32,7 @@ def gae(
 
 
 def discounted_sums(term: Tensor, decay: Tensor) -> Tensor:
-    """x_t = term_t + decay_t * x_{t+1}, and x_T = 0: (T, N) -> (T, N).
+    """Solve x_t = term_t + decay_t * x_{t+1} with x_T = 0: (T, N) -> (T, N).
 
     By doubling (Hillis and Steele 1986), in log2(T) rounds instead of T: x holds sums of `span` terms, decay the factor
     of what follows them, and a round appends to each sum the one that begins where it ends.
@@ -48,7 +48,7 @@ def discounted_sums(term: Tensor, decay: Tensor) -> Tensor:
 
 
 def normalized(advantage: Tensor, valid: Tensor | None = None) -> Tensor:
-    """(A - mean) / std over all rows, in the shape it came; with `valid` over those rows, and the others stay.
+    """Return (A - mean) / std over all rows, in the shape of A; with `valid` over those rows: the others stay.
 
     The moments are float64 and a spread below rounding (std <= 1e-6 * max(1, |mean|)) counts as none: in float32, 2048
     equal advantages near 1000 would come out as noise of size 1.5. One row, or equal rows, become 0.
@@ -59,7 +59,7 @@ def normalized(advantage: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def normalized_parts(advantage: Tensor, parts: int) -> Tensor:
-    """`normalized` of each of the parts that `advantage.tensor_split(parts)` would give, (M,) -> (M,)."""
+    """Apply `normalized` to each of the parts that `advantage.tensor_split(parts)` would give, (M,) -> (M,)."""
     size, longer = divmod(len(advantage), parts)
     split = longer * (size + 1)  # the first parts have one row more
     both = advantage[:split].view(longer, size + 1), advantage[split:].view(parts - longer, size)
@@ -67,7 +67,7 @@ def normalized_parts(advantage: Tensor, parts: int) -> Tensor:
 
 
 def _normalized(rows: Tensor) -> Tensor:
-    """Each row of (K, M) on its own."""
+    """Normalise each row of (K, M) on its own."""
     wide = rows.double()
     var, mean = torch.var_mean(wide, dim=-1, correction=0, keepdim=True)  # (K, 1)
     std = var.sqrt()
@@ -76,7 +76,9 @@ def _normalized(rows: Tensor) -> Tensor:
 
 
 def explained_variance(value: Tensor, returns: Tensor) -> Tensor:
-    """1 - Var(returns - value) / Var(returns): 1 for a perfect critic, 0 for the mean; NaN where Var(returns) is 0."""
+    """Return 1 - Var(returns - value) / Var(returns): 1 for a perfect critic, 0 for the mean; NaN where Var(returns) is
+    0.
+    """
     var_returns = returns.double().var(correction=0)
     residual = (returns.double() - value.double()).var(correction=0)
     return torch.where(var_returns > 0, 1.0 - residual / var_returns, torch.nan)

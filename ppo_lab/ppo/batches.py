@@ -33,7 +33,7 @@ class Batch(NamedTuple):
     inputs: Tensor | None = None  # (L, B, F) obs as the first layer takes them, where they are known already
 
     def map(self, function: Callable[..., Any]) -> Batch:
-        """function(column) for every column (L, B, ...); all rows are taken for experience, without memory."""
+        """Apply `function` to every column (L, B, ...); all rows then count as valid, without memory."""
         obs = apply(function, self.obs)
         action, log_prob, value, advantage, returns, starts = map(
             function, (self.action, self.log_prob, self.value, self.advantage, self.returns, self.starts)
@@ -42,11 +42,11 @@ class Batch(NamedTuple):
         return Batch(obs, action, log_prob, value, advantage, returns, starts, inputs=inputs)
 
     def experience(self, rows: Tensor) -> Tensor:
-        """Of rows (L, B, *x) those that are experience: (M, *x), or as they are where all of them are."""
+        """Select the valid rows of (L, B, *x): (M, *x), or `rows` unchanged where all are valid."""
         return rows if self.valid is None else rows[self.valid]
 
     def split(self, parts: int) -> Iterator[tuple[Batch, float]]:
-        """The batch in at most `parts` parts along B, each with its share of the rows that are experience."""
+        """Split the batch into at most `parts` parts along B, each with its share of the valid rows."""
         B = self.starts.shape[1]
         if parts == 1 or B == 1:
             yield self, 1.0
@@ -73,7 +73,7 @@ def minibatches(
     normalize: Normalize = "never",
     inputs: Tensor | None = None,
 ) -> Iterator[Batch]:
-    """One pass over the rollout: every valid row once, in a new order, in parts whose sizes differ by at most one.
+    """Yield one pass over the rollout: each valid row once, in a new order, in parts whose sizes differ by at most one.
 
     Without memory the rows are shuffled one by one (L = 1), and those that are no experience left out. With memory
     whole chunks are: they keep the order of time, begin with the memory that the rollout had there, and say in `valid`
@@ -109,7 +109,7 @@ def minibatches(
 
 
 def whole(rollout: Rollout, advantage: Tensor, returns: Tensor) -> Batch:
-    """All of the rollout as one batch, in order: (T, N) without memory, else every chunk beside the others."""
+    """Return the whole rollout as one batch, in order: (T, N) without memory, else all chunks side by side."""
     if not rollout.memory:
         valid = None if rollout.valid.all() else rollout.valid
         return _columns(rollout, advantage, returns)._replace(valid=valid)
@@ -118,7 +118,9 @@ def whole(rollout: Rollout, advantage: Tensor, returns: Tensor) -> Batch:
 
 
 def chunk_batch(rollout: Rollout, advantage: Tensor, returns: Tensor, chosen: Tensor) -> Batch:
-    """The chunks `chosen` (B,), numbered c * N + n, as a batch (L, B). One that is short is filled up, not valid."""
+    """Return the chunks `chosen` (B,), numbered c * N + n, as a batch (L, B); a short chunk is padded with invalid
+    rows.
+    """
     T, N = rollout.reward.shape
     time = torch.arange(rollout.chunk_length, device=chosen.device)
     t = (chosen // N) * rollout.chunk_length + time.unsqueeze(-1)  # (L, B)
@@ -134,6 +136,6 @@ def chunk_batch(rollout: Rollout, advantage: Tensor, returns: Tensor, chosen: Te
 
 
 def _columns(rollout: Rollout, advantage: Tensor, returns: Tensor) -> Batch:
-    """The columns of a Batch as (T, N, ...)."""
+    """Return the columns of a Batch as (T, N, ...)."""
     obs = at(rollout.obs, slice(0, len(rollout)))
     return Batch(obs, rollout.action, rollout.log_prob, rollout.value, advantage, returns, rollout.starts)

@@ -18,7 +18,7 @@ from ppo_lab.ppo.losses import Loss
 from ppo_lab.ppo.rollout import Asked, Collecting, Rollout
 
 
-class Learning(Protocol):
+class LearningState(Protocol):
     """The part of the training state that a gradient step reads and changes."""
 
     model: ActorCritic
@@ -53,5 +53,5 @@ class Engine(ABC):
         """Fill a rollout, values aside, and advance `state`; as `rollout.take_steps`. Yield where `asked()`."""
 
     @abstractmethod
-    def learner(self, state: Learning, rollout: Rollout, ppo: PPOConfig) -> Learner:
+    def learner(self, state: LearningState, rollout: Rollout, ppo: PPOConfig) -> Learner:
         """Return what takes the gradient steps of an update with these settings on this rollout."""

@@ -49,7 +49,7 @@ class EpisodeStatistics:
         return new_returns, new_lengths
 
     def metrics(self) -> dict[str, float]:
-        """Means over the last 100 episodes; nothing before the first has ended."""
+        """Return means over the last 100 episodes; {} before the first has ended."""
         if not self.returns:
             return {}
         returns = torch.tensor(list(self.returns), dtype=torch.float64)
@@ -62,7 +62,7 @@ class EpisodeStatistics:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it, as tensors and numbers."""
+        """Return everything as tensors and numbers."""
         return {
             "partial_return": self.partial_return,
             "partial_length": self.partial_length,
@@ -83,13 +83,13 @@ class EpisodeStatistics:
         self.partial_length = saved["partial_length"].to(device)
 
     def forget_under_way(self) -> None:
-        """The unfinished episodes were given up: new ones begin."""
+        """Discard the unfinished episodes: new ones begin."""
         self.partial_return = torch.zeros_like(self.partial_return)
         self.partial_length = torch.zeros_like(self.partial_length)
 
 
 def _running_sum(rows: Tensor) -> Tensor:
-    """rows.cumsum(0); step by step where that is forbidden, because on a GPU it need not repeat bit for bit."""
+    """Return rows.cumsum(0); step by step with deterministic algorithms, since cumsum may not repeat on a GPU."""
     if not torch.are_deterministic_algorithms_enabled():
         return rows.cumsum(0)
     sums = rows.clone()

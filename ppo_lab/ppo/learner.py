@@ -10,7 +10,7 @@ from torch import Tensor
 from ppo_lab.config import PPOConfig
 from ppo_lab.models.actor_critic import ActorCritic
 from ppo_lab.ppo.batches import Batch
-from ppo_lab.ppo.contract import Learner, Learning
+from ppo_lab.ppo.contract import Learner, LearningState
 from ppo_lab.ppo.losses import Loss, ppo_loss, weighted_mean
 from ppo_lab.ppo.optimizer import clear_gradients, gradient_step
 
@@ -26,7 +26,7 @@ class LossSettings(NamedTuple):
 
 
 def minibatch_loss(model: ActorCritic, batch: Batch, ppo: PPOConfig | LossSettings) -> Loss:
-    """The PPO loss of a batch; its means are over the rows that are experience, its values in the critic's units."""
+    """Return the PPO loss of a batch: means over its valid rows, values in the critic's units."""
     pick, scaled = batch.experience, model.critic_head.normalized
     log_prob, entropy, value = model.evaluate(batch.obs, batch.action, batch.memory, batch.starts)  # (L, B) each
     return ppo_loss(
@@ -45,7 +45,7 @@ class Autograd(Learner):
     In `accumulate` parts, each weighted by its share of the rows, so that the sum is the gradient of the whole.
     """
 
-    def __init__(self, state: Learning, ppo: PPOConfig, loss_of: LossFunction = minibatch_loss) -> None:
+    def __init__(self, state: LearningState, ppo: PPOConfig, loss_of: LossFunction = minibatch_loss) -> None:
         self.state, self.ppo, self.loss_of = state, ppo, loss_of
 
     def gradient(self, batch: Batch) -> Loss:

@@ -28,7 +28,7 @@ Coefficient = TypeVar("Coefficient", float, Tensor)  # as a tensor () it can var
 def clipped_surrogate(
     ratio: Tensor, advantage: Tensor, clip_coef: Coefficient, dual_clip: float | None = None
 ) -> Tensor:
-    """PPO's objective as a loss, () (Schulman et al. 2017, eq. 7), with r = pi(a|s) / pi_old(a|s):
+    """Return PPO's objective as a loss, () (Schulman et al. 2017, eq. 7), with r = pi(a|s) / pi_old(a|s):
 
         L = -mean(min(r * A, clip(r, 1 - eps, 1 + eps) * A))
 
@@ -44,7 +44,7 @@ def clipped_surrogate(
 
 
 def value_loss(value: Tensor, old_value: Tensor, returns: Tensor, value_clip_coef: float | None = None) -> Tensor:
-    """mean((V - returns)^2), (). With a clip, the larger of that and of V kept within +- clip of the old value:
+    """Return mean((V - R)^2), (). With a clip, the larger of that and the error of V kept within +- clip of V_old:
 
     L = mean(max((V - R)^2, (V_old + clip(V - V_old, -c, c) - R)^2))
     """
@@ -56,12 +56,12 @@ def value_loss(value: Tensor, old_value: Tensor, returns: Tensor, value_clip_coe
 
 
 def approximate_kl(log_ratio: Tensor) -> Tensor:
-    """KL(old || new) from samples of old, (): mean((r - 1) - log r), never negative (Schulman 2020, "k3")."""
+    """Estimate KL(old || new) from samples of old, (): mean((r - 1) - log r), never negative (Schulman 2020, "k3")."""
     return (log_ratio.expm1() - log_ratio).mean()
 
 
 def weighted_mean(parts: Sequence[tuple[Loss, float]]) -> Loss:
-    """The loss of a minibatch from those of its parts and their shares of its rows; without a gradient."""
+    """Average the losses of the parts of a minibatch, weighted by their shares of its rows; without a gradient."""
     if len(parts) == 1:
         return parts[0][0]
     shares = torch.tensor([share for _, share in parts], device=parts[0][0].total.device)
@@ -84,7 +84,7 @@ def ppo_loss(
     value_clip_coef: float | None = None,
     dual_clip: float | None = None,
 ) -> Loss:
-    """Clipped surrogate + vf_coef * value loss - ent_coef * entropy, with what the dials show."""
+    """Return clipped surrogate + vf_coef * value loss - ent_coef * entropy, with the numbers that the dials show."""
     log_ratio = log_prob - old_log_prob
     ratio = log_ratio.exp()
     policy = clipped_surrogate(ratio, advantage, clip_coef, dual_clip)

@@ -24,7 +24,7 @@ LOSS_METRICS = (
 
 
 def settings_metrics(ppo: PPOConfig, rates: Mapping[str, float]) -> dict[str, float]:
-    """The settings that move, as they were in this update. rates: of "actor" and "critic"."""
+    """Return the settings that move, as they were in this update. rates: of "actor" and "critic"."""
     return {
         "update/learning_rate": rates["actor"],
         "update/critic_learning_rate": rates["critic"],
@@ -35,7 +35,7 @@ def settings_metrics(ppo: PPOConfig, rates: Mapping[str, float]) -> dict[str, fl
 
 @torch.no_grad()
 def loss_metrics(steps: Sequence[tuple[Loss, Tensor]], scaled: bool = False) -> dict[str, float]:
-    """How many gradient steps an update took, and means over them; a number that does not exist is absent.
+    """Return the number of gradient steps of an update and means over them; a metric that does not exist is absent.
 
     steps: loss and gradient norm () of each.
     scaled: gradients were scaled up for float16, where a step that overflows is called off and the next is smaller.
@@ -63,7 +63,7 @@ def loss_metrics(steps: Sequence[tuple[Loss, Tensor]], scaled: bool = False) -> 
 
 
 def critic_metrics(value: Tensor, returns: Tensor, valid: Tensor) -> dict[str, float]:
-    """Explained variance of the critic over a rollout (T, N); nothing where all returns are equal."""
+    """Return the critic's explained variance over a rollout (T, N); {} where all returns are equal."""
     if not valid.any():
         return {}
     explained = explained_variance(value[valid], returns[valid]).item()

@@ -15,7 +15,7 @@ from ppo_lab.ppo.schedules import warmup_factor
 
 
 def make_optimizer(model: ActorCritic, ppo: PPOConfig) -> torch.optim.Optimizer:
-    """Adam, AdamW or SGD with groups for actor and critic, whose learning rates are set before every update.
+    """Make Adam, AdamW or SGD with groups for actor and critic, whose learning rates are set before every update.
 
     Weight decay is for weight matrices: biases, log std and other vectors are spared, in groups of their own.
     """
@@ -36,7 +36,7 @@ def make_optimizer(model: ActorCritic, ppo: PPOConfig) -> torch.optim.Optimizer:
 
 
 def _spared(model: ActorCritic) -> set[int]:
-    """The ids of the parameters that weight decay leaves alone: vectors, and gSDE's log std, which is a matrix."""
+    """Return the ids of the parameters without weight decay: vectors, and gSDE's log std, which is a matrix."""
     return {id(p) for name, p in model.named_parameters() if p.dim() < 2 or "log_std" in name}
 
 
@@ -63,7 +63,7 @@ def load_moments(optimizer: torch.optim.Optimizer, model: ActorCritic, saved: Ma
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """The rates in force of "actor" and "critic"."""
+    """Return the learning rates in force of "actor" and "critic"."""
     return {group["role"]: group["lr"] for group in optimizer.param_groups}
 
 
@@ -89,7 +89,7 @@ def gradient_step(
     max_grad_norm: float,
     scaler: GradScaler | None = None,
 ) -> Tensor:
-    """One step down the gradients that the parameters hold, their global norm clipped; the norm before clipping, ().
+    """Clip the global norm of the gradients and take one step down them; return the norm before clipping, ().
 
     A norm that is not finite calls the step off: clipping would spread one NaN to every parameter. Who wants to know
     looks at the norm. On a device nobody waits for that: the optimizer reads `found_inf` there. scaler: float16 only,
@@ -114,7 +114,7 @@ def gradient_step(
 
 
 def clear_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """What `optimizer.zero_grad()` does, without its record for the profiler (10 microseconds)."""
+    """Do as `optimizer.zero_grad()`, without its record for the profiler (10 microseconds)."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = None

@@ -15,7 +15,9 @@ from ppo_lab.ppo.rollout import Rollout
 
 
 def rewards_to_learn(rollout: Rollout, ppo: PPOConfig, scaler: RewardScaler) -> Tensor:
-    """Rewards (T, N) as the critic learns them: times reward_scale, bounded, normalised. The recorded ones stay raw."""
+    """Return the rewards (T, N) that the critic learns: scaled by reward_scale, bounded, normalised. The recorded ones
+    stay raw.
+    """
     reward = rollout.reward if ppo.reward_scale == 1.0 else rollout.reward * ppo.reward_scale
     if ppo.reward_bound is not None:
         reward = reward.clamp(-ppo.reward_bound, ppo.reward_bound)
@@ -48,7 +50,7 @@ class RewardScaler:
         return (raw / (self.moments.var + 1e-8).sqrt()).clamp(-clip, clip).to(reward.dtype)
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it, as tensors."""
+        """Return everything as tensors."""
         return {"discounted_return": self.discounted_return, **self.moments.state_dict()}
 
     def load_moments(self, saved: Mapping[str, Any]) -> None:

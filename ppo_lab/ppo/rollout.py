@@ -41,7 +41,7 @@ class Rollout:
 
     @classmethod
     def empty(cls, num_steps: int, num_envs: int, obs: Obs, model: ActorCritic, chunk_length: int = 32) -> Rollout:
-        """Room for T steps of N environments whose observations look like `obs` (N, *obs)."""
+        """Allocate T steps of N environments whose observations look like `obs` (N, *obs)."""
         T, N, head = num_steps, num_envs, model.actor_head
         device = leaves(obs)[0].device
 
@@ -70,11 +70,11 @@ class Rollout:
         return len(self.reward)
 
     def first_memory(self) -> Memory:
-        """The memory before row 0; None without."""
+        """Return the memory before row 0; None for a model without memory."""
         return at(self.memory, 0) or None
 
     def chunks(self) -> Iterator[tuple[int, slice]]:
-        """Number and rows of each chunk of L steps; the last may be shorter."""
+        """Yield the number and the rows of each chunk of L steps; the last may be shorter."""
         L = self.chunk_length
         return ((c, slice(c * L, min((c + 1) * L, len(self)))) for c in range(-(-len(self) // L)))
 
@@ -201,7 +201,7 @@ def estimate_values(model: ActorCritic, rollout: Rollout, memory: Memory) -> Mem
 
 
 def _in_blocks(function: Callable[[Obs], Tensor], obs: Obs) -> Tensor:
-    """function(obs) of (T, N, *obs); on a CPU a few rows at a time: what lies between layers stays in its cache."""
+    """Apply `function` to (T, N, *obs); on a CPU in blocks of rows, so that activations stay in its cache."""
     T, N = leaves(obs)[0].shape[:2]
     most = rows_at_once(at(obs, 0))
     parts = -(-(T * N - most // 8) // most)  # a few rows over are not worth a block of their own
@@ -214,7 +214,9 @@ def _in_blocks(function: Callable[[Obs], Tensor], obs: Obs) -> Tensor:
 
 
 def rows_at_once(obs: Obs) -> int:
-    """How many rows like those of obs (N, *obs) pass through a network at once, or an eighth more, without gradient."""
+    """Return how many rows like those of obs (N, *obs) pass through a network at once without gradient (up to an eighth
+    more).
+    """
     if leaves(obs)[0].device.type != "cpu":
         return sys.maxsize
     row = sum(leaf.nbytes for leaf in leaves(obs)) // len(leaves(obs)[0])
@@ -222,7 +224,7 @@ def rows_at_once(obs: Obs) -> int:
 
 
 def check_finite(rollout: Rollout) -> None:
-    """Raises NonFiniteError with environment and step of the rollout if a reward or an observation is not finite."""
+    """Raise NonFiniteError, naming environment and step of the rollout, if a reward or an observation is not finite."""
     seen = [("observation", rows) for rows in (*leaves(rollout.obs), *leaves(rollout.final_obs))]
     for name, rows in (("reward", rollout.reward), *seen):
         if not rows.is_floating_point() or torch.isfinite(rows.sum()):

@@ -19,7 +19,7 @@ class LiveChange(NamedTuple):
 def scheduled(
     name: str, start: float, end: float, progress: float, milestones: Mapping[float, float] | None = None
 ) -> float:
-    """The value of a schedule at `progress` in 0..1 (0 at the first update, below 1 at the last).
+    """Return the value of a schedule at `progress` in 0..1 (0 at the first update, below 1 at the last).
 
     constant    start
     linear      end + (start - end) * (1 - progress)
@@ -38,7 +38,7 @@ def scheduled(
 
 
 def settings_at(ppo: PPOConfig, live: Mapping[str, LiveChange], global_step: int, total: int) -> PPOConfig:
-    """The settings of the update that begins at `global_step` of `total`: schedules applied, live changes in force.
+    """Return the settings of an update that begins at `global_step` of `total`, after schedules and live changes.
 
     A live change is the value from that moment on; a schedule goes on from it to the same end in the time that is
     left (linear, cosine), or until the next milestone. Where a run is made longer, all of this is as if the new total
@@ -62,7 +62,7 @@ def settings_at(ppo: PPOConfig, live: Mapping[str, LiveChange], global_step: int
 
 
 def in_force(ppo: PPOConfig, adapted: Mapping[str, tuple[float, float]]) -> PPOConfig:
-    """The settings with what adapts itself: name -> (the setting it set out from, its value now).
+    """Return the settings with adapted values. adapted: name -> (the setting that it started from, its value now).
 
     Where the setting has changed since (a person turned the dial), the new one rules and adapting begins from there.
     """
@@ -72,7 +72,7 @@ def in_force(ppo: PPOConfig, adapted: Mapping[str, tuple[float, float]]) -> PPOC
 
 
 def adapted_learning_rate(rate: float, kl: float, desired_kl: float) -> float:
-    """The next update's rate, from KL(old || new) of this one (Schulman et al. 2017, section 4, for the step size).
+    """Return the next update's rate, from KL(old || new) of this one (Schulman et al. 2017, section 4).
 
     A third less where the policy moved more than twice as far as desired, half as much again where less than half as
     far, within 1e-6..1e-2. A policy that did not move at all says nothing about the rate.
@@ -85,7 +85,7 @@ def adapted_learning_rate(rate: float, kl: float, desired_kl: float) -> float:
 
 
 def adapted_ent_coef(ent_coef: float, entropy: float, target: float) -> float:
-    """The next update's entropy weight: up while the entropy (nats) is below its target, down while above.
+    """Return the next update's entropy weight: up while the entropy (nats) is below its target, down while above.
 
     A controller in log space: log c' = log c + 0.1 * clip(target - H, -1, 1), within 1e-6..1.
     """
@@ -94,7 +94,7 @@ def adapted_ent_coef(ent_coef: float, entropy: float, target: float) -> float:
 
 
 def warmup_factor(warmup_steps: float, global_step: int, rollout_steps: int) -> float:
-    """A factor that climbs to 1 over the first `warmup_steps` env steps.
+    """Return a factor that rises to 1 over the first `warmup_steps` env steps.
 
     The first update already has a share of the way: with a rate of 0 its whole rollout would be wasted.
     """

@@ -55,7 +55,7 @@ class TrainState:
         return int(live.value) if live is not None else self.configured_timesteps
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it as nested dictionaries of tensors and plain values."""
+        """Return everything as nested dictionaries of tensors and plain values."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -100,7 +100,7 @@ class TrainState:
         self.reward_scaler.discounted_return = saved["reward_scaler"]["discounted_return"].to(device)
 
     def begin_episodes(self, envs: Envs, run_seed: int) -> None:
-        """New episodes in all environments, others than those a run of this seed began with."""
+        """Begin new episodes in all environments, other ones than those that a run of this seed began with."""
         self.obs = apply(torch.clone, envs.reset((seeds(run_seed).environments + self.global_step) % 2**31))
         self.starts = torch.ones_like(self.starts)
         self.memory = self.model.initial_memory(envs.num_envs)
@@ -127,14 +127,14 @@ class Seeds(NamedTuple):
 
 
 def seeds(run_seed: int) -> Seeds:
-    """All seeds of a run."""
+    """Derive all seeds of a run from its own."""
     drawn = np.random.SeedSequence(run_seed).generate_state(4, np.uint64) >> np.uint64(1)  # 63 bits each
     weights, actions, order, environments = map(int, drawn)
     return Seeds(weights, actions, order, environments % 2**31)
 
 
 def initial_state(config: Config, envs: Envs) -> TrainState:
-    """The state before the first update. Everything random in it follows from config.run.seed and nothing else.
+    """Make the state before the first update. Everything random in it follows from config.run.seed and nothing else.
 
     Weights, actions and minibatch order have a stream of random numbers each, so that no use of one shifts another.
     """
@@ -161,7 +161,7 @@ def initial_state(config: Config, envs: Envs) -> TrainState:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """In here torch computes with one: the last digits of an orthogonal matrix depend on how many there are."""
+    """Let torch use one thread inside: the last digits of an orthogonal matrix depend on the number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -171,7 +171,7 @@ def one_thread() -> Iterator[None]:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device a name asks for; auto is cuda if there is one. Raises ConfigError where it is missing."""
+    """Return the device of that name; auto is cuda if there is one. Raise ConfigError where it is missing."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
@@ -180,7 +180,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def fingerprint(state: Any) -> str:
-    """SHA-256 over nested dictionaries, lists, tensors and plain values: equal content, equal fingerprint."""
+    """Return the SHA-256 over nested dictionaries, lists, tensors and plain values: equal for equal content."""
     digest = hashlib.sha256()
     _feed(digest, state)
     return digest.hexdigest()

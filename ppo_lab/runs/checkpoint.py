@@ -33,10 +33,12 @@ FILES = ("model.safetensors", "optimizer.safetensors", "state.safetensors", "sta
 
 PIECE = re.compile(rf"{PREFIX}[0-9a-f]{{32}}\.safetensors")
 STEP = re.compile(r"0|[1-9][0-9]{0,17}")
-Tree = Mapping[str, Any]  # nested dictionaries, lists, tensors and plain values
+CheckpointTree = Mapping[str, Any]  # nested dictionaries, lists, tensors and plain values
 
 
-def save_checkpoint(folder: Path, step: int, tree: Tree, also: Sequence[Path] = (), renew: bool = False) -> Path:
+def save_checkpoint(
+    folder: Path, step: int, tree: CheckpointTree, also: Sequence[Path] = (), renew: bool = False
+) -> Path:
     """Write `tree` (with keys model, optimizer and others) as folder/<step>, all of it or nothing. Returns the path.
 
     Written to a temporary folder beside it, every file synced to disk, renamed, and read back. A whole checkpoint of
@@ -73,7 +75,7 @@ def save_checkpoint(folder: Path, step: int, tree: Tree, also: Sequence[Path] = 
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The tree saved in `path`. Raises RunError with the reason if one byte of it is not as it was written."""
+    """Read the tree saved in `path`. Raise RunError with the reason if one byte of it has changed."""
     contents = _read_verified(path)
     try:
         tensors = {name: from_safetensors(contents[name]) for name in FILES if name.endswith(".safetensors")}
@@ -85,7 +87,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def problem_of(path: Path, known: Collection[str] = ()) -> str:
-    """Why the checkpoint at `path` is not whole; empty if it is. known: files whose content was verified before."""
+    """Return why the checkpoint at `path` is not whole; "" if it is. known: files whose content was verified before."""
     try:
         _read_verified(path, known)
     except RunError as error:
@@ -94,14 +96,14 @@ def problem_of(path: Path, known: Collection[str] = ()) -> str:
 
 
 def checkpoints(folder: Path) -> list[int]:
-    """The steps that have a checkpoint folder, oldest first; whether they are whole is for the reader to see."""
+    """Return the steps that have a checkpoint folder, oldest first, whole or not."""
     if not folder.is_dir():
         return []
     return sorted(int(place.name) for place in folder.iterdir() if STEP.fullmatch(place.name) and place.is_dir())
 
 
 def newest_whole(folder: Path) -> tuple[int | None, list[str]]:
-    """The newest step whose checkpoint is whole, and why newer ones were passed over."""
+    """Return the newest step whose checkpoint is whole, and why newer ones were passed over."""
     passed: list[str] = []
     for step in reversed(checkpoints(folder)):
         problem = problem_of(folder / str(step))
@@ -138,7 +140,7 @@ def prune(folder: Path, keep_last: int, keep_every: int, protect: set[int]) -> N
 
 
 def _remove(path: Path) -> None:
-    """Renamed first: a folder that is half removed must not look like a checkpoint."""
+    """Remove a folder, renamed first: a folder that is half removed must not look like a checkpoint."""
     doomed = temporary_for(path)
     path.rename(doomed)
     _discard(doomed)
@@ -177,7 +179,7 @@ def _manifest(step: int, files: Mapping[str, Mapping[str, Any]]) -> bytes:
 
 
 def _read_verified(path: Path, known: Collection[str] = ()) -> dict[str, bytes]:
-    """The bytes of every file, with the size and the checksum that the manifest says; not those in `known`."""
+    """Read every file except those in `known`, and check it against size and checksum of the manifest."""
     try:
         text = (path / MANIFEST).read_bytes()
         manifest = json.loads(text)
@@ -209,8 +211,10 @@ def _file_of(key: str) -> str:
     return f"{key}.safetensors" if key in ("model", "optimizer") else "state.safetensors"
 
 
-def _encode(tree: Tree) -> tuple[dict[str, bytes], dict[str, Piece]]:
-    """A tree as the bytes of its files (tensors as safetensors, its shape and plain values as JSON), and its pieces."""
+def _encode(tree: CheckpointTree) -> tuple[dict[str, bytes], dict[str, Piece]]:
+    """Encode a tree as the bytes of its files (tensors as safetensors, its shape and plain values as JSON), and its
+    pieces.
+    """
     tensors: dict[str, dict[str, Tensor]] = {name: {} for name in FILES if name.endswith(".safetensors")}
     pieces: dict[str, Piece] = {}
     plain = {key: _pick(value, tensors[_file_of(key)], pieces, key) for key, value in tree.items()}
@@ -220,7 +224,7 @@ def _encode(tree: Tree) -> tuple[dict[str, bytes], dict[str, Piece]]:
 
 
 def _pick(value: Any, tensors: dict[str, Tensor], pieces: dict[str, Piece], name: str) -> Any:
-    """The value with every tensor replaced by {"$tensor": its name}, which goes to `tensors`; pieces likewise."""
+    """Replace every tensor by {"$tensor": its name}, which goes to `tensors`; pieces likewise."""
     if isinstance(value, Tensor):
         tensors[name] = value.detach().to("cpu", copy=True).contiguous()  # a copy: safetensors refuses shared memory
         return {"$tensor": name}
@@ -235,7 +239,7 @@ def _pick(value: Any, tensors: dict[str, Tensor], pieces: dict[str, Piece], name
 
 
 def _plant(value: Any, tensors: Mapping[str, Any]) -> Any:
-    """The other way round."""
+    """Do the inverse of `_pick`."""
     if isinstance(value, dict):
         if value.keys() == {"$tensor"}:
             return tensors[value["$tensor"]]

@@ -18,7 +18,7 @@ TEMPORARY = re.compile(r"\.tmp-.+-(\d+)-[0-9a-f]{8}")  # .tmp-<what it will be>-
 
 @contextmanager
 def disk(act: str) -> Iterator[None]:
-    """One clear line, a RunError, where the disk does not let us `act`."""
+    """Turn an error of the disk into one clear line, a RunError, that names the act."""
     try:
         yield
     except RunError:
@@ -28,7 +28,7 @@ def disk(act: str) -> Iterator[None]:
 
 
 def temporary_for(path: Path) -> Path:
-    """A name beside `path` that nobody has, for what is going to be renamed to it."""
+    """Return a name beside `path` that nobody has, for a file that will be renamed to it."""
     return path.with_name(f".tmp-{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
@@ -97,7 +97,7 @@ def sync(path: Path) -> None:
 
 
 def whole_lines(path: Path) -> list[str]:
-    """The whole lines of a file; a last one without an end (a crash while writing) is left out."""
+    """Return the whole lines of a file; a last one without an end (a crash while writing) is left out."""
     if not path.exists():
         return []
     try:

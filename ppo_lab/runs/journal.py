@@ -31,7 +31,7 @@ def append_changes(folder: Path, changes: list[Change]) -> None:
 
 
 def read_journal(folder: str | Path) -> list[Change]:
-    """All changes of a run, in order. Raises RunError for a line that is none."""
+    """Return all live changes of a run, in order. Raise RunError for an invalid line."""
     changes = []
     for number, line in enumerate(whole_lines(Path(folder) / NAME), start=1):
         try:
@@ -47,7 +47,7 @@ def write_journal(folder: Path, changes: list[Change]) -> None:
 
 
 def digest(changes: Iterable[Change], update: int) -> str:
-    """SHA-256 over the changes up to an update: what a checkpoint of that update was trained with."""
+    """Return the SHA-256 over the changes up to an update: those that a checkpoint of that update was trained with."""
     past = [change for change in changes if change.update <= update]
     return hashlib.sha256(_text(sorted(past, key=lambda change: change.update))).hexdigest()  # stable
 

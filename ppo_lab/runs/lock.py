@@ -15,7 +15,7 @@ class RunLock:
     """An advisory lock on the run's folder; it goes with this object or with the process, however that ends."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises RunError if another trainer holds the run."""
+        """Lock the folder. Raise RunError if another trainer holds the run."""
         handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -38,7 +38,7 @@ class RunLock:
 
 
 def is_locked(folder: Path) -> bool:
-    """Somebody is training the run."""
+    """Return whether a process is training the run."""
     try:
         handle = os.open(folder / ".lock", os.O_RDONLY)
     except OSError:

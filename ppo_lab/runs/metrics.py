@@ -33,7 +33,7 @@ class Sink(Protocol):
         ...
 
     def go_back_to(self, global_step: int) -> None:
-        """What was written after this step is going to be written again."""
+        """Prepare to write everything after this step again."""
         ...
 
     def close(self) -> None:
@@ -74,10 +74,10 @@ class JsonLines:
             self._write_waiting()
 
     def go_back_to(self, global_step: int) -> None:
-        """Nothing: `trim_metrics` cuts the file."""
+        """Do nothing: `trim_metrics` cuts the file."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is open."""
 
 
 class TensorBoard:
@@ -89,7 +89,7 @@ class TensorBoard:
         self._purge_step: int | None = None
 
     def write(self, update: int, global_step: int, metrics: Mapping[str, float]) -> None:
-        """One scalar a metric, over env steps."""
+        """Write one scalar for each metric, over env steps."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -98,7 +98,7 @@ class TensorBoard:
             self._writer.add_scalar(name, value, global_step)
 
     def amend(self, update: int, global_step: int, metrics: Mapping[str, float]) -> None:
-        """More scalars at the same step."""
+        """Add scalars at the same step."""
         self.write(update, global_step, metrics)
 
     def flush(self) -> None:
@@ -107,7 +107,7 @@ class TensorBoard:
             self._writer.flush()
 
     def go_back_to(self, global_step: int) -> None:
-        """TensorBoard leaves out points after this step in older files of the folder."""
+        """Let TensorBoard leave out points after this step in older files of the folder."""
         self.close()
         self._purge_step = global_step + 1
 
@@ -119,7 +119,9 @@ class TensorBoard:
 
 
 def read_rows(folder: str | Path) -> list[dict[str, float]]:
-    """Every update's numbers, in order. A torn last line is left out; RunError for any other that is none."""
+    """Return every update's numbers, in order. A torn last line is left out; raise RunError for any other invalid
+    line.
+    """
     path = Path(folder) / "metrics.jsonl"
     rows = []
     for number, line in enumerate(whole_lines(path), start=1):
@@ -132,7 +134,7 @@ def read_rows(folder: str | Path) -> list[dict[str, float]]:
 
 
 def read_metrics(folder: str | Path) -> dict[str, np.ndarray]:
-    """Every metric of a run as an array over its updates, NaN where it did not exist. Raises RunError."""
+    """Return every metric of a run as an array over its updates, NaN where it did not exist. Raise RunError."""
     return as_columns(read_rows(folder))
 
 
@@ -144,7 +146,7 @@ def trim_metrics(folder: Path, update: int) -> None:
 
 
 def export_csv(folder: str | Path, path: str | Path) -> None:
-    """The metrics of a run as a table with a header; empty where one did not exist yet."""
+    """Write the metrics of a run as a table with a header; empty where one did not exist yet."""
     rows = read_rows(folder)
     names = list(dict.fromkeys(name for row in rows for name in row))
     with Path(path).open("w", newline="", encoding="utf-8") as file:
@@ -154,6 +156,6 @@ def export_csv(folder: str | Path, path: str | Path) -> None:
 
 
 def as_columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
-    """Rows of named numbers as one float64 array a name, NaN where a row lacks it."""
+    """Convert rows of named numbers to one float64 array for each name, NaN where a row lacks it."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: np.array([row.get(name, np.nan) for row in rows], dtype=np.float64) for name in names}

@@ -18,7 +18,7 @@ class Piece:
     """An immutable block of tensors with its SHA-256. In a checkpoint's tree it is a leaf with a file of its own."""
 
     def __init__(self, rows: Mapping[str, Tensor], path: Path | None = None) -> None:
-        """rows: {name: tensor}, not to be written to again. path: the file that holds it already."""
+        """Hold rows: {name: tensor}, which must not be written to again. path: the file that holds them already."""
         self.rows, self.path = dict(rows), path
         data = to_safetensors(self.rows)
         self.size, self.sha256 = len(data), hashlib.sha256(data).hexdigest()
@@ -46,5 +46,5 @@ class Piece:
 
 
 def read_piece(path: Path, data: bytes) -> Piece:
-    """The piece that `data`, the content of the file at `path`, holds."""
+    """Return the piece that `data`, the content of the file at `path`, holds."""
     return Piece(from_safetensors(data), path)

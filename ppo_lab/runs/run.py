@@ -24,7 +24,7 @@ class Run:
     """runs/<name>/, held by this trainer and no other until `close`."""
 
     def __init__(self, folder: Path, config: Config) -> None:
-        """Raises RunError if another trainer holds the folder."""
+        """Open and lock the folder. Raise RunError if another trainer holds it."""
         self.folder, self.config = folder, config
         self.forked_at = forked_at(folder)
         with disk(f"write in {folder}"):
@@ -36,7 +36,9 @@ class Run:
 
     @classmethod
     def create(cls, config: Config, lineage: Mapping[str, Any] | None = None) -> Run:
-        """A new folder under config.run.root. Raises RunError if the name is taken or nothing can be written there."""
+        """Create a folder under config.run.root. Raise RunError if the name is taken or nothing can be written
+        there.
+        """
         root = Path(config.run.root or ".")
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -57,7 +59,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
-        """A run that exists, to go on with. Raises RunError if it is none or is in use."""
+        """Open an existing run to continue it. Raise RunError if there is none or it is in use."""
         path = find_run(folder)
         return cls(path, read_config(path))
 
@@ -79,13 +81,13 @@ class Run:
         self.config = config
 
     def record(self, update: int, global_step: int, metrics: Mapping[str, float]) -> None:
-        """One update's numbers, to every sink."""
+        """Write one update's numbers to every sink."""
         with disk(f"write the metrics of {self.folder}"), ExitStack() as every:
             for sink in self.sinks:  # one that fails does not keep the others from theirs
                 every.callback(sink.write, update, global_step, metrics)
 
     def write_down(self, changes: list[Change]) -> None:
-        """Live changes, into the journal, all or none. Raises RunError if the disk does not take them."""
+        """Write live changes to the journal, all or none. Raise RunError if that fails."""
         with disk(f"write the journal of {self.folder}"):
             append_changes(self.folder, changes)
 
@@ -103,13 +105,13 @@ class Run:
                 sink.go_back_to(global_step)
 
     def amend(self, update: int, global_step: int, metrics: Mapping[str, float]) -> None:
-        """More numbers of the last update, whose line is written."""
+        """Add numbers to the last update, whose line is written."""
         with disk(f"write the metrics of {self.folder}"), ExitStack() as every:
             for sink in self.sinks:
                 every.callback(sink.amend, update, global_step, metrics)
 
-    def save(self, step: int, tree: checkpoint.Tree, score: float | None, renew: bool = False) -> Path:
-        """A checkpoint, and the hints `latest` and `best`; old ones go as config.run says. Raises RunError.
+    def save(self, step: int, tree: checkpoint.CheckpointTree, score: float | None, renew: bool = False) -> Path:
+        """Save a checkpoint, update `latest` and `best`, and remove old ones as config.run says. Raise RunError.
 
         renew: also in place of one of this step that is whole.
         """
@@ -149,7 +151,7 @@ class Run:
 
 
 def find_run(place: str | Path) -> Path:
-    """The folder of a run given by its path. Raises RunError with the runs beside it if there is none."""
+    """Return the folder of a run given by its path. Raise RunError, with the runs beside it, if there is none."""
     folder = Path(place)
     if (folder / "config.yaml").is_file():
         return folder
@@ -158,7 +160,7 @@ def find_run(place: str | Path) -> Path:
 
 
 def look_up_run(place: str | Path) -> Path:
-    """The folder of a run given by its path, or by its name under run.root of config.yaml. Raises RunError."""
+    """Return the folder of a run given by its path, or by its name under run.root of config.yaml. Raise RunError."""
     path = Path(place)
     if not (path / "config.yaml").is_file() and path.name == str(place):
         path = run_root() / path
@@ -166,12 +168,12 @@ def look_up_run(place: str | Path) -> Path:
 
 
 def run_root() -> Path:
-    """Where runs lie: run.root of the nearest config.yaml."""
+    """Return the folder of all runs: run.root of the nearest config.yaml."""
     return Path(load_config().run.root or "runs")
 
 
 def read_config(folder: Path) -> Config:
-    """The settings a run was made with, its root being where it lies now."""
+    """Return the settings a run was made with; its root is where it lies now."""
     config = load_config(folder / "config.yaml", renamed=True)
     if not RUN_NAME.fullmatch(folder.name):
         raise RunError(f"{folder.name!r} is no name of a run")
@@ -181,7 +183,7 @@ def read_config(folder: Path) -> Config:
 
 
 def read_best(folder: Path) -> dict[str, Any] | None:
-    """{"step": ..., "score": ...} of the best checkpoint; None if no one knows."""
+    """Return {"step": ..., "score": ...} of the best checkpoint; None if it is not known."""
     try:
         best = json.loads((folder / "best").read_text(encoding="utf-8"))
         return {"step": int(best["step"]), "score": float(best["score"])}
@@ -190,7 +192,9 @@ def read_best(folder: Path) -> dict[str, Any] | None:
 
 
 def read_lineage(folder: Path) -> dict[str, Any] | None:
-    """Where a run was forked from: {parent, step, update, fingerprint, changes}; None for one that began at 0."""
+    """Return where a run was forked from: {parent, step, update, fingerprint, changes}; None for one that began at
+    0.
+    """
     try:
         lineage: dict[str, Any] = json.loads((folder / "lineage.json").read_text(encoding="utf-8"))
         if not isinstance(lineage["step"], int):
@@ -203,13 +207,13 @@ def read_lineage(folder: Path) -> dict[str, Any] | None:
 
 
 def forked_at(folder: Path) -> int | None:
-    """The step at which a fork began; None for a run that is none. Raises RunError."""
+    """Return the step at which a fork began; None for a run that is no fork. Raise RunError."""
     lineage = read_lineage(folder)
     return None if lineage is None else int(lineage["step"])
 
 
 def find_checkpoint(folder: Path, at: int | str = "latest") -> tuple[Path, list[str]]:
-    """The checkpoint at a step, "best" or "latest", and why others were passed over for it. Raises RunError."""
+    """Return the checkpoint at a step, "best" or "latest", and why others were passed over for it. Raise RunError."""
     place = folder / "checkpoints"
     steps = checkpoint.checkpoints(place)
     if at == "latest":

@@ -30,14 +30,14 @@ SHOWN = 4  # settings that a message names
 
 
 def recorded(config: Config) -> dict[str, Any]:
-    """What a checkpoint holds of the settings: the text of each that counts, and the hash of them all."""
+    """Return what a checkpoint holds of the settings: the text of each that counts, and the hash of them all."""
     texts = _texts(config)
     canonical = json.dumps({key: _canonical(text) for key, text in texts.items()}, sort_keys=True)
     return {"settings": texts, "settings_sha256": hashlib.sha256(canonical.encode()).hexdigest()}
 
 
 def edits(about: Mapping[str, Any], config: Config) -> dict[str, tuple[str, str]]:
-    """{"ppo.gamma": ("0.99", "0.9")}: the settings in which a checkpoint and the config.yaml of its run differ.
+    """Return the settings in which a checkpoint and the config.yaml of its run differ: {"ppo.gamma": ("0.99", "0.9")}.
 
     One that the checkpoint does not know (it is of an older version) had its default; checkpoints without settings, of
     versions before there were any in them, agree with everything.
@@ -56,7 +56,7 @@ def edits(about: Mapping[str, Any], config: Config) -> dict[str, tuple[str, str]
 
 
 def edited_text(found: Mapping[str, tuple[str, str]]) -> str:
-    """The settings that were edited, in words; "" if none was."""
+    """Describe the settings that were edited; "" if none was."""
     words = [
         f"{key}: {_short(then)} in the checkpoint, {_short(now)} in config.yaml" for key, (then, now) in found.items()
     ]
@@ -64,7 +64,7 @@ def edited_text(found: Mapping[str, tuple[str, str]]) -> str:
 
 
 def _texts(config: Config) -> dict[str, str]:
-    """{"ppo.gamma": "0.99"}: each setting that counts as config.yaml has it, env.num_envs as a number."""
+    """Return {"ppo.gamma": "0.99"}: each setting that counts, as config.yaml has it, env.num_envs as a number."""
     keys = [(section, name) for section, model in SECTIONS.items() for name in model.model_fields]
     texts = {f"{section}.{name}": setting_text(config, section, name) for section, name in keys}
     texts["env.num_envs"] = str(auto_num_envs(config.env))
@@ -72,7 +72,7 @@ def _texts(config: Config) -> dict[str, str]:
 
 
 def _canonical(text: str) -> str:
-    """The same text for equal values: whoever wrote it, and in whatever order the keys of dictionaries are."""
+    """Return the same text for equal values, whoever wrote them and in whatever order the keys of dictionaries are."""
     return render_scalar(_ordered(parse_yaml(text)), tuples=True)
 
 

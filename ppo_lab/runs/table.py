@@ -28,13 +28,13 @@ class RunSummary(NamedTuple):
 
 
 def list_runs(root: str | Path = "runs") -> list[RunSummary]:
-    """Every run under `root`, oldest first. One that cannot be read is listed with the reason."""
+    """List every run under `root`, oldest first. One that cannot be read is listed with the reason."""
     places = [path.parent for path in Path(root).glob("*/config.yaml")]
     return [summarize(folder) for folder in sorted(places, key=lambda place: (place / "config.yaml").stat().st_mtime)]
 
 
 def summarize(folder: Path) -> RunSummary:
-    """One run in one line."""
+    """Summarize one run in one line."""
     try:
         config, lineage = read_config(folder), read_lineage(folder)
         total = _total(config, lineage, read_journal(folder))
@@ -55,7 +55,7 @@ def summarize(folder: Path) -> RunSummary:
 
 
 def lineage(root: str | Path = "runs") -> dict[str, list[str]]:
-    """The tree of runs: each name with the names of its forks. A run without a parent here is a root of its own."""
+    """Return the tree of runs: each name with the names of its forks. A run without a parent here is a root."""
     summaries = list_runs(root)
     tree: dict[str, list[str]] = {run.name: [] for run in summaries}
     for run in summaries:
@@ -65,7 +65,9 @@ def lineage(root: str | Path = "runs") -> dict[str, list[str]]:
 
 
 def _total(config: Config, lineage: dict[str, Any] | None, journal: list[Change]) -> int:
-    """Env steps in all: as configured or extended; a fork that says nothing else goes as far as its parent."""
+    """Return the env steps in all: as configured or extended; a fork with no value of its own goes as far as its
+    parent.
+    """
     own = lineage is not None and "ppo.total_timesteps" in lineage["changes"]
     begin = lineage["update"] if lineage is not None and own else 0
     extended = [change.new for change in journal if change.key == "total_timesteps" and change.update > begin]

@@ -37,19 +37,21 @@ class AddedMetrics:
             self._waiting |= numbers
 
     def take(self) -> dict[str, float]:
-        """What waits; it is gone from here."""
+        """Return what waits, and remove it from here."""
         with self._lock:
             taken, self._waiting = self._waiting, {}
         return taken
 
     def waiting(self) -> dict[str, float]:
-        """What waits; it stays."""
+        """Return what waits; it stays."""
         with self._lock:
             return dict(self._waiting)
 
 
 def checked(numbers: Mapping[str, Any], taken: Collection[str]) -> dict[str, float]:
-    """The numbers of `trainer.record`. taken: names of `env.info_metrics`. Raises ConfigError for what is none."""
+    """Check the numbers of `trainer.record`. taken: names of `env.info_metrics`. Raise ConfigError for an invalid
+    one.
+    """
     if not isinstance(numbers, Mapping):
         raise ConfigError(f"record: names and numbers, e.g. {{'probe/distance': 0.3}}, got {type(numbers).__name__}")
     found = {}
@@ -66,7 +68,7 @@ def checked(numbers: Mapping[str, Any], taken: Collection[str]) -> dict[str, flo
 
 
 def env_metrics(envs: Envs) -> dict[str, float]:
-    """What `Envs.metrics()` says, for those that have it; NaN is nothing. Raises EnvError for what is no number."""
+    """Return the finite numbers of `Envs.metrics()`, NaN left out. Raise EnvError for what is no number."""
     return dict(_of(type(envs).__name__, envs.metrics()))
 
 

@@ -33,7 +33,7 @@ NOT_THE_EPISODES = {
 
 
 def check_folder(folder: Path, config: Config, saved: Mapping[str, Any], journal: bool = True) -> None:
-    """Raises RunError if settings or lineage of a run are not those that a checkpoint of it was made with.
+    """Raise RunError if settings or lineage of a run are not those that a checkpoint of it was made with.
 
     journal: nor may the live changes up to there be others. A replay makes those that it finds, and says what differs.
     """
@@ -58,7 +58,9 @@ def check_folder(folder: Path, config: Config, saved: Mapping[str, Any], journal
 
 
 def changes_to_come(folder: Path, update: int) -> list[Change]:
-    """The live changes after an update, to be made again. Raises RunError for one that could not have been made."""
+    """Return the live changes after an update, to be made again. Raise RunError for one that could not have been
+    made.
+    """
     changes = [change for change in read_journal(folder) if change.update > update]
     for change in changes:
         try:
@@ -69,7 +71,7 @@ def changes_to_come(folder: Path, update: int) -> list[Change]:
 
 
 def settings_of_parent(folder: Path, saved: Mapping[str, Any], overrides: Mapping[str, Any]) -> Config:
-    """The settings a run had at a checkpoint, without its name, for a fork of it.
+    """Return the settings a run had at a checkpoint, without its name, for a fork of it.
 
     Raises RunError where its config.yaml says otherwise and `overrides` do not say which of the two is meant.
     """
@@ -86,12 +88,12 @@ def settings_of_parent(folder: Path, saved: Mapping[str, Any], overrides: Mappin
 
 
 def same_episodes(old: Config, new: Config) -> bool:
-    """Whether the episodes under way are the same with both settings: then a fork goes on with them."""
+    """Return whether the episodes under way are the same with both settings: then a fork continues them."""
     return old.run.seed == new.run.seed and _of_episodes(old.env) == _of_episodes(new.env)
 
 
 def check_task(about: Mapping[str, Any], envs: Envs, bounds: bool) -> str:
-    """The bounds in which the spaces of a checkpoint and of `envs` differ without a network reading them; "": in none.
+    """Return the bounds in which the spaces of a checkpoint and of `envs` differ without a network reading them; or "".
 
     Raises RunError in words if the networks do not fit `envs`, and with `bounds` wherever the spaces differ at all.
     """

@@ -16,7 +16,7 @@ HEAD = "critic_head."
 
 
 def converted(saved: Mapping[str, Any], old: Config, new: Config, same_task: bool) -> dict[str, Any]:
-    """The tree of a checkpoint of a run with settings `old`, for one with settings `new`. The input stays as it is.
+    """Convert a checkpoint's tree of a run with settings `old` for one with settings `new`. The input stays unchanged.
 
     V(s) stays what it was. Statistics of rewards and returns begin anew where those come in other units from now on, or
     are of another task; where rewards are multiplied by a number they are multiplied too.
@@ -36,14 +36,14 @@ def converted(saved: Mapping[str, Any], old: Config, new: Config, same_task: boo
 
 
 def reward_factor(old: PPOConfig, new: PPOConfig) -> float | None:
-    """By what rewards are multiplied before they are normalised, over what it was; None: it is not one number."""
+    """Return the factor of rewards before they are normalised, relative to what it was; None: it is not one number."""
     if old.reward_bound is None and new.reward_bound is None:
         return new.reward_scale / old.reward_scale
     return 1.0 if (old.reward_scale, old.reward_bound) == (new.reward_scale, new.reward_bound) else None
 
 
 def check_fit(saved: Mapping[str, Tensor], model: nn.Module, changes: Mapping[str, list[Any]]) -> None:
-    """Raises RunError, naming them, if other settings of `model` made other weights than the saved ones.
+    """Raise RunError, naming them, if other settings of `model` made other weights than the saved ones.
 
     changes: {"model.core": [old, new]}.
     """
@@ -54,14 +54,14 @@ def check_fit(saved: Mapping[str, Tensor], model: nn.Module, changes: Mapping[st
 
 
 def _same_returns(old: PPOConfig, new: PPOConfig, factor: float | None) -> bool:
-    """The critic's targets come in the units they had."""
+    """Return whether the critic's targets come in the same units as before."""
     if old.normalize_reward and new.normalize_reward:
         return factor is not None  # the factor is divided out again
     return old.normalize_reward == new.normalize_reward and factor == 1.0
 
 
 def _rescaled(scaler: Mapping[str, Tensor], factor: float | None) -> dict[str, Tensor]:
-    """The statistics of rewards that are multiplied by `factor`; None: of no reward yet."""
+    """Return the statistics of rewards multiplied by `factor`; None: of no reward yet."""
     if factor is None:
         return {name: torch.zeros_like(rows) for name, rows in scaler.items()}
     powers = {"discounted_return": factor, "mean": factor, "squares": factor**2, "count": 1.0}
@@ -69,7 +69,7 @@ def _rescaled(scaler: Mapping[str, Tensor], factor: float | None) -> dict[str, T
 
 
 def _without_critic(optimizer: Mapping[str, Any]) -> dict[str, Any]:
-    """The optimizer without the moments of the critic's own parameters; those of a shared body stay."""
+    """Return the optimizer without the moments of the critic's own parameters; those of a shared body stay."""
     critics = {i for group in optimizer["param_groups"] if group["role"] == "critic" for i in group["params"]}
     kept = {i: moments for i, moments in optimizer["state"].items() if int(i) not in critics}
     return {**optimizer, "state": kept}

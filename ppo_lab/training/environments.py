@@ -6,7 +6,7 @@ import logging
 from typing import NamedTuple
 
 from ppo_lab.config import Config
-from ppo_lab.envs.adapters.given import factory_of, understood
+from ppo_lab.envs.adapters.given import factory_of, resolve_given
 from ppo_lab.envs.adapters.running_statistics import warn_of_statistics
 from ppo_lab.envs.contract import EnvFactory, Envs
 from ppo_lab.envs.making import make_envs, rewound_by_seeds
@@ -22,7 +22,7 @@ class Environments(NamedTuple):
     """What a run trains in."""
 
     envs: Envs
-    given: Given  # what was passed, as `understood` says
+    given: Given  # what was passed, as `resolve_given` says
     factory: EnvFactory | None  # makes more of them; None: config.env does, or nothing
 
 
@@ -32,7 +32,7 @@ def prepare_environments(config: Config, given: Given) -> tuple[Config, Environm
     Raises ConfigError if the run is to be evaluated in environments that cannot be made again.
     """
     device = pick_device(config.run.device)
-    config, given = understood(config, given, device)
+    config, given = resolve_given(config, given, device)
     factory = factory_of(given)
     if isinstance(given, Envs):
         if config.run.eval_every:

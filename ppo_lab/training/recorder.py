@@ -44,7 +44,7 @@ class Recorder:
         inexact: str | None,
         loss: str | None = None,
     ) -> None:
-        """run: the folder; None: nothing is written. loss: name of a custom one."""
+        """Prepare. run: the folder; None: nothing is written. loss: name of a custom one."""
         self.config, self.run, self.state, self.environments, self.engine = config, run, state, environments, engine
         self.inexact = inexact  # why a resume is not bit for bit; None: it is
         self.changes = list[Change]()  # live changes so far: the journal

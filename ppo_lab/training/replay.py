@@ -14,7 +14,7 @@ from ppo_lab.runs.metrics import read_rows
 from ppo_lab.runs.run import find_checkpoint, find_run, read_config, read_lineage
 from ppo_lab.training.added_metrics import LAB_METRICS
 from ppo_lab.training.continuity import changes_to_come, check_folder
-from ppo_lab.training.resume import Start
+from ppo_lab.training.resume import Start, why_other_bits
 from ppo_lab.training.trainer import Trainer
 
 
@@ -51,6 +51,8 @@ def replay(place: str | Path) -> Replay:
     to_come = changes_to_come(folder, 0 if saved is None else saved["update"])
     trainer = Trainer(alone, start=Start(alone, saved, None, to_come=to_come))
     try:
+        if because := why_other_bits(last["about"], trainer.state, trainer.recorder):
+            raise RunError(f"run {folder} cannot be repeated exactly: {because}")
         difference = None
         recorded = {row["update"]: row for row in read_rows(folder)}
         for update in trainer if trainer.state.update < last["update"] else ():
@@ -67,12 +69,12 @@ def replay(place: str | Path) -> Replay:
 
 
 def _without_added(recorded: Mapping[float, dict[str, float]], update: Update) -> dict[str, float]:
-    """A recorded line without what only a person can have added: a replay has nobody who does."""
+    """Return a recorded line without the numbers that only a person can have added, which a replay lacks."""
     row = recorded.get(update.update, {})
     ours = {"update", "global_step", *update.metrics, *LAB_METRICS}
     return {name: number for name, number in row.items() if name in ours}
 
 
 def comparable(row: dict[str, Any]) -> dict[str, Any]:
-    """A line of metrics without what depends on the clock or on who was watching."""
+    """Return a line of metrics without what depends on the clock or on who was watching."""
     return {name: value for name, value in row.items() if not name.startswith(("time/", "eval/"))}

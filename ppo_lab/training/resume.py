@@ -11,7 +11,8 @@ from typing import Any
 
 from ppo_lab.config import Config
 from ppo_lab.config.loading import differences
-from ppo_lab.envs.adapters.given import understood
+from ppo_lab.engine.numpy_rollout import NumpyPolicy, numpy_policy
+from ppo_lab.envs.adapters.given import resolve_given
 from ppo_lab.errors import EnvError, RunError
 from ppo_lab.ppo.state import TrainState, pick_device
 from ppo_lab.runs.checkpoint import load_checkpoint
@@ -64,7 +65,7 @@ class Resume(Start):
             saved = load_checkpoint(path)
             check_folder(run.folder, run.config, saved)
             to_come = changes_to_come(run.folder, saved["update"])
-            config, envs = understood(run.config, envs, pick_device(run.config.run.device))
+            config, envs = resolve_given(run.config, envs, pick_device(run.config.run.device))
             if config.env != run.config.env:
                 pairs = differences(run.config, config).items()
                 changed = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in pairs)
@@ -88,6 +89,9 @@ class Resume(Start):
                 f"the run was trained with {f'the custom loss {was}' if was else 'the built-in loss'}; {how}"
             )
         super().restore(state, recorder)
+        if because := why_other_bits(self.saved["about"], state, recorder):
+            LOG.warning("%s: exact_resume is false: %s", self.run.name, because)
+            recorder.inexact = recorder.inexact or because
         self.run.go_back_to(self.saved["update"], self.saved["global_step"])
 
 
@@ -124,6 +128,23 @@ def restore(
                 "%s: exact_resume is false: %s; the episodes under way begin anew", recorder.config.run.name, error
             )
     state.load_random_numbers(saved)
+
+
+def why_other_bits(about: Mapping[str, Any], state: TrainState, recorder: Recorder) -> str | None:
+    """Return why the engine now rounds otherwise than the one that wrote a checkpoint; None if it is the same."""
+    if "engine" in about:
+        same = ways(about["engine"]) == ways(recorder.engine_line)
+        return None if same else f"the engine was another (then: {about['engine']})"
+    if recorder.config.run.engine == "reference" and isinstance(numpy_policy(state.model, state.obs), NumpyPolicy):
+        return (
+            "an older version wrote it with run.gradient: autograd, which acted in NumPy; the reference acts in torch"
+        )
+    return None
+
+
+def ways(line: str) -> list[str]:
+    """Return the ways of acting and learning in an engine line, without the reasons in brackets."""
+    return [part.partition(" (")[0] for part in line.split("; ")[:2]]
 
 
 def check_place(place: Any) -> None:

@@ -299,7 +299,7 @@ class Trainer:
         self._seconds.clear()
 
     def _may_be_left(self) -> bool:
-        """Whether a stop is asked for, and this update can be left in the middle."""
+        """Return whether a stop is asked for, and this update can be left in the middle."""
         return self._stop_asked() and self.can_be_left
 
     def _stop_asked(self) -> bool:
@@ -335,7 +335,7 @@ class Trainer:
         return event
 
     def _broken_off(self, error: BaseException) -> None:
-        """An update raised: save its start where that is known; the next loop begins with a new rollout."""
+        """Handle an update that raised: save its start where that is known; the next loop begins with a new rollout."""
         self._under_way = None
         self._failed = self._rollback is not None and (self._collecting or self._rollback.whole)
         if isinstance(error, Exception) and self._failed and self._rollback is not None:

@@ -10,14 +10,16 @@ import torch
 from ppo_lab.cli.main import main
 from ppo_lab.config import Config
 from ppo_lab.config.loading import override
+from ppo_lab.engine import choose
 from ppo_lab.engine.acting import GraphActing, NumpyActing, TorchActing
 from ppo_lab.engine.choose import choose_engine
 from ppo_lab.engine.learning import AutogradWay, ByHandWay, GraphWay
+from ppo_lab.engine.mlp_gradient import KNOWN_SETTINGS
 from ppo_lab.envs.contract import EnvsWrapper
 from ppo_lab.envs.making import make_envs
 from ppo_lab.errors import ConfigError
 from ppo_lab.ppo import losses
-from ppo_lab.ppo.learner import minibatch_loss
+from ppo_lab.ppo.learner import LossSettings, minibatch_loss
 from ppo_lab.ppo.state import initial_state
 from ppo_lab.runs.checkpoint import load_checkpoint
 from ppo_lab.runs.run import find_checkpoint
@@ -67,6 +69,22 @@ def test_each_row_of_the_table(more, loss, acting, learning, line):
     trainer.close()
 
 
+@pytest.mark.parametrize(
+    ("unknown", "more", "by_hand"),
+    [("dual_clip", {}, True), ("dual_clip", {"ppo__dual_clip": 3.0}, False), ("ent_coef", {}, False)],
+)
+def test_a_term_without_a_gradient_by_hand_goes_through_autograd(unknown, more, by_hand, monkeypatch):
+    """Also where it is off now, but may be switched on while training runs."""
+    monkeypatch.setattr(choose, "KNOWN_SETTINGS", KNOWN_SETTINGS - {unknown})
+    line = Trainer(settings(**more)).engine_line
+    assert ("learning: gradient by hand" in line) is by_hand
+    assert (f"learning: autograd (ppo.{unknown} has no gradient by hand)" in line) is not by_hand
+
+
+def test_the_gradient_by_hand_knows_every_setting_of_the_loss():
+    assert set(LossSettings._fields) == KNOWN_SETTINGS
+
+
 class OnTheDevice(EnvsWrapper):
     """What an environment on a GPU says of itself."""
 
@@ -83,6 +101,7 @@ class OnTheDevice(EnvsWrapper):
         ({"run__cuda_graphs": "auto"}, GraphActing, GraphWay),
         ({"run__cuda_graphs": False}, TorchActing, AutogradWay),
         ({"run__cuda_graphs": "auto", "ppo__target_kl": 0.01}, GraphActing, AutogradWay),
+        ({"run__cuda_graphs": "auto", "run__compile": True}, GraphActing, AutogradWay),
         ({"run__cuda_graphs": "auto", "run__engine": "reference"}, TorchActing, AutogradWay),
     ],
 )
@@ -102,6 +121,7 @@ def test_on_a_gpu(more, acting, learning):
         ({"run__engine": "reference", "run__cuda_graphs": True}, None, r"run.cuda_graphs: not with the reference"),
         ({"run__compile": True}, my_loss, r"run.compile: .*loss=my_loss.*set run.compile to false"),
         ({"run__cuda_graphs": True, "ppo__target_kl": 0.1}, None, r"run.cuda_graphs"),
+        ({"run__cuda_graphs": True, "run__compile": True}, None, r"cannot be captured: run.compile is true"),
         ({"run__compile": True, "model__core": "gru"}, None, r"run.compile: not with model.core: gru"),
     ],
 )

@@ -236,10 +236,10 @@ def test_a_warm_up_leaves_nothing_behind():
 
 
 REFUSED = {
-    "ppo.target_kl needs a look": {"ppo.target_kl": 0.01},
+    "ppo.target_kl needs the KL": {"ppo.target_kl": 0.01},
     "ppo.accumulate cuts": {"ppo.accumulate": 2},
     "float16 scales": {"model.precision": "float16"},
-    "no multiple of ppo.chunk_length": {"model.core": "gru", "ppo.chunk_length": 5},
+    "not a multiple of ppo.chunk_length": {"model.core": "gru", "ppo.chunk_length": 5},
     "rollout step cannot be captured: SingleEnvs": {"env.id": "CartPole-v1", "env.kwargs": {}},
     "LateralControl": {"env.id": "ppo_lab/LateralControl-v0", "env.kwargs": {}},
     "FrameStack": {"env.frame_stack": 2},

@@ -336,7 +336,7 @@ def test_vector_wants_a_vector_environment(register):
 
     env_id = register("test/Undeclared-v0", vector_entry_point=Undeclared)
     with pytest.raises(
-        EnvError, match=r'test/Undeclared-v0: its metadata\["autoreset_mode"\] must be one of .*NEXT_STEP'
+        EnvError, match=r'test/Undeclared-v0: its metadata\["autoreset_mode"\] must be one of'
     ) as caught:
         made(env_id, vector=True)
     one_line(caught)

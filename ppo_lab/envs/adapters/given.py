@@ -28,7 +28,7 @@ LOG = logging.getLogger("ppo_lab")
 FOR_MADE_ONES = ("kwargs", "workers", "vector", "retry", "life_loss", "new_each_episode")  # of environments made here
 
 
-def understood(
+def resolve_given(
     config: Config, given: object, device: torch.device | str = "cpu", name: str = "envs"
 ) -> tuple[Config, Envs | EnvFactory | None]:
     """Resolve `given`. Returns the config updated for it, and Envs, a factory, or None: config.env makes them.
@@ -76,8 +76,8 @@ class LeftOpen(EnvsWrapper):
 
 
 def left_open(config: Config, given: object, name: str = "env") -> tuple[Config, Any]:
-    """Resolve as `understood`, but leave environments that exist already open: the caller owns them."""
-    config, made = understood(config, given, name=name)
+    """Resolve as `resolve_given`, but leave environments that exist already open: the caller owns them."""
+    config, made = resolve_given(config, given, name=name)
     return config, LeftOpen(made) if made is not None and factory_of(made) is None else made  # type: ignore[arg-type]  # Envs then
 
 

@@ -18,7 +18,7 @@ from ppo_lab.envs.adapters.env_memory import LOADING, EnvMemory
 from ppo_lab.envs.adapters.info import InfoReader
 from ppo_lab.envs.adapters.info_masks import may_come_late, tell_late_mask
 from ppo_lab.envs.adapters.retries import Retries
-from ppo_lab.envs.adapters.rows import ObsRows, Rows, Tree, equal, find_non_finite, find_outside, row_of, write_row
+from ppo_lab.envs.adapters.rows import ArrayTree, ObsRows, Rows, equal, find_non_finite, find_outside, row_of, write_row
 from ppo_lab.envs.spaces import leaf_paths, map_leaves, nest, parts
 from ppo_lab.errors import EnvError, NonFiniteError, describe_error, one_line
 
@@ -28,8 +28,8 @@ class Recipe(NamedTuple):
 
     run_seed: int
     episode: np.ndarray  # (N,) int64 number of the current episode
-    actions: list[Tree]  # N times (steps of that episode, *action)
-    obs: Tree  # (N, *obs)
+    actions: list[ArrayTree]  # N times (steps of that episode, *action)
+    obs: ArrayTree  # (N, *obs)
     rewards: list[np.ndarray] | None = None  # N times (steps,) float32; None: not recorded
     remembered: list[dict[str, Any]] | None = None  # N results of `EnvMemory.save`; None: not recorded
 
@@ -111,7 +111,7 @@ class EnvLoop:
             self._begin(i, 0)
         self._ready = True
 
-    def step(self, action: Tree) -> None:
+    def step(self, action: ArrayTree) -> None:
         """Act once in each environment and write the results to `rows`.
 
         action: (n,) int64 for Discrete, (n, *shape) for others, a flat dictionary of these for Dict and Tuple. An
@@ -295,7 +295,7 @@ class EnvLoop:
         self._envs[i] = self.retries.renewed(i, self._envs[i], error, where)
         self._steps[i], self._memory[i] = self._envs[i].step, None
 
-    def _nested(self, action: Tree) -> list[Any]:
+    def _nested(self, action: ArrayTree) -> list[Any]:
         """Split a batch of actions into single ones, nested as in the environment's own space."""
         if self._plain_action:
             return list(action)

@@ -15,7 +15,7 @@ from ppo_lab.envs.adapters.attributes import look
 from ppo_lab.envs.adapters.env_memory import Snapshot, hooks_of, worlds
 from ppo_lab.envs.adapters.loop import EnvLoop
 from ppo_lab.envs.adapters.replay import ActionLog, recipe_from
-from ppo_lab.envs.adapters.rows import Rows, Tree, empty_rows, equal
+from ppo_lab.envs.adapters.rows import ArrayTree, Rows, empty_rows, equal
 from ppo_lab.envs.adapters.steps import action_format, as_tensors
 from ppo_lab.envs.spaces import MASK_KEY, bounds, flatten_space, leaf_spaces, map_leaves, parts
 from ppo_lab.errors import EnvError
@@ -33,7 +33,7 @@ OUTLIVES = f"some of its state outlives episodes: {REMEDY}"
 class Played(NamedTuple):
     """Actions and results of one environment, with some intermediate states as a checkpoint would save them."""
 
-    steps: list[tuple[int, Tree | None, Rows]]  # episode number, action (None: episode abandoned), result
+    steps: list[tuple[int, ArrayTree | None, Rows]]  # episode number, action (None: episode abandoned), result
     cuts: list[tuple[int, int, dict[str, Any]]]  # number of steps before, episode number, state
     world: str | None = None  # an opaque object that the second episode shares with the first
 
@@ -132,7 +132,9 @@ def _play(env: gymnasium.Env, deadline: float) -> Played:
     return played
 
 
-def _difference(env: gymnasium.Env, state: Mapping[str, Any], steps: list[tuple[int, Tree | None, Rows]]) -> str | None:
+def _difference(
+    env: gymnasium.Env, state: Mapping[str, Any], steps: list[tuple[int, ArrayTree | None, Rows]]
+) -> str | None:
     """Describe how a restored new environment differs; None: it does not. Raises EnvError if it cannot be restored."""
     rows, loop = _loop(env)
     loop.restore(recipe_from(state))
@@ -142,7 +144,7 @@ def _difference(env: gymnasium.Env, state: Mapping[str, Any], steps: list[tuple[
     return None
 
 
-def _acted(loop: EnvLoop, action: Tree | None, rows: Rows) -> Rows:
+def _acted(loop: EnvLoop, action: ArrayTree | None, rows: Rows) -> Rows:
     """Take one more step, or abandon the episode if `action` is None; return the rows."""
     if action is None:
         loop.restart()
@@ -182,7 +184,7 @@ def _same(rows: Rows, others: Rows) -> bool:
     return all(map(equal, rows, others))
 
 
-def random_action(space: gymnasium.Space, mask: np.ndarray | None, rng: np.random.Generator) -> Tree:
+def random_action(space: gymnasium.Space, mask: np.ndarray | None, rng: np.random.Generator) -> ArrayTree:
     """Draw an action (1, *action) of a flat space among those that mask (1, size) allows; None: among all."""
     legal = iter([] if mask is None else mask.reshape(-1).tolist())
     drawn = {key: _random_leaf(leaf, mask is not None, legal, rng) for key, leaf in leaf_spaces(space).items()}

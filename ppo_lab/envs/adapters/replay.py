@@ -12,12 +12,11 @@ import torch
 
 from ppo_lab.envs.adapters.episode_numbers import InfoMetrics
 from ppo_lab.envs.adapters.loop import Recipe
-from ppo_lab.envs.adapters.rows import Format, Tree
+from ppo_lab.envs.adapters.rows import ArrayTree, Format
 from ppo_lab.envs.contract import Step
 from ppo_lab.envs.spaces import map_leaves, parts
 from ppo_lab.runs.piece import Piece
-from ppo_lab.trees import Tree as Tensors
-from ppo_lab.trees import apply
+from ppo_lab.trees import Tree, apply
 
 LOG = logging.getLogger("ppo_lab")
 LONGEST = 200_000  # most steps of an episode that are kept; beyond it a resume would take minutes
@@ -51,7 +50,7 @@ class ActionLog:
         self._pieces: deque[Piece] = deque()  # oldest first
         self._begin_piece()
 
-    def record(self, action: Tree, reward: np.ndarray, ended: np.ndarray) -> None:
+    def record(self, action: ArrayTree, reward: np.ndarray, ended: np.ndarray) -> None:
         """Append one step of all N: action (N, *action), reward (N,), ended (N,) bool."""
         if isinstance(action, dict):
             for key, values in action.items():
@@ -74,7 +73,7 @@ class ActionLog:
             return None
         return f"a current episode has {longest:,} steps, and only {self.most:,} are kept for its replay"
 
-    def state_dict(self, obs: Tensors) -> dict[str, Any]:
+    def state_dict(self, obs: Tree) -> dict[str, Any]:
         """Return the state to replay, with the current obs (N, *obs) to check the replay; {} if an episode is lost."""
         if self.lost:
             return {}
@@ -184,7 +183,7 @@ def _column(key: str) -> str:
     return f"action/{key}" if key else "action"
 
 
-def steps_of(actions: Tree) -> int:
+def steps_of(actions: ArrayTree) -> int:
     """Return the number of steps in actions (steps, *action)."""
     return len(next(iter(parts(actions).values())))
 
@@ -213,5 +212,5 @@ def _episodes(columns: Mapping[str, np.ndarray], lengths: list[int]) -> Iterator
     return ((i, slice(total - length, total)) for i, length in enumerate(lengths))
 
 
-def _arrays(tensors: Tensors) -> Tree:
+def _arrays(tensors: Tree) -> ArrayTree:
     return map_leaves(lambda tensor: tensor.numpy(force=True), tensors)

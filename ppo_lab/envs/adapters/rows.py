@@ -14,7 +14,7 @@ from gymnasium.spaces import MultiBinary
 from ppo_lab.envs.spaces import MASK_KEY, bounds, flatten_space, follow, leaf_paths, leaf_spaces, map_leaves, parts
 from ppo_lab.errors import EnvError
 
-Tree = Any  # one array, or a flat dictionary of arrays
+ArrayTree = Any  # one array, or a flat dictionary of arrays
 Format = tuple[tuple[int, ...], np.dtype]  # shape and dtype of one array
 NO_NUMBERS = np.zeros((0, 0))
 KEPT = {"float64": np.float32, "uint16": np.int32, "uint32": np.int64}  # dtypes that networks or torch cannot take
@@ -23,8 +23,8 @@ KEPT = {"float64": np.float32, "uint16": np.int32, "uint32": np.int64}  # dtypes
 class Rows(NamedTuple):
     """The results of N environments, one row each. A worker writes a slice of it."""
 
-    obs: Tree  # (N, *obs) the observation to act on next
-    final_obs: Tree  # (N, *obs) the observation that the action led to
+    obs: ArrayTree  # (N, *obs) the observation to act on next
+    final_obs: ArrayTree  # (N, *obs) the observation that the action led to
     reward: np.ndarray  # (N,) float32
     terminated: np.ndarray  # (N,) bool
     truncated: np.ndarray  # (N,) bool
@@ -96,7 +96,7 @@ def harmless_kinds(space: gymnasium.Space, kept: np.dtype) -> frozenset[Any]:
     return frozenset(kinds | {space.dtype})
 
 
-def find_non_finite(reward: np.ndarray, obs: Tree) -> tuple[int, str]:
+def find_non_finite(reward: np.ndarray, obs: ArrayTree) -> tuple[int, str]:
     """Find the first row with NaN or infinity in reward (N,) or obs (N, *obs), and describe what is wrong there."""
     if not np.isfinite(reward).all():
         row = int(np.argmin(np.isfinite(reward)))
@@ -114,14 +114,14 @@ def find_non_finite(reward: np.ndarray, obs: Tree) -> tuple[int, str]:
 Limits = dict[str, tuple[np.ndarray, np.ndarray]]  # key of a Discrete or MultiDiscrete leaf -> (smallest, largest)
 
 
-def limits_of(space: gymnasium.Space, obs: Tree) -> Limits:
+def limits_of(space: gymnasium.Space, obs: ArrayTree) -> Limits:
     """Return the bounds of the discrete leaves of a flat space, for observations kept in arrays like those of `obs`."""
     kept = parts(obs)
     limits = {key: bounds(leaf) for key, leaf in leaf_spaces(space).items() if kept[key].dtype.kind == "i"}
     return {key: both for key, both in limits.items() if both is not None}
 
 
-def find_outside(obs: Tree, limits: Limits) -> tuple[int, str] | None:
+def find_outside(obs: ArrayTree, limits: Limits) -> tuple[int, str] | None:
     """Find the first row of obs (N, *obs) with a discrete value out of bounds, and describe it; None: there is none."""
     for key, (low, high) in limits.items():
         values = parts(obs)[key]
@@ -155,7 +155,7 @@ class ObsRows:
             if zeros is not None:
                 self._floats.append((flat, zeros))
 
-    def as_declared(self, seen: Any) -> Tree:
+    def as_declared(self, seen: Any) -> ArrayTree:
         """Convert an observation to flat arrays of the declared shapes and dtypes. Raises ValueError or EnvError."""
         if self.plain:
             return _as_declared(seen, self._kept, "")
@@ -187,7 +187,7 @@ def _as_declared(seen: Any, kept: Format, key: str) -> np.ndarray:
     return array
 
 
-def write_row(target: Tree, i: int | np.integer, value: Tree) -> None:
+def write_row(target: ArrayTree, i: int | np.integer, value: ArrayTree) -> None:
     """Set target[i] = value in every leaf. This copies, since many environments reuse their buffers."""
     if isinstance(target, dict):
         for key, array in target.items():
@@ -196,17 +196,17 @@ def write_row(target: Tree, i: int | np.integer, value: Tree) -> None:
         target[i] = value
 
 
-def row_of(tree: Tree, i: int) -> Tree:
+def row_of(tree: ArrayTree, i: int) -> ArrayTree:
     """Return row i of every leaf."""
     return map_leaves(lambda array: array[i], tree)
 
 
-def equal(one: Tree, other: Tree) -> bool:
+def equal(one: ArrayTree, other: ArrayTree) -> bool:
     """Return whether two flat values are equal, leaf by leaf."""
     return parts(one).keys() == parts(other).keys() == equal_keys(one, other)
 
 
-def equal_keys(one: Tree, other: Tree) -> set[str]:
+def equal_keys(one: ArrayTree, other: ArrayTree) -> set[str]:
     """Return the keys of the leaves in which two flat values are equal; "" for a single leaf."""
     ours, theirs = parts(one), parts(other)
     return {key for key in ours.keys() & theirs.keys() if np.array_equal(ours[key], theirs[key])}

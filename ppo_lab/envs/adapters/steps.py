@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from ppo_lab.envs.adapters.loop import describe_action
-from ppo_lab.envs.adapters.rows import Format, Rows, Tree, check_structure
+from ppo_lab.envs.adapters.rows import ArrayTree, Format, Rows, check_structure
 from ppo_lab.envs.contract import Step
 from ppo_lab.envs.spaces import bounds, leaf_spaces, map_leaves
 from ppo_lab.errors import EnvError, NonFiniteError
-from ppo_lab.trees import Tree as Tensors
-from ppo_lab.trees import apply
+from ppo_lab.trees import Tree, apply
 
 
 def action_format(num_envs: int, space: gymnasium.Space) -> Any:
@@ -30,7 +29,7 @@ def action_format(num_envs: int, space: gymnasium.Space) -> Any:
     return formats.get("", formats)
 
 
-def as_numpy(action: Tensors, formats: Any) -> Tree:
+def as_numpy(action: Tree, formats: Any) -> ArrayTree:
     """Copy the actions to new NumPy arrays: environments may keep what they are given and write into it.
 
     Raises EnvError for a wrong shape or wrong keys, NonFiniteError with the environment for an action that is not
@@ -56,9 +55,9 @@ def _array(action: Tensor, format_: Format, key: str) -> np.ndarray:
     return array
 
 
-def as_tensors(tree: Tree) -> Tensors:
+def as_tensors(tree: ArrayTree) -> Tree:
     """Convert arrays to tensors that share their memory."""
-    tensors: Tensors = map_leaves(torch.from_numpy, tree)
+    tensors: Tree = map_leaves(torch.from_numpy, tree)
     return tensors
 
 
@@ -70,7 +69,7 @@ def as_step(rows: Rows, valid: np.ndarray) -> Step:
     )
 
 
-def to(tree: Tensors, device: torch.device) -> Tensors:
+def to(tree: Tree, device: torch.device) -> Tree:
     """Move the tensors to the device; no copy if they are there already."""
     return apply(lambda tensor: tensor.to(device), tree)
 

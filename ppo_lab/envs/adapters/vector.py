@@ -14,9 +14,9 @@ from ppo_lab.envs.adapters.episode_numbers import EpisodeNumbers, InfoMetrics
 from ppo_lab.envs.adapters.info import InfoKeys, InfoReader
 from ppo_lab.envs.adapters.loop import describe_action, episode_seed
 from ppo_lab.envs.adapters.rows import (
+    ArrayTree,
     Format,
     Rows,
-    Tree,
     cast_problem,
     equal_keys,
     find_non_finite,
@@ -131,7 +131,7 @@ class VectorEnvs(InfoMetrics):
             self._closed = True
             self._envs.close()
 
-    def _as_step(self, rows: Rows, infos: dict[str, Any], action: Tree) -> Step:
+    def _as_step(self, rows: Rows, infos: dict[str, Any], action: ArrayTree) -> Step:
         """Convert rows to a Step and apply the autoreset mode."""
         ended = rows.terminated | rows.truncated
         valid = np.ones(self.num_envs, np.bool_)
@@ -166,7 +166,7 @@ class VectorEnvs(InfoMetrics):
             raise EnvError(f"{self._name}: {error}") from None
         self.numbers.take(numbers, done, step.valid.numpy())
 
-    def _final_obs(self, obs: Tree, infos: dict[str, Any], ended: np.ndarray) -> Tree:
+    def _final_obs(self, obs: ArrayTree, infos: dict[str, Any], ended: np.ndarray) -> ArrayTree:
         """Return obs (N, *obs) in SAME_STEP with the rows that ended replaced by their final observations."""
         given = infos.get("final_obs")
         mask = infos.get("_final_obs")
@@ -201,7 +201,7 @@ class VectorEnvs(InfoMetrics):
             isinstance(leaf, np.ndarray) and np.shares_memory(leaf, flat[1][key]) for key, leaf in flat[0].items()
         )
 
-    def _reset(self, **how: Any) -> Tree:
+    def _reset(self, **how: Any) -> ArrayTree:
         if self._failed and (lost := lost_workers(self._envs)):
             raise EnvError(
                 f"{self._name}: the worker of environment {', '.join(map(str, lost))} died of an earlier error "
@@ -217,7 +217,7 @@ class VectorEnvs(InfoMetrics):
         self._check_begun(tree)
         return tree
 
-    def _observation(self, obs: Any, what: str = "observation", batched: bool = True) -> Tree:
+    def _observation(self, obs: Any, what: str = "observation", batched: bool = True) -> ArrayTree:
         """Convert a batch of observations (N, ...), or a single one, to flat arrays in the dtypes of `obs_format`."""
         flat = flatten_value(self._envs.single_observation_space, obs)
 
@@ -237,7 +237,7 @@ class VectorEnvs(InfoMetrics):
         with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite and is reported as such
             return np.require(array, dtype, ["C", "W"])
 
-    def _check_begun(self, obs: Tree) -> None:
+    def _check_begun(self, obs: ArrayTree) -> None:
         """Raise NonFiniteError or EnvError if observations (N, *obs) after a reset are not finite or out of bounds."""
         if not all(np.isfinite(array).all() for array in parts(obs).values()):
             i, problem = find_non_finite(np.zeros(self.num_envs, np.float32), obs)
@@ -245,7 +245,7 @@ class VectorEnvs(InfoMetrics):
         if (outside := find_outside(obs, self._limits)) is not None:
             raise EnvError(f"environment {outside[0]} returned {outside[1]} from its reset")
 
-    def _check_values(self, rows: Rows, action: Tree) -> None:
+    def _check_values(self, rows: Rows, action: ArrayTree) -> None:
         """Raise NonFiniteError or EnvError if a reward or observation of this step is not finite or out of bounds."""
         floats = [array for array in parts(rows.final_obs).values() if array.dtype.kind == "f"]
         if not (np.isfinite(rows.reward).all() and all(np.isfinite(array).all() for array in floats)):
@@ -255,5 +255,5 @@ class VectorEnvs(InfoMetrics):
             i, problem = outside
             raise EnvError(f"environment {i} returned {problem} {self._at(i, action)}")
 
-    def _at(self, i: int, action: Tree) -> str:
+    def _at(self, i: int, action: ArrayTree) -> str:
         return f"at its step {self._length[i]} (action {describe_action(row_of(action, i))})"

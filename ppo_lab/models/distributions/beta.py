@@ -35,31 +35,31 @@ class Beta:
         return (self.mean * (1 - self.mean) / (3 + self.a + self.b)).sqrt()
 
     def sample(self, generator: Generator | None = None) -> Tensor:
-        """x, (*batch, A): G_a / (G_a + G_b) with G ~ Gamma; torch.distributions does the same, without a generator."""
+        """Sample x, (*batch, A): G_a / (G_a + G_b) with G ~ Gamma; as torch.distributions, which takes no generator."""
         with torch.no_grad():
             shapes = torch.stack((self.a, self.b)) + 1
             first, second = standard_gamma(shapes, generator)
             return (first / (first + second)).clamp(EDGE, 1 - EDGE)
 
     def mode(self) -> Tensor:
-        """a / (a + b), the peak; 1/2 of the uniform distribution, which has none, (*batch, A)."""
+        """Return the peak a / (a + b), (*batch, A); 1/2 for the uniform distribution, which has none."""
         tiny = 1e-12
         return ((self.a + tiny) / (self.a + self.b + 2 * tiny)).clamp(EDGE, 1 - EDGE)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """sum_a of a log x + b log(1 - x) - log B(1 + a, 1 + b), - log_volume, (*batch)."""
+        """Return sum_a of a log x + b log(1 - x) - log B(1 + a, 1 + b), - log_volume, (*batch)."""
         a, b, x = self.a.double(), self.b.double(), action.double()
         each = a * x.log() + b * (-x).log1p() - _log_beta(a, b)
         return (each.sum(-1) - self.log_volume).to(self.a.dtype)
 
     def entropy(self) -> Tensor:
-        """sum_a of log B - a psi(1 + a) - b psi(1 + b) + (a + b) psi(2 + a + b), + log_volume, (*batch)."""
+        """Return sum_a of log B - a psi(1 + a) - b psi(1 + b) + (a + b) psi(2 + a + b), + log_volume, (*batch)."""
         a, b = self.a.double(), self.b.double()
         each = _log_beta(a, b) - a * (1 + a).digamma() - b * (1 + b).digamma() + (a + b) * (2 + a + b).digamma()
         return (each.sum(-1) + self.log_volume).to(self.a.dtype)
 
     def kl(self, other: Beta) -> Tensor:
-        """sum_a of log(B_q / B_p) + (a_p - a_q) psi(1 + a_p) + (b_p - b_q) psi(1 + b_p)
+        """Return sum_a of log(B_q / B_p) + (a_p - a_q) psi(1 + a_p) + (b_p - b_q) psi(1 + b_p)
         - (a_p - a_q + b_p - b_q) psi(2 + a_p + b_p), (*batch)."""
         a, b = self.a.double(), self.b.double()
         more_a, more_b = a - other.a.double(), b - other.b.double()
@@ -69,5 +69,5 @@ class Beta:
 
 
 def _log_beta(a: Tensor, b: Tensor) -> Tensor:
-    """log B(1 + a, 1 + b)."""
+    """Return log B(1 + a, 1 + b)."""
     return (1 + a).lgamma() + (1 + b).lgamma() - (2 + a + b).lgamma()

@@ -48,7 +48,7 @@ class BoxRange(nn.Module):
         return bool((self.low == -1.0).all() and (self.high == 1.0).all())
 
     def log_width(self, distribution: str) -> float:
-        """sum_a of log(high - low). Raises EnvError where `distribution` cannot do with this Box."""
+        """Return sum_a of log(high - low). Raise EnvError if `distribution` cannot be used with this Box."""
         if not self.bounded or not bool((self.low < self.high).all()):
             raise EnvError(
                 f"model.distribution: {distribution} needs a Box with finite bounds, low < high; got low "
@@ -57,12 +57,12 @@ class BoxRange(nn.Module):
         return float((self.high.double() - self.low.double()).log().sum())
 
     def stretch(self, unit: Tensor) -> Tensor:
-        """(*batch, A) in [0, 1] -> (*batch, *shape) in the Box; 0 and 1 give low and high to the bit."""
+        """Map (*batch, A) in [0, 1] to (*batch, *shape) in the Box; 0 and 1 give exactly low and high."""
         low, high = self.low, self.high  # a module's buffers are slow to look up
         return self._shaped(torch.clamp(torch.lerp(low, high, unit), low, high))
 
     def clip(self, action: Tensor) -> Tensor:
-        """(*batch, A) -> (*batch, *shape), nearest in the Box."""
+        """Clip (*batch, A) to the Box: (*batch, *shape)."""
         return self._shaped(torch.clamp(action, self.low, self.high))
 
     def _shaped(self, action: Tensor) -> Tensor:
@@ -101,12 +101,14 @@ class GaussianHead(nn.Module):
         self.noise_size = size if settings.std == "gsde" else 0
 
     def initial_noise(self, num_envs: int) -> dict[str, Tensor]:
-        """What gSDE keeps in memory, see `contract.initial_noise`; nothing for another std."""
+        """Return what gSDE keeps in memory, see `contract.initial_noise`; {} for another std."""
         return initial_noise(self, num_envs, self.num_features, self.noise_size) if self.noise_size else {}
 
     @in_float32
     def forward(self, features: Tensor, mask: Tensor | None = None, noise: Noise | None = None) -> DiagonalGaussian:
-        """(*batch, features) -> distribution over (*batch, A). Samples of (N, F) hold to gSDE's `noise`."""
+        """Return a distribution over (*batch, A) from features (*batch, F). With gSDE, samples of (N, F) use
+        `noise`.
+        """
         mean = self.mean(features)
         source = self.log_std
         log_std = clip(source(features) if isinstance(source, nn.Linear) else source, *self.log_std_bounds)
@@ -117,7 +119,7 @@ class GaussianHead(nn.Module):
         return DiagonalGaussian(mean, marginal, None if noise is None else HeldNoise(features, sigma, noise))
 
     def to_env(self, action: Tensor) -> Tensor:
-        """(*batch, A) -> (*batch, *shape) inside the Box: [-1, 1] is stretched over [low, high], the rest clipped.
+        """Map (*batch, A) to (*batch, *shape) inside the Box: [-1, 1] is stretched over [low, high], the rest clipped.
 
         Both bounds are reachable, exactly. A Box with an infinite side is not stretched, only clipped.
         """
@@ -143,15 +145,15 @@ class SquashedHead(nn.Module):
         self.noise_size = self.normal.noise_size
 
     def initial_noise(self, num_envs: int) -> dict[str, Tensor]:
-        """As `GaussianHead.initial_noise`."""
+        """Do as `GaussianHead.initial_noise`."""
         return self.normal.initial_noise(num_envs)
 
     def forward(self, features: Tensor, mask: Tensor | None = None, noise: Noise | None = None) -> SquashedGaussian:
-        """(*batch, features) -> distribution over z (*batch, A), which `to_env` squashes."""
+        """Return a distribution over z (*batch, A), which `to_env` squashes, from features (*batch, F)."""
         return SquashedGaussian(self.normal(features, None, noise), self.log_volume)
 
     def to_env(self, action: Tensor) -> Tensor:
-        """z (*batch, A) -> tanh, stretched over the Box (*batch, *shape)."""
+        """Map z (*batch, A) to tanh(z), stretched over the Box (*batch, *shape)."""
         return self.box.stretch((action.tanh() + 1.0) * 0.5)
 
 
@@ -177,12 +179,12 @@ class BetaHead(nn.Module):
 
     @in_float32
     def forward(self, features: Tensor, mask: Tensor | None = None, noise: Noise | None = None) -> Beta:
-        """(*batch, features) -> distribution over x (*batch, A), which `to_env` stretches."""
+        """Return a distribution over x (*batch, A), which `to_env` stretches, from features (*batch, F)."""
         a, b = F.softplus(self.concentration(features)).clamp(max=MOST_CERTAIN).chunk(2, dim=-1)
         return Beta(a, b, self.log_volume)
 
     def to_env(self, action: Tensor) -> Tensor:
-        """x (*batch, A) in [0, 1], stretched over the Box (*batch, *shape)."""
+        """Stretch x (*batch, A) in [0, 1] over the Box (*batch, *shape)."""
         return self.box.stretch(action)
 
 
@@ -199,7 +201,7 @@ def _refuse_clip(settings: ModelConfig) -> None:
 
 
 def _inside(bound: np.ndarray, inwards: float) -> np.ndarray:
-    """A bound in float32, rounded inwards: what float32 rounds to may lie outside a float64 Box."""
+    """Round a bound to float32, inwards: the nearest float32 may lie outside a float64 Box."""
     flat = bound.ravel()
     with np.errstate(over="ignore"):  # what is beyond float32 is no bound
         rounded = flat.astype(np.float32)
@@ -208,5 +210,5 @@ def _inside(bound: np.ndarray, inwards: float) -> np.ndarray:
 
 
 def _few(numbers: Tensor) -> str:
-    """At most four of them."""
+    """Format at most four of them."""
     return f"[{', '.join(f'{x:g}' for x in numbers[:4].tolist())}{', ...' if len(numbers) > 4 else ''}]"

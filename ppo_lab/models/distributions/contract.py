@@ -21,28 +21,28 @@ class Distribution(Protocol):
     """What the policy may do at each row of a batch (*batch)."""
 
     def sample(self, generator: Generator | None = None) -> Tensor:
-        """An action per row, drawn with `generator`: (*batch) or (*batch, A)."""
+        """Sample an action per row with `generator`: (*batch) or (*batch, A)."""
         ...
 
     def mode(self) -> Tensor:
-        """What to do when not exploring, per row: the most likely action, or as the distribution says."""
+        """Return the action to take when not exploring, per row: the most likely one, or as the distribution says."""
         ...
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """log pi(action) per row, summed over the parts of an action: (*batch)."""
+        """Return log pi(action) per row, summed over the parts of an action: (*batch)."""
         ...
 
     def entropy(self) -> Tensor:
-        """-E[log pi] per row in nats, summed over the parts of an action: (*batch)."""
+        """Return -E[log pi] per row in nats, summed over the parts of an action: (*batch)."""
         ...
 
     def kl(self, other: Self) -> Tensor:
-        """KL(self || other) = E_self[log self - log other] per row, (*batch). Exactly 0 against itself."""
+        """Return KL(self || other) = E_self[log self - log other] per row, (*batch). Exactly 0 against itself."""
         ...
 
 
 def in_float32(forward: Callable[[M, Tensor, Tensor | None, Noise | None], D]) -> Callable[..., D]:
-    """Makes a head compute in float32 on half-precision features and under autocast (float64 stays float64).
+    """Make a head compute in float32 on half-precision features and under autocast (float64 stays float64).
 
     A probability in bfloat16 has three digits, and the ratio of two of them is no ratio.
     """
@@ -59,12 +59,14 @@ def in_float32(forward: Callable[[M, Tensor, Tensor | None, Noise | None], D]) -
 
 
 def without_noise(head: nn.Module, num_envs: int) -> dict[str, Tensor]:
-    """`initial_noise` of a head that holds none: nothing to remember."""
+    """Return {}: the `initial_noise` of a head that holds none."""
     return {}
 
 
 def initial_noise(head: nn.Module, num_envs: int, num_features: int, size: int) -> dict[str, Tensor]:
-    """What gSDE keeps in memory: "noise" (N, F, A) float and "noise_age" (N,) int64, the steps since it was drawn."""
+    """Return what gSDE keeps in memory: "noise" (N, F, A) float and "noise_age" (N,) int64, the steps since it was
+    drawn.
+    """
     weight = next(head.parameters())
     return {
         "noise": weight.new_zeros(num_envs, num_features, size),

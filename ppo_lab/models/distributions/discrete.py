@@ -31,19 +31,21 @@ class Categorical:
         return (self.log_probs.exp() / race).argmax(-1)
 
     def mode(self) -> Tensor:
-        """(*batch) int64."""
+        """Return the most likely choice, (*batch) int64."""
         return self.log_probs.argmax(-1)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """(*batch)."""
+        """Return log pi(action), (*batch)."""
         return self.log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
     def entropy(self) -> Tensor:
-        """H = -sum_i p_i log p_i, (*batch)."""
+        """Return H = -sum_i p_i log p_i, (*batch)."""
         return -(self.log_probs.exp() * self.log_probs).sum(-1)
 
     def kl(self, other: Categorical) -> Tensor:
-        """sum_i p_i (log p_i - log q_i), (*batch). Both under the same mask, or it is as good as infinite."""
+        """Return sum_i p_i (log p_i - log q_i), (*batch). Both need the same mask, or the result is practically
+        infinite.
+        """
         return (self.log_probs.exp() * (self.log_probs - other.log_probs)).sum(-1)
 
 
@@ -63,21 +65,21 @@ class MultiCategorical:
         return self.each.probabilities
 
     def sample(self, generator: Generator | None = None) -> Tensor:
-        """(*batch, k) int64."""
+        """Sample one choice of each component, (*batch, k) int64."""
         return self.each.sample(generator)
 
     def mode(self) -> Tensor:
-        """(*batch, k) int64."""
+        """Return the most likely choice of each component, (*batch, k) int64."""
         return self.each.mode()
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """(*batch, k) -> (*batch)."""
+        """Return log pi(action), (*batch, k) -> (*batch)."""
         return self.each.log_prob(action).sum(-1)
 
     def entropy(self) -> Tensor:
-        """(*batch)."""
+        """Return the sum of the components' entropies, (*batch)."""
         return self.each.entropy().sum(-1)
 
     def kl(self, other: MultiCategorical) -> Tensor:
-        """(*batch)."""
+        """Return the sum of the components' divergences, (*batch)."""
         return self.each.kl(other.each).sum(-1)

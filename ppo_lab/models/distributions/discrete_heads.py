@@ -34,12 +34,12 @@ class CategoricalHead(nn.Module):
 
     @in_float32
     def forward(self, features: Tensor, mask: Tensor | None = None, noise: Noise | None = None) -> Categorical:
-        """(*batch, features) -> distribution over (*batch)."""
+        """Return a distribution over (*batch) from features (*batch, F)."""
         logits = self.logits(features)
         return Categorical(logits if mask is None else forbid(logits, mask))
 
     def to_env(self, action: Tensor) -> Tensor:
-        """The policy's 0..n-1 as the environment counts: start..start+n-1."""
+        """Convert the policy's 0..n-1 to the environment's start..start+n-1."""
         return action + self.start if self.start else action
 
 
@@ -79,7 +79,7 @@ class MultiCategoricalHead(nn.Module):
 
     @in_float32
     def forward(self, features: Tensor, mask: Tensor | None = None, noise: Noise | None = None) -> MultiCategorical:
-        """(*batch, features) -> distribution over (*batch, k)."""
+        """Return a distribution over (*batch, k) from features (*batch, F)."""
         logits = self.logits(features)  # (*batch, sum(nvec))
         if mask is not None:
             logits = forbid(logits, mask)
@@ -89,7 +89,7 @@ class MultiCategoricalHead(nn.Module):
         return MultiCategorical(logits.masked_fill(self.padding, PADDING))
 
     def to_env(self, action: Tensor) -> Tensor:
-        """(*batch, k) counted from 0 -> (*batch, *shape) counted from each component's start."""
+        """Convert (*batch, k) counted from 0 to (*batch, *shape) counted from each component's start."""
         if self.shift:
             action = action + self.start
         return action if len(self.shape) == 1 else action.reshape(*action.shape[:-1], *self.shape)
@@ -118,10 +118,10 @@ class BinaryHead(nn.Module):
 
     @in_float32
     def forward(self, features: Tensor, mask: Tensor | None = None, noise: Noise | None = None) -> MultiCategorical:
-        """(*batch, features) -> distribution over (*batch, m)."""
+        """Return a distribution over (*batch, m) from features (*batch, F)."""
         logits = F.pad(self.logits(features).unsqueeze(-1), (1, 0))  # (*batch, m, 2)
         return MultiCategorical(logits if mask is None else forbid(logits, mask.unflatten(-1, (-1, 2))))
 
     def to_env(self, action: Tensor) -> Tensor:
-        """(*batch, m) -> (*batch, *shape) of 0 and 1."""
+        """Reshape (*batch, m) of 0 and 1 to (*batch, *shape)."""
         return action if len(self.shape) == 1 else action.reshape(*action.shape[:-1], *self.shape)

@@ -29,7 +29,7 @@ class HeldNoise:
 
     @torch.no_grad()  # the matrix outlives this step
     def draw(self, generator: Generator | None) -> Tensor:
-        """phi @ E, (N, A). Matrices that are stale are drawn anew, in place.
+        """Return phi @ E, (N, A), after redrawing stale matrices in place.
 
         All are drawn and some used: which ones is known on the device only, and the generator moves on by the same.
         """
@@ -50,28 +50,28 @@ class DiagonalGaussian:
         self.held = held  # where samples take their noise from; None: white
 
     def sample(self, generator: Generator | None = None) -> Tensor:
-        """mean + std * noise, not clipped: the likelihood belongs to this number, (*batch, A)."""
+        """Sample mean + std * noise, not clipped: the likelihood belongs to this number, (*batch, A)."""
         if self.held is not None:
             return self.mean + self.held.draw(generator)
         noise = torch.empty_like(self.mean).normal_(generator=generator)
         return torch.addcmul(self.mean, noise, self.std)
 
     def mode(self) -> Tensor:
-        """(*batch, A)."""
+        """Return the mean, (*batch, A)."""
         return self.mean
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """sum_a of -((x - mean) / std)^2 / 2 - log std - log(2 pi) / 2, (*batch)."""
+        """Return sum_a of -((x - mean) / std)^2 / 2 - log std - log(2 pi) / 2, (*batch)."""
         squares = ((action - self.mean) / self.std).square().sum(-1)  # (*batch)
         return -0.5 * squares - self.sum_log_std - 0.5 * math.log(2 * math.pi) * self.mean.shape[-1]
 
     def entropy(self) -> Tensor:
-        """sum_a of log std + log(2 pi e) / 2, (*batch)."""
+        """Return sum_a of log std + log(2 pi e) / 2, (*batch)."""
         entropy = self.sum_log_std + 0.5 * math.log(2 * math.pi * math.e) * self.mean.shape[-1]
         return entropy.expand(self.mean.shape[:-1])
 
     def kl(self, other: DiagonalGaussian) -> Tensor:
-        """sum_a of log(q/p) + (p^2 + (mean_p - mean_q)^2) / 2q^2 - 1/2 with stds p, q, (*batch).
+        """Return sum_a of log(q/p) + (p^2 + (mean_p - mean_q)^2) / 2q^2 - 1/2 with stds p, q, (*batch).
 
         Written with expm1, so that it is 0 for equals, and small ones have all their digits: no epsilon is needed.
         """
@@ -103,19 +103,21 @@ class SquashedGaussian:
         return self.normal.std
 
     def sample(self, generator: Generator | None = None) -> Tensor:
-        """z, (*batch, A)."""
+        """Sample z, (*batch, A)."""
         return self.normal.sample(generator)
 
     def mode(self) -> Tensor:
-        """The median in each dimension, (*batch, A), as in SAC: under a large std the density peaks at both ends."""
+        """Return the median in each dimension, (*batch, A), as in SAC: under a large std the density peaks at both
+        ends.
+        """
         return self.normal.mean
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """log N(z) - sum_a log(1 - tanh(z_a)^2) - log_volume, (*batch)."""
+        """Return log N(z) - sum_a log(1 - tanh(z_a)^2) - log_volume, (*batch)."""
         return self.normal.log_prob(action) - _log_slope(action).sum(-1) - self.log_volume
 
     def entropy(self) -> Tensor:
-        """H(z) + sum_a E[log(1 - tanh(z_a)^2)] + log_volume, (*batch); the expectation has no closed form.
+        """Return H(z) + sum_a E[log(1 - tanh(z_a)^2)] + log_volume, (*batch); the expectation has no closed form.
 
         It is taken by the trapezoidal rule over the normal density: for smooth functions as exact as Gauss's, and
         unlike the usual single sample it has no variance, no need of a generator, and a gradient.
@@ -127,10 +129,10 @@ class SquashedGaussian:
         return self.normal.entropy() + expected + self.log_volume
 
     def kl(self, other: SquashedGaussian) -> Tensor:
-        """That of the normals: no invertible map changes it, (*batch)."""
+        """Return the divergence of the normals, (*batch): no invertible map changes it."""
         return self.normal.kl(other.normal)
 
 
 def _log_slope(z: Tensor) -> Tensor:
-    """log d tanh(z) / dz = log(1 - tanh(z)^2) = 2 (log 2 - z - softplus(-2z)), which no z overflows."""
+    """Return log d tanh(z) / dz = log(1 - tanh(z)^2) = 2 (log 2 - z - softplus(-2z)), which does not overflow."""
     return 2.0 * (math.log(2.0) - z + F.logsigmoid(2.0 * z))  # -softplus(-x), without torch's cut at 20

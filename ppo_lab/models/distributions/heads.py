@@ -48,11 +48,11 @@ class JointHead(nn.Module):
         return list(self.heads)  # type: ignore[arg-type]  # ModuleList forgets what it holds
 
     def initial_noise(self, num_envs: int) -> dict[str, Tensor]:
-        """As `GaussianHead.initial_noise`, for all components together."""
+        """Do as `GaussianHead.initial_noise`, for all components together."""
         return initial_noise(self, num_envs, self.num_features, self.noise_size) if self.noise_size else {}
 
     def forward(self, features: Tensor, mask: Tensor | None = None, noise: Noise | None = None) -> Joint:
-        """(*batch, features) -> distribution over (*batch, sum of widths)."""
+        """Return a distribution over (*batch, sum of widths) from features (*batch, F)."""
         heads = self.parts
         masks: list[Tensor | None] = [None] * len(heads)
         noises: list[Noise | None] = [None] * len(heads)
@@ -67,7 +67,7 @@ class JointHead(nn.Module):
         return Joint(parts, self.columns)
 
     def to_env(self, action: Tensor) -> dict[str, Tensor]:
-        """(*batch, sum of widths) -> what the environment takes under each key."""
+        """Convert (*batch, sum of widths) to what the environment takes under each key."""
         own = split(action, self.columns)
         return {key: head.to_env(part) for key, head, part in zip(self.keys, self.parts, own, strict=True)}
 
@@ -76,7 +76,7 @@ Head = LeafHead | JointHead
 
 
 def make_head(space: Space, num_features: int, settings: ModelConfig) -> Head:
-    """The head for a flat action space.
+    """Make the head for a flat action space.
 
     All heads have: forward(features (*batch, F), mask (*batch, mask_size) bool or None, noise or None) ->
     Distribution; to_env(action) -> tensor, or dict for a Dict space; action_shape and action_dtype of the policy's

@@ -24,7 +24,7 @@ class Columns(NamedTuple):
 
 
 def split(action: Tensor, columns: Sequence[Columns]) -> list[Tensor]:
-    """(*batch, sum of widths) -> each component's own action (*batch, *shape) with its dtype."""
+    """Split (*batch, sum of widths) into each component's own action (*batch, *shape) with its dtype."""
     parts = action.split([each.width for each in columns], dim=-1)
     return [
         (part if each.shape else part.squeeze(-1)).to(each.dtype if each.dtype == torch.int64 else part.dtype)
@@ -45,24 +45,24 @@ class Joint:
         self.columns = columns
 
     def sample(self, generator: Generator | None = None) -> Tensor:
-        """(*batch, sum of widths)."""
+        """Sample all components side by side, (*batch, sum of widths)."""
         return self._join([part.sample(generator) for part in self.parts])
 
     def mode(self) -> Tensor:
-        """(*batch, sum of widths)."""
+        """Return the modes side by side, (*batch, sum of widths)."""
         return self._join([part.mode() for part in self.parts])
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """(*batch)."""
+        """Return the sum of the components' log-probabilities, (*batch)."""
         actions = split(action, self.columns)
         return _total([part.log_prob(own) for part, own in zip(self.parts, actions, strict=True)])
 
     def entropy(self) -> Tensor:
-        """(*batch)."""
+        """Return the sum of the components' entropies, (*batch)."""
         return _total([part.entropy() for part in self.parts])
 
     def kl(self, other: Joint) -> Tensor:
-        """(*batch)."""
+        """Return the sum of the components' divergences, (*batch)."""
         return _total([mine.kl(theirs) for mine, theirs in zip(self.parts, other.parts, strict=True)])
 
     def _join(self, actions: list[Tensor]) -> Tensor:
@@ -71,7 +71,7 @@ class Joint:
 
 
 def _total(terms: list[Tensor]) -> Tensor:
-    """Their sum, (*batch)."""
+    """Return their sum, (*batch)."""
     total = terms[0]
     for term in terms[1:]:
         total = total + term

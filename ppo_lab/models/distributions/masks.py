@@ -16,12 +16,12 @@ PADDING = -3e38
 
 
 def forbid(logits: Tensor, mask: Tensor) -> Tensor:
-    """logits, and ILLEGAL where mask (same shape; True = legal) is False: probability and gradient there are 0."""
+    """Set logits to ILLEGAL where mask (same shape; True = legal) is False: probability and gradient there are 0."""
     return torch.where(mask if mask.dtype == torch.bool else mask != 0, logits, ILLEGAL)
 
 
 def check_mask(mask: Tensor, layout: Sequence[int], live: Tensor | None = None) -> None:
-    """Raises EnvError if the masks (*batch, N, K) leave some component of an action without a legal choice.
+    """Raise EnvError if the masks (*batch, N, K) leave some component of an action without a legal choice.
 
     layout: number of choices of each component, one after the other in K (`head.mask_layout`). live: (*batch, N) bool,
     False where nothing is chosen, such as the row of a reset; None: all are. The error names the environment (last

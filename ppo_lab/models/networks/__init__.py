@@ -72,7 +72,7 @@ def register_body(name: str, factory: Factory) -> None:
 
 
 def make_input(space: Space, config: ModelConfig) -> ObsInput:
-    """The module that turns observations of a (flat) `space` into what the body of `config` takes.
+    """Make the module that turns observations of a (flat) `space` into what the body of `config` takes.
 
     Raises EnvError for a space that no network can read; ConfigError for an unknown body, and for one that looks at
     images or sets where there are none.
@@ -87,7 +87,7 @@ def make_input(space: Space, config: ModelConfig) -> ObsInput:
 
 
 def make_body(space: Space, config: ModelConfig, hidden: Collection[str] = ()) -> nn.Module:
-    """The body of `config` for inputs in `space` (that of an ObsInput): (*batch, *inputs) -> (*batch, num_features).
+    """Make the body of `config` for inputs in `space` (of an ObsInput): (*batch, *inputs) -> (*batch, num_features).
 
     hidden: keys of the inputs that this body does not see.
     Raises ConfigError for an unknown body, a key that is not there, images that are too small for the body, and a
@@ -100,7 +100,7 @@ def make_body(space: Space, config: ModelConfig, hidden: Collection[str] = ()) -
 
 
 def find_body(name: str) -> Body:
-    """The body of this name. Raises ConfigError, with the nearest and all known names, if there is none."""
+    """Return the body of this name. Raise ConfigError, with the nearest and all known names, if there is none."""
     if name not in BODIES:
         close = difflib.get_close_matches(name, BODIES, n=1)
         nearest = f"; did you mean {close[0]!r}?" if close else ""
@@ -111,7 +111,7 @@ def find_body(name: str) -> Body:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """How many numbers are learned, shared ones once."""
+    """Count the numbers that are learned, shared ones once."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 

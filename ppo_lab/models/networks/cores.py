@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from ppo_lab.config import ModelConfig
 from ppo_lab.models.networks.recurrent import Recurrent
-from ppo_lab.models.networks.sequences import Core, Run, run
+from ppo_lab.models.networks.sequences import Core, SequenceResult, run_core
 from ppo_lab.models.networks.window import Window
 
-__all__ = ["CORES", "Core", "Recurrent", "Run", "Window", "make_core", "run"]
+__all__ = ["CORES", "Core", "Recurrent", "SequenceResult", "Window", "make_core", "run_core"]
 
 CORES: dict[str, Callable[[ModelConfig, int], Recurrent | Window | None]] = {
     "none": lambda config, num_inputs: None,
@@ -22,5 +22,5 @@ CORES: dict[str, Callable[[ModelConfig, int], Recurrent | Window | None]] = {
 
 
 def make_core(config: ModelConfig, num_inputs: int) -> Recurrent | Window | None:
-    """The core that `config.core` names, for `num_inputs` features of the body; None for "none"."""
+    """Make the core that `config.core` names, for `num_inputs` features of the body; None for "none"."""
     return CORES[config.core](config, num_inputs)

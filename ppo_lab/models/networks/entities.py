@@ -33,7 +33,7 @@ class SetEncoder(nn.Module):
         self.num_features = 2 * size
 
     def forward(self, entities: Tensor, present: Tensor | None = None) -> Tensor:
-        """entities (*batch, n, f), present (*batch, n) bool, None: all -> (*batch, 2 * attention_size)."""
+        """Encode entities (*batch, n, f), present (*batch, n) bool or None (all), as (*batch, 2 * attention_size)."""
         batch, (n, f) = entities.shape[:-2], entities.shape[-2:]
         x = entities.reshape(math.prod(batch), n, f)  # (M, n, f)
         if present is None:
@@ -48,7 +48,7 @@ class SetEncoder(nn.Module):
         return torch.cat([mean, highest], -1).reshape(*batch, self.num_features)
 
     def _attend(self, x: Tensor, present: Tensor | None) -> Tensor:
-        """(M, n, f) -> (M, n, size)."""
+        """Apply the attention layers: (M, n, f) -> (M, n, size)."""
         seen = None
         if present is not None:
             # a softmax over nothing is NaN, or 0, as the kernel likes: where nobody is there all see all, and the
@@ -78,7 +78,7 @@ class AttentionBlock(nn.Module):
         self.narrow = orthogonal(WIDENING * size, size, gain=branches**-0.5)
 
     def forward(self, x: Tensor, seen: Tensor | None) -> Tensor:
-        """x (M, n, size), seen (M, 1, 1, n) bool: which entities are looked at -> (M, n, size)."""
+        """Attend: x (M, n, size), seen (M, 1, 1, n) bool: which entities are looked at -> (M, n, size)."""
         normed = self.norm_1(x)
         query, key, value = (
             layer(normed).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (M, heads, n, size / heads)

@@ -32,7 +32,7 @@ class ImageEncoder(nn.Module):
             self.num_features = stack(torch.zeros(1, *as_chw(shape, channels))).numel()
 
     def forward(self, images: Tensor) -> Tensor:
-        """(*batch, *shape) -> (*batch, num_features)."""
+        """Encode images (*batch, *shape) as (*batch, num_features)."""
         batch = images.shape[: images.dim() - self.rank]
         x = images.reshape(math.prod(batch), *images.shape[images.dim() - self.rank :])  # (M, *shape)
         if self.rank == 2:
@@ -43,7 +43,7 @@ class ImageEncoder(nn.Module):
 
 
 def plain_cnn(shape: tuple[int, ...], config: ModelConfig) -> ImageEncoder:
-    """A stack of convolutions, ReLU after each, as `config.convolutions` says.
+    """Make a stack of convolutions, ReLU after each, as `config.convolutions` says.
 
     By default those of Mnih et al. 2015 (DQN): 84 x 84 pixels become 7 x 7 x 64 = 3136 features. Raises ConfigError for
     images on which the last convolution has nothing left to slide over: below 36 x 36 with the default.
@@ -61,7 +61,9 @@ def plain_cnn(shape: tuple[int, ...], config: ModelConfig) -> ImageEncoder:
 
 
 def small_cnn(shape: tuple[int, ...], config: ModelConfig) -> ImageEncoder:
-    """For boards and small grids: 16, then 32 convolutions of 3x3 that keep the size, ReLU after each. Any size."""
+    """Make an encoder for boards and small grids of any size: 16, then 32 3x3 convolutions that keep the size, with
+    ReLU.
+    """
     num_channels, _, _ = as_chw(shape, config.channels)
     stack = nn.Sequential(
         conv(num_channels, 16, 3, padding=1), nn.ReLU(), conv(16, 32, 3, padding=1), nn.ReLU()
@@ -70,9 +72,9 @@ def small_cnn(shape: tuple[int, ...], config: ModelConfig) -> ImageEncoder:
 
 
 def impala_cnn(shape: tuple[int, ...], config: ModelConfig) -> ImageEncoder:
-    """The residual network of IMPALA (Espeholt et al. 2018): three stages of a convolution, a max-pool that halves the
-    image, and two residual blocks; 16, 32 and 32 channels.
+    """Make the residual network of IMPALA (Espeholt et al. 2018).
 
+    Three stages of a convolution, a max-pool that halves the image, and two residual blocks; 16, 32 and 32 channels.
     84 x 84 pixels become 11 x 11 x 32 = 3872 features. Raises ConfigError for images below 8 x 8.
     """
     num_channels, height, width = as_chw(shape, config.channels)
@@ -99,14 +101,16 @@ class ResidualBlock(nn.Module):
         self.second = conv(num_channels, num_channels, 3, padding=1, gain=gain)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(M, C, H, W) -> (M, C, H, W)."""
+        """Apply the block: (M, C, H, W) -> (M, C, H, W)."""
         return x + self.second(torch.relu(self.first(torch.relu(x))))
 
 
 def conv(
     num_inputs: int, num_outputs: int, kernel: int, stride: int = 1, padding: int = 0, gain: float = 2**0.5
 ) -> nn.Conv2d:
-    """A convolution whose weight, as a matrix (out, in * kernel^2), is orthogonal times `gain`, and whose bias is 0."""
+    """Make a convolution whose weight, as a matrix (out, in * kernel^2), is orthogonal times `gain`, and whose bias
+    is 0.
+    """
     layer = nn.Conv2d(num_inputs, num_outputs, kernel, stride, padding)
     nn.init.orthogonal_(layer.weight, gain)
     assert layer.bias is not None
@@ -115,12 +119,14 @@ def conv(
 
 
 def channels_last(shape: tuple[int, ...], channels: str) -> bool:
-    """Whether a rank 3 image is (H, W, C); "auto": where its last dimension is smaller than its first."""
+    """Return whether a rank 3 image is (H, W, C); "auto": where its last dimension is smaller than its first."""
     return channels == "last" or (channels == "auto" and shape[-1] < shape[0])
 
 
 def as_chw(shape: tuple[int, ...], channels: str) -> tuple[int, int, int]:
-    """(C, H, W) of an image of this shape; one channel for (H, W). Raises ConfigError for more than 3 dimensions."""
+    """Return (C, H, W) of an image of this shape; one channel for (H, W). Raise ConfigError for more than 3
+    dimensions.
+    """
     if len(shape) == 2:
         return 1, *shape
     if len(shape) != 3:

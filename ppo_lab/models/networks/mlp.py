@@ -26,7 +26,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def orthogonal(num_inputs: int, num_outputs: int, gain: float) -> nn.Linear:
-    """A linear layer whose weight is orthogonal times `gain` (Saxe et al. 2014) and whose bias is 0."""
+    """Make a linear layer whose weight is orthogonal times `gain` (Saxe et al. 2014) and whose bias is 0."""
     layer = nn.Linear(num_inputs, num_outputs)
     nn.init.orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
@@ -34,7 +34,7 @@ def orthogonal(num_inputs: int, num_outputs: int, gain: float) -> nn.Linear:
 
 
 def width(module: nn.Module) -> int:
-    """How many features it gives: its `num_features`. Raises ConfigError for a module that does not say."""
+    """Return the number of features of a module: its `num_features`. Raise ConfigError for a module that has none."""
     features = getattr(module, "num_features", None)
     if not isinstance(features, int):
         raise ConfigError(f"{type(module).__name__} has no num_features (int), the width of what it gives")
@@ -52,7 +52,7 @@ class MLP(nn.Module):
         self.num_features = sizes[-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., num_inputs) -> (..., num_features)."""
+        """Compute features: (..., num_inputs) -> (..., num_features)."""
         if self._in_numpy(x):
             parameters = [parameter for layer in self.layers for parameter in (layer.weight, layer.bias)]
             features: Tensor = TanhLayers.apply(x.reshape(-1, x.shape[-1]), *parameters)
@@ -62,7 +62,7 @@ class MLP(nn.Module):
         return x
 
     def _in_numpy(self, x: Tensor) -> bool:
-        """`TanhLayers` can compute this, and it pays."""
+        """Return whether `TanhLayers` can compute this, and whether it pays."""
         plain = self.activation is torch.tanh and x.device.type == "cpu" and x.dtype == torch.float32
         hooked = any(holds(layer, "_forward_hooks", "_forward_pre_hooks") for layer in self.layers)
         special = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or hooked
@@ -79,7 +79,7 @@ class TanhLayers(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
-        """All layers' outputs are kept for the gradient."""
+        """Compute all layers; their outputs are kept for the gradient."""
         outputs = [x]
         for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
             outputs.append(torch.addmm(bias, outputs[-1], weight.t()))
@@ -91,7 +91,9 @@ class TanhLayers(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """With z = x W' + b and y = tanh(z): dz = dy (1 - y^2), dW = dz' x, db = sum of dz, dx = dz W."""
+        """Compute the gradients. With z = x W' + b, y = tanh(z): dz = dy (1 - y^2), dW = dz' x, db = sum of dz, dx =
+        dz W.
+        """
         layers = len(ctx.saved_tensors) // 2
         outputs, weights = ctx.saved_tensors[: layers + 1], ctx.saved_tensors[layers + 1 :]
         found: list[Tensor] = []

@@ -66,11 +66,13 @@ class ObsNormalizer(nn.Module):
         self.register_buffer("scale", torch.ones(num_features))
 
     def forward(self, features: Tensor) -> Tensor:
-        """(..., features) -> the same, normalised. A feature that never changed becomes 0."""
+        """Normalise (..., features). A feature that never changed becomes 0."""
         return ((features - self.center) * self.scale).clamp_(-self.clip, self.clip)
 
     def in_numpy(self, rows: int) -> Callable[[np.ndarray], np.ndarray]:
-        """The same for arrays (rows, features) on the CPU, a fifth of the time for few rows; all into one memory."""
+        """Return the same for arrays (rows, features) on the CPU, in a fifth of the time for few rows; it reuses its
+        memory.
+        """
         center, scale, clip = self.center.numpy(), self.scale.numpy(), self.clip  # a module's are slow to look up
         out = np.empty((rows, len(center)), np.float32)
 

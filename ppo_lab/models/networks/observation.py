@@ -71,12 +71,12 @@ class LeafInput(nn.Module):
         self.normalizer = ObsNormalizer(shape[-1], clip) if normalize and numbers and not kept_image else None
 
     def forward(self, obs: Tensor) -> Tensor:
-        """(*batch, *obs) -> (*batch, *space.shape) float32 (float64 stays float64)."""
+        """Convert (*batch, *obs) to (*batch, *space.shape) float32 (float64 stays float64)."""
         inputs = self.read(obs)
         return inputs if self.normalizer is None else self.normalizer(inputs)
 
     def read(self, obs: Tensor) -> Tensor:
-        """The same before normalisation."""
+        """Convert without normalising."""
         if self.one_hot:
             return self._one_hot(obs)
         if self.picture:
@@ -106,7 +106,7 @@ class LeafInput(nn.Module):
             self.normalizer.refresh(rows)
 
     def batch_shape(self, obs: Any, optional: Collection[str] = ()) -> tuple[int, ...]:
-        """Leading dimensions of obs (*batch, *obs), a tensor or an array: () for one observation, (N,) for N.
+        """Return the leading dimensions of obs (*batch, *obs), tensor or array: () for one observation, (N,) for N.
 
         Raises ConfigError if the shape does not end like that of the space.
         """
@@ -143,11 +143,11 @@ class DictInput(nn.Module):
         self.space: Space = spaces.Dict(seen)
 
     def items(self) -> list[tuple[str, LeafInput]]:
-        """Every key that is read, and its reader."""
+        """Return every key that is read, with its reader."""
         return [(key, leaf) for key, leaf in zip(self.keys, self.inputs, strict=True) if isinstance(leaf, LeafInput)]
 
     def forward(self, obs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """{key: (*batch, *obs)} -> {key: (*batch, *shape)}: floats, and the masks of sets as bool."""
+        """Convert {key: (*batch, *obs)} to {key: (*batch, *shape)}: floats, and the masks of sets as bool."""
         inputs = {key: leaf(obs[key]) for key, leaf in zip(self.keys, self.inputs, strict=True) if key in obs}
         inputs |= {mask: obs[mask] != 0 for mask in self.masks.values() if mask in obs}
         return inputs
@@ -159,7 +159,7 @@ class DictInput(nn.Module):
             leaf.refresh(obs[key], obs[self.masks[key]] if key in self.masks else None)
 
     def batch_shape(self, obs: Any, optional: Collection[str] = ()) -> tuple[int, ...]:
-        """Leading dimensions of obs {key: (*batch, *obs)}, tensors or arrays: () for one observation, (N,) for N.
+        """Return the leading dimensions of obs {key: (*batch, *obs)}: () for one observation, (N,) for N.
 
         optional: keys that may be missing. Raises ConfigError naming a key that is missing or whose shape does not end
         like that of its space.
@@ -187,7 +187,7 @@ def set_masks(space: Space) -> dict[str, str]:
 
 
 def visible(space: Space, hidden: Collection[str]) -> Space:
-    """What is left of the `space` that an ObsInput yields without the keys in `hidden`; `k` takes `k_mask` along.
+    """Return the `space` that an ObsInput yields without the keys in `hidden`; `k` takes `k_mask` along.
 
     Raises ConfigError for a key that is not there, and if nothing is left.
     """
@@ -206,7 +206,7 @@ def visible(space: Space, hidden: Collection[str]) -> Space:
 
 
 def _counts(space: spaces.Discrete | spaces.MultiDiscrete) -> tuple[list[int], list[int]]:
-    """How many values each component has and which is the first."""
+    """Return how many values each component has and which is the first."""
     if isinstance(space, spaces.Discrete):
         return [int(space.n)], [int(space.start)]
     return space.nvec.ravel().tolist(), space.start.ravel().tolist()

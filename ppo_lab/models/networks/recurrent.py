@@ -9,7 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ppo_lab.models.networks.sequences import Run, Segments, Spliced, cost, cut, fresh, index, round_up, splice
+from ppo_lab.models.networks.sequences import (
+    Segments,
+    SequenceResult,
+    Spliced,
+    cost,
+    cut,
+    fresh,
+    index,
+    round_up,
+    splice,
+)
 
 GATES = {"gru": 3, "lstm": 4}
 SHUT = 1e4  # far above what inputs and memory may say to a gate
@@ -43,12 +53,12 @@ class Recurrent(nn.Module):
                     nn.init.orthogonal_(gate)
 
     def initial(self, num_envs: int) -> Tensor:
-        """Zeros (N, layers, size or 2 size)."""
+        """Return zeros (N, layers, size or 2 size)."""
         width = self.num_features * (2 if self.kind == "lstm" else 1)
         return self.rnn.all_weights[0][0].new_zeros(num_envs, self.rnn.num_layers, width)
 
     def step(self, x: Tensor, memory: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-        """x (N, F), memory (N, *memory), starts (N,) bool -> features (N, H), the memory after it.
+        """Take one step: x (N, F), memory (N, *memory), starts (N,) bool -> features (N, H), the memory after it.
 
         Cell by cell: for a single row the sequence kernels cost 1.2 to 2.2 times as much (docs/log.md).
         """
@@ -66,7 +76,9 @@ class Recurrent(nn.Module):
         return x, torch.stack(after, 1) if len(after) > 1 else after[0].unsqueeze(1)
 
     def features(self, x: Tensor, memory: Tensor, starts: Tensor) -> Tensor:
-        """x (L, B, F), memory (B, *memory), starts (L, B) bool -> features (L, B, H), without the memory after them."""
+        """Compute x (L, B, F), memory (B, *memory), starts (L, B) bool -> features (L, B, H), without the memory
+        after them.
+        """
         if len(x) == 1:
             return self.step(x[0], memory, starts[0])[0].unsqueeze(0)
         with self._full_precision(x):
@@ -86,23 +98,25 @@ class Recurrent(nn.Module):
                 return self._spliced(x, memory, spliced)
             return self._padded(x, memory, segments, groups)
 
-    def sequence(self, x: Tensor, memory: Tensor, starts: Tensor, ends: Tensor | None) -> Run:
-        """The same with the memory after the last row and after the rows in `ends` (L, B) bool."""
+    def sequence(self, x: Tensor, memory: Tensor, starts: Tensor, ends: Tensor | None) -> SequenceResult:
+        """Compute the same with the memory after the last row and after the rows in `ends` (L, B) bool."""
         with self._full_precision(x):
             x, memory = x.to(memory.dtype), fresh(memory, starts[0])
             if not starts[1:].any() and (ends is None or not ends[:-1].any()):
                 features, after = self._whole(x, memory)
-                return Run(features, after, after[:0] if ends is None else after[ends[-1]])
+                return SequenceResult(features, after, after[:0] if ends is None else after[ends[-1]])
             segments = cut(starts, ends)
             features, after = self._packed(x, memory, segments)
-            return Run(
+            return SequenceResult(
                 features,
                 after.index_select(0, index(segments.last_of_env, x.device)),
                 after.index_select(0, index(segments.at_ends, x.device)),
             )
 
     def _cell_by_cell(self, x: Tensor, memory: Tensor, starts: Tensor) -> Tensor:
-        """Row after row, as in the rollout: what a CUDA graph can hold, where cutting at starts needs their places."""
+        """Compute row after row, as in the rollout: a CUDA graph can hold that, where cutting at starts needs their
+        places.
+        """
         rows = []
         for now, begins in zip(x.unbind(), starts.unbind(), strict=True):
             features, memory = self.step(now, memory, begins)
@@ -110,12 +124,16 @@ class Recurrent(nn.Module):
         return torch.stack(rows)
 
     def _whole(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Columns of equal length: x (M, S, F), memory (S, *memory) -> features (M, S, H), memory (S, *memory)."""
+        """Compute columns of equal length: x (M, S, F), memory (S, *memory) -> features (M, S, H), memory (S,
+        *memory).
+        """
         features, state = self.rnn(x, self._to_library(memory))
         return features, self._from_library(state)
 
     def _packed(self, x: Tensor, memory: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
-        """All columns at once, no row in vain -> features (L, B, H) and the memory after each column (S, *memory)."""
+        """Compute all columns at once without padding -> features (L, B, H) and the memory after each column (S,
+        *memory).
+        """
         columns = slice(0, len(segments.length))
         rows, real = segments.rows(columns, int(segments.length[0]))
         place = rows[real]  # (R,) step by step, the longest column first
@@ -127,7 +145,7 @@ class Recurrent(nn.Module):
         return features.unflatten(0, x.shape[:2]), self._from_library(state)
 
     def _spliced(self, x: Tensor, memory: Tensor, spliced: Spliced) -> Tensor:
-        """An LSTM's columns as they are, with rows that clear the memory between episodes -> features (L, B, H).
+        """Compute an LSTM's columns with rows inserted that clear the memory between episodes -> features (L, B, H).
 
         Such a row is 0 and has a flag, an input of its own that shuts the gates i, f and o: sigmoid(-SHUT) is exactly
         0, so c' = 0 * c + 0 * g = 0 and h' = 0 * tanh(0) = 0, and no gradient crosses it either.
@@ -164,7 +182,7 @@ class Recurrent(nn.Module):
         return features.unflatten(0, x.shape[:2])
 
     def _to_library(self, memory: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """(S, layers, *) -> what torch wants: h (layers, S, H), or (h, c)."""
+        """Convert (S, layers, *) to torch's form: h (layers, S, H), or (h, c)."""
         memory = memory.transpose(0, 1)
         if self.kind == "gru":
             return memory.contiguous()
@@ -172,7 +190,7 @@ class Recurrent(nn.Module):
         return h.contiguous(), c.contiguous()
 
     def _from_library(self, state: Tensor | tuple[Tensor, Tensor]) -> Tensor:
-        """The way back: (S, layers, *)."""
+        """Convert torch's form back to (S, layers, *)."""
         return (state if isinstance(state, Tensor) else torch.cat(state, -1)).transpose(0, 1)
 
     def _full_precision(self, x: Tensor) -> AbstractContextManager[object]:
@@ -181,7 +199,7 @@ class Recurrent(nn.Module):
 
 
 def _before(memory: Tensor, segments: Segments, columns: slice, width: int | None = None) -> Tensor:
-    """The memory (S, *memory) before each column: the chunk's where it begins with row 0, else the initial one.
+    """Return the memory (S, *memory) before each column: the chunk's where it begins with row 0, else the initial one.
 
     `width` columns in all: those that only fill up get the initial one.
     """

@@ -24,7 +24,7 @@ STEP = 1
 CALL = 40
 
 
-class Run(NamedTuple):
+class SequenceResult(NamedTuple):
     """What a core made of a chunk."""
 
     features: Tensor  # (L, B, H)
@@ -38,20 +38,22 @@ class Core(Protocol):
     num_features: int
 
     def initial(self, num_envs: int) -> Tensor:
-        """The memory at the start of an episode: zeros (N, *memory)."""
+        """Return the memory at the start of an episode: zeros (N, *memory)."""
 
     def step(self, x: Tensor, memory: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-        """One row: x (N, F), memory (N, *memory), starts (N,) bool -> features (N, H), the memory after it."""
+        """Take one step: x (N, F), memory (N, *memory), starts (N,) bool -> features (N, H), the memory after it."""
 
     def features(self, x: Tensor, memory: Tensor, starts: Tensor) -> Tensor:
-        """x (L, B, F), memory (B, *memory) before row 0, starts (L, B) bool -> features (L, B, H): the cheapest way."""
+        """Compute x (L, B, F), memory (B, *memory) before row 0, starts (L, B) bool -> features (L, B, H), the
+        cheapest way.
+        """
 
-    def sequence(self, x: Tensor, memory: Tensor, starts: Tensor, ends: Tensor | None) -> Run:
-        """The same with the memory after the last row and after the rows in `ends` (L, B) bool."""
+    def sequence(self, x: Tensor, memory: Tensor, starts: Tensor, ends: Tensor | None) -> SequenceResult:
+        """Compute the same with the memory after the last row and after the rows in `ends` (L, B) bool."""
 
 
-def run(core: Core, x: Tensor, memory: Tensor, starts: Tensor, ends: Tensor | None = None) -> Run:
-    """A chunk of L steps of B environments through a core.
+def run_core(core: Core, x: Tensor, memory: Tensor, starts: Tensor, ends: Tensor | None = None) -> SequenceResult:
+    """Pass a chunk of L steps of B environments through a core.
 
     x (L, B, F); memory (B, *memory) before row 0; starts (L, B) bool: the row begins an episode, so the memory before
     it is the initial one; ends (L, B) bool: rows after which the memory is wanted too (any rows, None: no row).
@@ -60,11 +62,11 @@ def run(core: Core, x: Tensor, memory: Tensor, starts: Tensor, ends: Tensor | No
     if len(x) > 1:
         return core.sequence(x, memory, starts, ends)
     features, after = core.step(x[0], memory, starts[0])
-    return Run(features.unsqueeze(0), after, after[:0] if ends is None else after[ends[0]])
+    return SequenceResult(features.unsqueeze(0), after, after[:0] if ends is None else after[ends[0]])
 
 
 def fresh(memory: Tensor, starts: Tensor) -> Tensor:
-    """Memory (N, *memory) with zeros, the initial memory, where `starts` (N,) is True."""
+    """Set memory (N, *memory) to zeros, the initial memory, where `starts` (N,) is True."""
     return memory.masked_fill(starts.view(-1, *[1] * (memory.dim() - 1)), 0.0)
 
 
@@ -97,7 +99,7 @@ class Segments:
         return self.first[columns] + np.minimum(step, length - 1) * self.shape[1], step < length
 
     def groups(self) -> list[slice]:
-        """Columns of similar length together, so that padding them costs least (see `cost`)."""
+        """Group columns of similar length, so that padding them costs least (see `cost`)."""
         return _split(self.length, 0)
 
 
@@ -109,7 +111,7 @@ class Spliced(NamedTuple):
 
 
 def splice(starts: Tensor) -> Spliced:
-    """A chunk made longer by as many rows as the column with most starts in its middle has: starts (L, B) bool."""
+    """Lengthen a chunk by as many rows as the column with most starts in its middle has: starts (L, B) bool."""
     L, B = starts.shape
     middle = starts.numpy().copy()
     middle[0] = False  # the memory before row 0 is cleared by itself
@@ -121,12 +123,12 @@ def splice(starts: Tensor) -> Spliced:
 
 
 def cost(steps: int | Indices, columns: int | Indices) -> Any:
-    """What a call with so many steps of so many columns costs, in rows (see STEP and CALL)."""
+    """Return what a call with that many steps of that many columns costs, in rows (see STEP and CALL)."""
     return steps * (columns + STEP) + CALL
 
 
 def cut(starts: Tensor, ends: Tensor | None = None) -> Segments:
-    """Segments of a chunk: starts and ends (L, B) bool. On a GPU it waits for the device: lengths are wanted here.
+    """Cut a chunk into segments: starts and ends (L, B) bool. On a GPU this waits for the device to know the lengths.
 
     A column ends before a start, so the memory after it is at hand. An end elsewhere (before the reset row of a
     next-step autoreset, say) gets a column of its own: a copy of its segment up to there.
@@ -156,7 +158,7 @@ def cut(starts: Tensor, ends: Tensor | None = None) -> Segments:
 
 
 def round_up(size: int) -> int:
-    """The next number with at most three significant bits: 1 to 8, 10, 12, 14, 16, 20, ...
+    """Return the next number with at most three significant bits: 1 to 8, 10, 12, 14, 16, 20, ...
 
     oneDNN compiles a kernel for each shape that it meets (a millisecond or more) and keeps the last thousand or so.
     """
@@ -179,5 +181,5 @@ def _split(length: Indices, offset: int) -> list[slice]:
 
 
 def index(places: Indices, device: torch.device) -> Tensor:
-    """NumPy indices as a tensor on the device."""
+    """Convert NumPy indices to a tensor on the device."""
     return torch.from_numpy(places).to(device)

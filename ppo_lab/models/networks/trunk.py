@@ -19,7 +19,7 @@ Encoder = Callable[[tuple[int, ...], ModelConfig], nn.Module]  # (shape, setting
 
 
 def make_trunk(space: Space, config: ModelConfig, encoder: Encoder | None = None) -> nn.Module:
-    """A module from what an ObsInput yields in `space` to (*batch, num_features).
+    """Make a module from what an ObsInput yields in `space` to (*batch, num_features).
 
     encoder: for the keys that come in a shape of their own (images or sets); everything else is a vector already.
     A lone vector needs no trunk: the linear layers alone.
@@ -58,7 +58,7 @@ class Trunk(nn.Module):
         self.num_features = self.mlp.num_features
 
     def forward(self, inputs: Tree) -> Tensor:
-        """A tensor (*batch, *shape), or one per key -> (*batch, num_features)."""
+        """Compute the features (*batch, num_features) of a tensor (*batch, *shape), or of one per key."""
         tensors = inputs if isinstance(inputs, dict) else {"": inputs}
         parts = [
             encoder(tensors[key]) if mask is None else encoder(tensors[key], tensors[mask])
@@ -77,5 +77,5 @@ class Blinkers(nn.Module):
         self.num_features = width(body)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        """{key: (*batch, *shape)} -> (*batch, num_features)."""
+        """Compute the features (*batch, num_features) of {key: (*batch, *shape)}."""
         return self.body({key: inputs[key] for key in self.keys})

@@ -32,12 +32,12 @@ class ValueHead(nn.Linear):
             self.register_buffer("scale", torch.ones(()))
 
     def forward(self, features: Tensor) -> Tensor:
-        """(*batch, features) -> V (*batch), in the units of the returns."""
+        """Return V (*batch), in the units of the returns, from features (*batch, F)."""
         value = F.linear(features, self.weight, self.bias).squeeze(-1)
         return value if self.moments is None else torch.addcmul(self.mean, value, self.scale)
 
     def normalized(self, value: Tensor) -> Tensor:
-        """A value or return in the units the loss is in: over the std. The mean falls out of every difference."""
+        """Divide a value or return by the std: the units of the loss. The mean cancels in every difference."""
         return value if self.moments is None else value / self.scale
 
     @torch.no_grad()
@@ -54,7 +54,7 @@ class ValueHead(nn.Linear):
 
 
 def converted_head(saved: Mapping[str, Tensor], normalize: bool) -> dict[str, Tensor]:
-    """The `state_dict` of a head as one with or without `normalize`; V stays what it was.
+    """Convert the `state_dict` of a head to one with or without `normalize`; V stays the same.
 
     Statistics begin with mean 0 and std 1, or are folded into the layer: w' = std * w, b' = std * b + mean.
     """
@@ -65,7 +65,7 @@ def converted_head(saved: Mapping[str, Tensor], normalize: bool) -> dict[str, Te
 
 
 def restarted_head(saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The `state_dict` of a head with `normalize` that has seen no returns yet; V stays what it was.
+    """Return the `state_dict` of a head with `normalize` that has seen no returns yet; V stays the same.
 
     Mean and std stay in use until the next `refresh`, which moves weight and bias against the new ones.
     """

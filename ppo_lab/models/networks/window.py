@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ppo_lab.models.networks.mlp import orthogonal
-from ppo_lab.models.networks.sequences import Run, fresh
+from ppo_lab.models.networks.sequences import SequenceResult, fresh
 
 
 class Window(nn.Module):
@@ -31,34 +31,34 @@ class Window(nn.Module):
         self.norm = nn.LayerNorm(size)
 
     def initial(self, num_envs: int) -> Tensor:
-        """Zeros (N, layers, window - 1, size + 1): no step yet."""
+        """Return zeros (N, layers, window - 1, size + 1): no step yet."""
         return self.embed.weight.new_zeros(num_envs, len(self.layers), self.window - 1, self.num_features + 1)
 
     def step(self, x: Tensor, memory: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-        """x (N, F), memory (N, *memory), starts (N,) bool -> features (N, H), the memory after it."""
+        """Take one step: x (N, F), memory (N, *memory), starts (N,) bool -> features (N, H), the memory after it."""
         features, after, _ = self.sequence(x.unsqueeze(0), memory, starts.unsqueeze(0), None)
         return features.squeeze(0), after
 
     def features(self, x: Tensor, memory: Tensor, starts: Tensor) -> Tensor:
-        """x (L, B, F), memory (B, *memory), starts (L, B) bool -> features (L, B, H)."""
+        """Compute x (L, B, F), memory (B, *memory), starts (L, B) bool -> features (L, B, H)."""
         return self._attend(x, memory, starts)[0]
 
-    def sequence(self, x: Tensor, memory: Tensor, starts: Tensor, ends: Tensor | None) -> Run:
-        """The same with the memory after the last row and after the rows in `ends` (L, B) bool."""
+    def sequence(self, x: Tensor, memory: Tensor, starts: Tensor, ends: Tensor | None) -> SequenceResult:
+        """Compute the same with the memory after the last row and after the rows in `ends` (L, B) bool."""
         features, inputs, episode = self._attend(x, memory, starts)  # inputs: (B, layers, window - 1 + L, size)
         L, before = len(x), self.window - 1
         now = episode[:, -1:]  # (B, 1)
         after = _stored(inputs[:, :, L:], episode[:, L:] == now)
         if ends is None:
-            return Run(features, after, after[:0])
+            return SequenceResult(features, after, after[:0])
         time, env = ends.nonzero(as_tuple=True)  # (E,)
         place = time.unsqueeze(1) + 1 + torch.arange(before, device=x.device)  # (E, window - 1) of the rows up to it
         env = env.unsqueeze(1)
         same = episode[env, place] == episode[env, time.unsqueeze(1) + before]
-        return Run(features, after, _stored(inputs[env, :, place].transpose(1, 2), same))
+        return SequenceResult(features, after, _stored(inputs[env, :, place].transpose(1, 2), same))
 
     def _attend(self, x: Tensor, memory: Tensor, starts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features (L, B, H), the inputs (B, layers, rows, size) of each layer, the episode (B, rows) of each row.
+        """Return features (L, B, H), the inputs (B, layers, rows, size) of each layer, each row's episode (B, rows).
 
         rows = window - 1 + L: those remembered, then those of the chunk. Episode -1: there was no step.
         """
@@ -110,7 +110,7 @@ class WindowLayer(nn.Module):
         self.hidden, self.down = orthogonal(size, 4 * size, gain=2**0.5), orthogonal(4 * size, size, gain)
 
     def forward(self, inputs: Tensor, rows: Tensor, view: _View) -> Tensor:
-        """inputs (B, window - 1 + L, size), of which the last L are `rows` (B, L, size) -> (B, L, size)."""
+        """Attend: inputs (B, window - 1 + L, size), of which the last L are `rows` (B, L, size) -> (B, L, size)."""
         L = rows.shape[1]
         normed = self.norm(inputs)
         query = F.pad(self.query(normed[:, -L:]), (0, 0, 0, view.fill)).unflatten(1, (view.blocks, view.block))
@@ -123,12 +123,12 @@ class WindowLayer(nn.Module):
         return rows + self.down(F.gelu(self.hidden(self.norm_hidden(rows))))
 
     def _spans(self, x: Tensor, view: _View) -> Tensor:
-        """(B, window - 1 + L, size) -> what each block sees (B, blocks, heads, size / heads, span)."""
+        """Arrange (B, window - 1 + L, size) as what each block sees (B, blocks, heads, size / heads, span)."""
         spans = F.pad(x, (0, 0, 0, view.fill)).unfold(1, view.span, view.block)  # (B, blocks, size, span)
         return spans.unflatten(2, (self.heads, -1))
 
 
 def _stored(inputs: Tensor, real: Tensor) -> Tensor:
-    """inputs (N, layers, window - 1, size), real (N, window - 1) bool -> the memory of the real ones."""
+    """Return the memory of the real ones: inputs (N, layers, window - 1, size), real (N, window - 1) bool."""
     mark = real[:, None, :, None].expand(*inputs.shape[:3], 1)  # (N, layers, window - 1, 1)
     return torch.cat((inputs, mark.to(inputs.dtype)), -1).masked_fill(~mark, 0.0)

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ppo_lab.notebook.agent.ink import FAINT, dot, font, name_of, title
+from ppo_lab.notebook.agent.drawing import FAINT, dot, font, name_of, title
 from ppo_lab.notebook.data.action_arrays import ActionPart, Number, count, numbers_of
 from ppo_lab.notebook.plots.canvas import BLUE, TEXT, number
 
@@ -21,7 +21,7 @@ LABEL, BAR, ROW, WIDE_ROW = 66, 176, 18, 30  # of an action: width of its name, 
 def draw_actions(
     image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, parts: Sequence[ActionPart]
 ) -> None:
-    """A title and below it the action, number by number; of one observation."""
+    """Draw a title and below it the action of one observation, number by number."""
     shown = numbers_of(parts, MOST_DIMS)
     title(draw, top, "What it would do", _legend(shown), left)
     top += 20
@@ -36,7 +36,7 @@ def draw_actions(
 
 
 def _alone(parts: Sequence[ActionPart]) -> bool:
-    """The action is one choice, and each of its probabilities has room for a bar of its own."""
+    """Return whether the action is one choice with room for a bar for each of its probabilities."""
     return count(parts) == 1 and parts[0].probabilities is not None
 
 
@@ -46,7 +46,7 @@ def _legend(shown: Sequence[Number]) -> str:
 
 
 def actions_height(parts: Sequence[ActionPart]) -> int:
-    """Pixels that `draw_actions` needs below its title."""
+    """Return the pixels that `draw_actions` needs below its title."""
     if _alone(parts):
         size = parts[0].sizes[0]
         return 12 + ROW * (min(size, MOST_ACTIONS) + (size > MOST_ACTIONS))
@@ -55,7 +55,7 @@ def actions_height(parts: Sequence[ActionPart]) -> int:
 
 
 def _probabilities(image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, one: Number) -> None:
-    """A bar for each action; beyond MOST_ACTIONS the most likely ones, and the one taken."""
+    """Draw a bar for each action; beyond MOST_ACTIONS the most likely ones, and the one taken."""
     assert one.probabilities is not None
     chances, taken = one.probabilities, int(one.taken) - one.first
     shown = np.arange(len(chances))
@@ -79,7 +79,7 @@ def _probabilities(image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top
 
 
 def _strip(image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, one: Number) -> None:
-    """The probabilities of one choice of several, side by side in one bar; the dot is on the one taken."""
+    """Draw the probabilities of one choice of several, side by side in one bar, with a dot on the one taken."""
     assert one.probabilities is not None
     begin, middle, taken = left + LABEL + 4, top + 9, int(one.taken) - one.first
     name_of(draw, (left + 12, middle), one.name, LABEL - 12)
@@ -99,7 +99,7 @@ def _strip(image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, o
 
 
 def _interval(image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, one: Number) -> None:
-    """Mean +- std between the bounds, of one number of the action."""
+    """Draw mean +- std of one number of the action between its bounds."""
     assert one.mean is not None
     assert one.std is not None
     begin, end = left + LABEL + 4, left + LABEL + 4 + BAR
@@ -120,7 +120,7 @@ def _interval(image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int
 
 
 def _range(one: Number) -> tuple[float, float]:
-    """The bounds of a number; where there are none, the power of two that holds what is drawn."""
+    """Return the bounds of a number; where there are none, the power of two that holds what is drawn."""
     assert one.mean is not None
     assert one.std is not None
     reach = max(abs(float(one.mean)) + 2 * float(one.std), abs(float(one.taken)), 1e-3)

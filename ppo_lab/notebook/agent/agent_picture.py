@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ppo_lab.notebook.agent.action_picture import PANEL, actions_height, draw_actions
-from ppo_lab.notebook.agent.ink import empty, font, line, name_of, title
+from ppo_lab.notebook.agent.drawing import empty, font, line, name_of, title
 from ppo_lab.notebook.data.action_arrays import ActionPart
 from ppo_lab.notebook.plots.canvas import TEXT, number
 
@@ -32,7 +32,7 @@ class Thought(NamedTuple):
 
 
 def scene_of(frame: Image.Image, size: tuple[int, int] = SCENE) -> Image.Image:
-    """A frame fitted into `size`: shrunk smoothly, or blown up by a whole factor."""
+    """Fit a frame into `size`: shrunk smoothly, or enlarged by a whole factor."""
     factor = min(size[0] / frame.width, size[1] / frame.height)
     if factor >= 1.0:
         return frame.resize((frame.width * int(factor), frame.height * int(factor)), Image.Resampling.NEAREST)
@@ -43,7 +43,7 @@ def scene_of(frame: Image.Image, size: tuple[int, int] = SCENE) -> Image.Image:
 def scene_of_state(
     observations: np.ndarray, components: int, size: tuple[int, int] = SCENE, names: Sequence[str] = ()
 ) -> Image.Image:
-    """In place of a frame: how the observation went.
+    """Draw the observation over time, in place of a frame.
 
     observations: (steps, shown) of `components` in all. names: of those shown; none: obs[0], obs[1], ...
     """
@@ -63,7 +63,7 @@ def scene_of_state(
 def compose(
     scene: Image.Image, thought: Thought, values: Sequence[float], step: int, total: float, note: str = ""
 ) -> Image.Image:
-    """The scene, and beside it what the agent expects and what it would do; RGBA.
+    """Draw the scene, and beside it what the agent expects and what it would do; RGBA.
 
     values: V(s) at every step of the episode so far. step: the number of the step about to be taken, from 0; total: the
     raw rewards so far, summed. note: a line of text, such as which policy this is.
@@ -81,14 +81,14 @@ def compose(
 
 
 def to_png(image: Image.Image) -> bytes:
-    """For a frame that is gone in a moment: encoded fast."""
+    """Encode fast, for a frame that is visible for a moment."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def placeholder(text: str) -> bytes:
-    """A picture for as long as there is none."""
+    """Make the picture that is shown until there is another."""
     image, draw = empty((SCENE[0] + GAP + PANEL + EDGE, SCENE[1]))
     draw.text((SCENE[0] // 2, SCENE[1] // 2), text, TEXT, font(13), anchor="mm")
     return to_png(image)

@@ -40,24 +40,26 @@ class Film:
     """Collects frames of an episode of unknown length: evenly spaced, never more than 2 * MOST_FRAMES of them."""
 
     def __init__(self, fps: float, beside: int = 0) -> None:
-        """fps: env steps per second. beside: columns at the right that are for reading, and change less often."""
+        """Begin. fps: env steps per second. beside: columns at the right that are for reading, and change less
+        often.
+        """
         self._fps, self._beside = fps, beside
         self._shots: list[Shot] = []
         self._stride = 1  # env steps between two frames
 
     def wants(self, step: int) -> bool:
-        """Whether the picture before env step number `step` belongs on the film."""
+        """Return whether the picture before env step number `step` belongs to the film."""
         return step % self._stride == 0
 
     def add(self, step: int, frame: Callable[[], Image.Image]) -> None:
-        """The picture before step number `step`, RGB or RGBA. It is made when it is needed, again each time."""
+        """Add the picture before step number `step`, RGB or RGBA. `frame` is called when it is needed, each time."""
         self._shots.append(Shot(step, frame))
         if len(self._shots) > 2 * MOST_FRAMES:
             self._shots = self._shots[::2]
             self._stride *= 2
 
     def png(self) -> bytes:
-        """The film in real time, as animated PNG of at most MOST_FRAMES frames and about MOST_BYTES."""
+        """Return the film in real time, as animated PNG of at most MOST_FRAMES frames and about MOST_BYTES."""
         shots = _evenly(self._shots, MOST_FRAMES)
         for colours in (32, 16, 8):
             data = self._encode(shots, colours)
@@ -69,7 +71,7 @@ class Film:
         return data
 
     def _encode(self, shots: Sequence[Shot], colours: int) -> bytes:
-        """One palette for all frames, so that what does not move costs nothing."""
+        """Encode with one palette for all frames, so that what does not move costs nothing."""
         # a colour may come late: the arrow of the pendulum
         samples = [shot.frame() for shot in shots[:: max(1, len(shots) // 6)]]
         reduced = _clear_palette(samples, colours) if samples[0].mode == "RGBA" else _palette(samples, colours)
@@ -85,7 +87,7 @@ class Film:
 
 
 def _evenly(shots: Sequence[Shot], most: int) -> Sequence[Shot]:
-    """At most this many of them, the first one and the last one too."""
+    """Return at most this many of them, evenly spaced, including the first and the last."""
     if len(shots) <= most:
         return shots
     return [shots[i] for i in np.linspace(0, len(shots) - 1, most).round().astype(int)]
@@ -94,7 +96,7 @@ def _evenly(shots: Sequence[Shot], most: int) -> Sequence[Shot]:
 def _in_turns(
     frames: Sequence[Image.Image], shown: Sequence[float], beside: int
 ) -> tuple[list[Image.Image], list[float]]:
-    """The scene changes with every frame, what stands beside it now and then, and never both at once.
+    """Return frames in which either the scene or the column beside it changes, never both at once.
 
     A frame of an animated PNG stores one rectangle: left and right together would be the whole picture each time. And
     numbers that change 15 times a second cannot be read.
@@ -115,7 +117,7 @@ def _in_turns(
 
 
 def _palette(samples: Sequence[Image.Image], colours: int) -> Callable[[Image.Image], Image.Image]:
-    """RGB -> one of `colours`."""
+    """Return a function that maps an RGB image to one of `colours`."""
     strip = Image.new("RGB", (samples[0].width, samples[0].height * len(samples)))
     for place, sample in enumerate(samples):
         strip.paste(sample, (0, place * sample.height))
@@ -124,7 +126,7 @@ def _palette(samples: Sequence[Image.Image], colours: int) -> Callable[[Image.Im
 
 
 def _clear_palette(samples: Sequence[Image.Image], colours: int) -> Callable[[Image.Image], Image.Image]:
-    """RGBA -> one of twice as many (half of them shades of letters); Pillow has no palette for that.
+    """Return a function that maps RGBA to one of twice as many (half of them shades of letters).
 
     The most frequent colours win, those first that are like no other: a small red dot stays red. Every colour goes to
     its nearest, on a grid of LEVELS ** 4 looked up once.
@@ -150,7 +152,7 @@ def _clear_palette(samples: Sequence[Image.Image], colours: int) -> Callable[[Im
 
 
 def _most_telling(colors: np.ndarray, order: np.ndarray, most: int) -> list[int]:
-    """Places of at most `most` colours (M, 4), taken in this order: those far from all before, and then the others."""
+    """Choose at most `most` of the colours (M, 4), in this order: those far from all before, and then the others."""
     taken: list[int] = []
     nearest = np.full(len(colors), np.inf)  # (M,) squared distance to those taken
     for far in (UNLIKE, 0.0):
@@ -162,13 +164,13 @@ def _most_telling(colors: np.ndarray, order: np.ndarray, most: int) -> list[int]
 
 
 def _cell(pixels: np.ndarray) -> np.ndarray:
-    """(*shape, 4) uint8 -> (*shape) the cell of the grid that holds the colour."""
+    """Return the cell of the grid that holds each colour, (*shape, 4) uint8 -> (*shape)."""
     r, g, b, a = (pixels[..., channel].astype(np.uint16) >> 4 for channel in range(4))
     return r << 12 | g << 8 | b << 4 | a
 
 
 def check_file(file: str | Path) -> Path:
-    """Where a film may be written. Raises ConfigError for a suffix, a folder or a package that is not there."""
+    """Return the path to write a film to. Raise ConfigError for a suffix, a folder or a package that is not there."""
     path = Path(file)
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"file: a name that ends with {' or '.join(SUFFIXES)}, got {str(file)!r}")
@@ -182,7 +184,7 @@ def check_file(file: str | Path) -> Path:
 
 
 def write_png(path: Path, png: bytes) -> None:
-    """All of it or nothing. Raises ConfigError if the disk does not take it."""
+    """Write all of it or nothing. Raise ConfigError if that fails."""
     part = _part(path)
     try:
         part.write_bytes(png)
@@ -202,7 +204,7 @@ class Mp4:
         self._writer: Any = None
 
     def add(self, image: Image.Image) -> None:
-        """The next frame. Transparent is white; an odd last column or row is left out, because H.264 has none."""
+        """Add the next frame. Transparent is white; an odd last column or row is left out, because H.264 has none."""
         if image.mode == "RGBA":
             white = Image.new("RGB", image.size, "white")
             white.paste(image, mask=image.getchannel("A"))
@@ -235,12 +237,12 @@ class Mp4:
 
 
 def _part(path: Path) -> Path:
-    """Where a file grows until it is whole; the suffix says the format."""
+    """Return the path that a file is written to until it is complete; the suffix names the format."""
     return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
 
 
 def _ffmpeg() -> Any:
-    """The package that brings ffmpeg. Raises ConfigError if it is not there."""
+    """Import the package that brings ffmpeg. Raise ConfigError if it is not there."""
     try:
         package = importlib.import_module("imageio_ffmpeg")
         package.get_ffmpeg_exe()

@@ -142,7 +142,9 @@ class Camera:
 
 
 def _config(env: Any, given: Any) -> tuple[Config, Any]:
-    """Settings, and what makes the environment in place of them; None: nothing else does. Raises ConfigError."""
+    """Return the settings, and what makes the environment in place of them (None: nothing else does). Raise
+    ConfigError.
+    """
     if isinstance(env, str):
         return Config(env=EnvConfig(id=env)), given
     if isinstance(env, EnvConfig | Config):
@@ -155,7 +157,7 @@ def _config(env: Any, given: Any) -> tuple[Config, Any]:
 
 
 def _state_plot(course: Course, names: Sequence[str]) -> bytes:
-    """Observation and reward over the steps of an episode, as static PNG."""
+    """Draw observation and reward over the steps of an episode, as static PNG."""
     figure = Figure(figsize=(8.0, 2.6), facecolor="none")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))

@@ -56,7 +56,7 @@ class Player:
         device: torch.device | str = "cpu",
         env_factory: Any = None,
     ) -> None:
-        """device: of the policy. env_factory: makes the environment in place of env.id.
+        """Make the environment. device: of the policy. env_factory: makes the environment in place of env.id.
 
         Raises ConfigError or EnvError if the environment cannot be made.
         """
@@ -82,7 +82,7 @@ class Player:
             self.no_picture = stage.why_not
 
     def choose(self, policy: Acting, deterministic: bool, aloud: bool = False) -> Thought | None:
-        """The next action, not yet done. aloud: with what the policy thinks.
+        """Choose the next action without taking it. aloud: with what the policy thinks.
 
         Raises ConfigError if it cannot tell, or was made for other observations, EnvError if no action is legal.
         """
@@ -126,7 +126,9 @@ class Player:
         return course
 
     def frame(self) -> Image.Image | None:
-        """The environment's picture, RGB, or the one it shows its agent; None, and then `no_picture` says why."""
+        """Return the environment's picture, RGB, or the one it shows its agent; None, and then `no_picture` says
+        why.
+        """
         if self.no_picture is not None:
             return None
         try:
@@ -138,7 +140,7 @@ class Player:
             return None
 
     def scene(self, size: tuple[int, int]) -> Image.Image:
-        """The environment's picture, or how the observation went where there is none."""
+        """Return the environment's picture, or a plot of the observation where there is none."""
         frame = self.frame()
         if frame is not None:
             return scene_of(frame, size)
@@ -166,7 +168,7 @@ class Player:
 def think(
     model: ActorCritic, obs: Tree, memory: Memory, starts: Tensor, deterministic: bool, generator: Generator
 ) -> tuple[Tree, Memory, Thought]:
-    """As `Policy.act` for one observation (1, *obs): action (1, *action) and memory; and what was behind it.
+    """Do as `Policy.act` for one observation (1, *obs): action (1, *action) and memory; and the numbers behind it.
 
     A critic with a memory of its own moves on too: `Policy.act` leaves it where it was, as nobody asks it there.
     """

@@ -36,7 +36,7 @@ class Stage(NamedTuple):
 
 
 def make_stage(settings: EnvConfig | Config, env_factory: Any = None) -> Stage:
-    """One environment of these settings, with wrappers, frame stack and masks as in training; whole games in Atari.
+    """Make one environment of these settings: wrappers, frame stack and masks as in training; whole games in Atari.
 
     Our own programs are themselves. A third-party environment is the single one of its id also where training steps a
     vector environment, because only that one can be drawn; Atari shows what the agent sees.
@@ -62,7 +62,7 @@ def make_stage(settings: EnvConfig | Config, env_factory: Any = None) -> Stage:
 
 
 def _single(config: Config, make: EnvFactory, name: str | None) -> Stage:
-    """The environment that `make` makes, with what the config puts around it. name: None: that of its class."""
+    """Make the environment with `make` and what the config puts around it. name: None: that of its class."""
     made: list[gymnasium.Env] = []
 
     def keep(index: int) -> gymnasium.Env:
@@ -79,7 +79,7 @@ def _single(config: Config, make: EnvFactory, name: str | None) -> Stage:
 
 
 def _with_pictures(spec: Any, kwargs: dict[str, Any]) -> gymnasium.Env:
-    """The single environment of an id, with its pictures as arrays if it has any."""
+    """Make the single environment of an id, with its pictures as arrays if it has any."""
     env = make_single(spec, kwargs)
     if "rgb_array" not in env.metadata.get("render_modes", ()):
         return env
@@ -91,7 +91,7 @@ class Sight:
     """What of an observation is for the eye: its picture if it has one, and else its first numbers."""
 
     def __init__(self, space: Space, most: int) -> None:
-        """space: flat. most: numbers that are shown."""
+        """Prepare. space: flat. most: numbers that are shown."""
         leaves = {key: leaf for key, leaf in leaf_spaces(space).items() if key.rpartition("/")[2] != MASK_KEY}
         self._image = next(
             (key for key, leaf in leaves.items() if kind_of(leaf) == "image" and len(leaf.shape or ()) <= 3), None
@@ -102,12 +102,12 @@ class Sight:
         self.size = sum(int(np.prod(leaf.shape or ())) for leaf in leaves.values())
 
     def numbers(self, obs: Tree) -> np.ndarray:
-        """The first numbers of obs (1, *obs), (at most `most`,), in the order of `names`."""
+        """Return the first numbers of obs (1, *obs), (at most `most`,), in the order of `names`."""
         parts = [_leaf(obs, key).reshape(-1)[: self._most] for key in self._plain]
         return np.concatenate([np.asarray(part, dtype=np.float64) for part in parts])[: self._most]
 
     def picture(self, obs: Tree) -> np.ndarray | None:
-        """The newest picture in obs (1, *obs), (H, W) or (H, W, 3) uint8; None if there is none."""
+        """Return the newest picture in obs (1, *obs), (H, W) or (H, W, 3) uint8; None if there is none."""
         if self._image is None:
             return None
         image = _leaf(obs, self._image)
@@ -121,14 +121,14 @@ class Sight:
 
 
 def _leaf(obs: Tree, key: str) -> np.ndarray:
-    """One leaf of obs (1, *obs), as the array (*obs)."""
+    """Return one leaf of obs (1, *obs), as the array (*obs)."""
     leaf = obs[key] if isinstance(obs, dict) else obs
     array: np.ndarray = leaf[0].cpu().numpy()
     return array
 
 
 def _names(key: str, leaf: Space, most: int) -> list[str]:
-    """What to call the first numbers of a leaf."""
+    """Return names for the first numbers of a leaf."""
     size = int(np.prod(leaf.shape or ()))
     if key and size == 1:
         return [key]

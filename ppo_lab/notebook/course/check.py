@@ -39,7 +39,7 @@ def normalized(solution: Solution) -> None:
 
 
 def _numbers(*shape: int, seed: int, low: float, high: float) -> Tensor:
-    """Uniform numbers with one decimal, which read well in a message."""
+    """Draw uniform random numbers with one decimal, which read well in a message."""
     drawn = torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
     return ((low + (high - low) * drawn) * 10).round() / 10
 
@@ -48,7 +48,7 @@ def _numbers(*shape: int, seed: int, low: float, high: float) -> Tensor:
 
 
 def _stretch(ended: tuple[int, int] | None, cut_off: tuple[int, int] | None) -> tuple[Any, ...]:
-    """Six steps of two environments; where (t, n) the task ended, and where it was cut off."""
+    """Make six steps of two environments; (t, n): where the task ended, and where it was cut off."""
     reward, value = _numbers(6, 2, seed=1, low=-1, high=2), _numbers(6, 2, seed=2, low=1, high=5)
     next_value = torch.cat([value[1:], _numbers(1, 2, seed=3, low=1, high=5)])  # (6, 2)
     terminated, done = torch.zeros(2, 6, 2, dtype=torch.bool)

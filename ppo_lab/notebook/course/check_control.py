@@ -23,7 +23,7 @@ def pid(solution: Solution) -> None:
 
 
 def _numbers(*shape: int, seed: int) -> Tensor:
-    """Uniform numbers within +-2 with one decimal, which read well in a message."""
+    """Draw uniform random numbers within +-2 with one decimal, which read well in a message."""
     drawn = torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
     return ((4 * drawn - 2) * 10).round() / 10
 
@@ -76,7 +76,7 @@ COST = Exercise(
 
 
 def _changes(error: Tensor) -> Tensor:
-    """e[t] - e[t-1], with an error of 0 before the first row."""
+    """Return e[t] - e[t-1], with an error of 0 before the first row."""
     return error.diff(dim=0, prepend=torch.zeros_like(error[:1]))
 
 
@@ -85,7 +85,7 @@ def _pid(e: Tensor, p: float, i: float, d: float) -> Tensor:
 
 
 def _later(rows: Tensor) -> Tensor:
-    """The same one row later."""
+    """Return the same one row later."""
     return torch.cat([torch.zeros_like(rows[:1]), rows[:-1]])
 
 

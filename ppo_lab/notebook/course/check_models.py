@@ -40,7 +40,7 @@ def remembered(solution: Solution) -> None:
 
 
 def _numbers(*shape: int, seed: int, low: float = -2.0, high: float = 2.0) -> Tensor:
-    """Uniform numbers with one decimal, which read well in a message."""
+    """Draw uniform random numbers with one decimal, which read well in a message."""
     drawn = torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
     return ((low + (high - low) * drawn) * 10).round() / 10
 
@@ -51,7 +51,9 @@ _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 def _bell(action: Tensor, mean: Tensor, std: Tensor, log_std: float = 1.0, constant: float = _HALF_LOG_2PI) -> Tensor:
-    """log N(action; mean, std) of every dimension, (B, A); log_std and constant: how much of each is subtracted."""
+    """Return log N(action; mean, std) of every dimension, (B, A); log_std and constant: how much of each is
+    subtracted.
+    """
     return -0.5 * ((action - mean) / std) ** 2 - log_std * std.log() - constant
 
 
@@ -170,7 +172,7 @@ KEPT = 0.5  # of the memory, at every step
 
 
 def _remembered(seen: Tensor, starts: Tensor) -> Tensor:
-    """h[t] = KEPT * (0 if starts[t] else h[t - 1]) + seen[t]."""
+    """Return h[t] = KEPT * (0 if starts[t] else h[t - 1]) + seen[t]."""
     rows, memory = [], torch.zeros_like(seen[0])
     for row, start in zip(seen, starts, strict=True):
         memory = KEPT * memory.masked_fill(start, 0.0) + row
@@ -179,7 +181,7 @@ def _remembered(seen: Tensor, starts: Tensor) -> Tensor:
 
 
 def _too_late(seen: Tensor, starts: Tensor) -> Tensor:
-    """Cleared after the first step of an episode instead of before it."""
+    """Return the memory as it is when cleared after the first step of an episode instead of before it."""
     return _remembered(seen, torch.cat([torch.zeros_like(starts[:1]), starts[:-1]]))
 
 

@@ -25,7 +25,7 @@ class Exercise:
     gradient: bool = False  # the answer has to carry a gradient to the first argument
 
     def diagnose(self, solution: Solution) -> str:
-        """One line: right, not yet, or what is wrong in the first case that is."""
+        """Return one line: right, not yet, or what is wrong in the first case that is wrong."""
         for case, arguments in self.cases:
             given = tuple(a.clone() if isinstance(a, Tensor) else a for a in arguments)
             if self.gradient:
@@ -39,7 +39,7 @@ class Exercise:
         return f"right: {self.praise}"
 
     def _problem(self, case: str, arguments: tuple[Any, ...], given: tuple[Any, ...], answer: Any) -> str | None:
-        """What is wrong with an answer, None if nothing is."""
+        """Return what is wrong with an answer, None if nothing is."""
         expected = self.right(*arguments)
         if not isinstance(answer, Tensor):
             return f"expected a tensor, got {type(answer).__name__}"
@@ -63,7 +63,7 @@ def _close(one: Tensor, other: Tensor) -> bool:
 
 
 def _difference(case: str, answer: Tensor, expected: Tensor) -> str:
-    """What can be said about a mistake nobody has foreseen."""
+    """Describe a mistake that no check foresaw."""
     got, want = answer.detach().double(), expected.double()
     for factor, missing in FACTORS.items():
         if _close(got, factor * want):

@@ -37,11 +37,11 @@ def play(draw: Draw, /, *, defaults: Mapping[str, Any] | None = None, **values: 
     values: what each slider offers, in this order. defaults: where it begins, marked, and offered even if `values` lack
     it; where there is none it begins in the middle. Raises ConfigError if sliders and `draw` do not fit each other.
     """
-    dials = _dials(draw, values, defaults or {})
+    sliders = _sliders_of(draw, values, defaults or {})
     if ui_attached():
-        Playground(draw, dials).show()
+        Playground(draw, sliders).show()
         return
-    picture, alt = three_pictures(draw, dials), _three(dials)
+    picture, alt = three_pictures(draw, sliders), _three(sliders)
     if get_ipython() is None:
         print(alt)
     else:
@@ -49,7 +49,7 @@ def play(draw: Draw, /, *, defaults: Mapping[str, Any] | None = None, **values: 
 
 
 @dataclass(frozen=True)
-class Dial:
+class PlaySlider:
     """What one slider offers."""
 
     name: str
@@ -58,7 +58,7 @@ class Dial:
     marked: bool  # `begin` is a default and not only the middle
 
     def label(self, value: Any) -> str:
-        """A value as the slider shows it."""
+        """Format a value as the slider shows it."""
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return (f"{value:g}" if number else str(value)) + (" (default)" if self.marked and value == self.begin else "")
 
@@ -66,7 +66,7 @@ class Dial:
 class Playground:
     """The sliders and the picture. Callbacks of widgets may come from several threads: one draws, the rest wait."""
 
-    def __init__(self, draw: Draw, dials: Sequence[Dial]) -> None:
+    def __init__(self, draw: Draw, sliders: Sequence[PlaySlider]) -> None:
         import ipywidgets as widgets  # only where there is somebody to move them
 
         self._draw = draw
@@ -75,14 +75,14 @@ class Playground:
         # An explicit list of values, not a FloatSlider: that one rounds what it is given to its own grid when the
         # browser draws it, and sends the rounded value back as if somebody had moved it.
         self.sliders = {
-            dial.name: widgets.SelectionSlider(
-                options=[(dial.label(value), value) for value in dial.values],
-                value=dial.begin,
-                description=dial.name,
+            slider.name: widgets.SelectionSlider(
+                options=[(slider.label(value), value) for value in slider.values],
+                value=slider.begin,
+                description=slider.name,
                 style={"description_width": "110px"},
                 layout={"width": "420px"},
             )
-            for dial in dials
+            for slider in sliders
         }
         # not stretched to the width of the page: that would blur it
         self.picture = widgets.Image(
@@ -110,7 +110,7 @@ class Playground:
                 self._redraw()
 
     def _redraw(self) -> None:
-        """The picture of where the sliders are now, not of where they were when this was asked for."""
+        """Draw the picture for the sliders' current values, which may have moved since this was asked for."""
         try:
             figure = self._draw(**{name: slider.value for name, slider in self.sliders.items()})
             self.picture.value = _png(figure, compress_level=1)
@@ -122,13 +122,15 @@ class Playground:
             self.picture.layout.display = None
 
 
-def three_pictures(draw: Draw, dials: Sequence[Dial]) -> bytes:
-    """One PNG: the first slider at its lowest, default and highest value, one below the other, each with a caption."""
-    others = {dial.name: dial.begin for dial in dials[1:]}
+def three_pictures(draw: Draw, sliders: Sequence[PlaySlider]) -> bytes:
+    """Return one PNG: the first slider at its lowest, default and highest value, below each other, each with a
+    caption.
+    """
+    others = {slider.name: slider.begin for slider in sliders[1:]}
     parts = []
-    for value in _shown(dials[0]):
-        chosen = {dials[0].name: value, **others}
-        caption = ", ".join(f"{dial.name} = {dial.label(chosen[dial.name])}" for dial in dials)
+    for value in _shown(sliders[0]):
+        chosen = {sliders[0].name: value, **others}
+        caption = ", ".join(f"{slider.name} = {slider.label(chosen[slider.name])}" for slider in sliders)
         png = _png(draw(**chosen))
         picture = Pixels.open(io.BytesIO(png)).convert("RGBA")
         parts += [_caption(caption, picture.width), picture]
@@ -152,33 +154,33 @@ def _png(figure: Any, compress_level: int = 6) -> bytes:
     return to_png(figure, DPI, compress_level)
 
 
-def _shown(dial: Dial) -> list[Any]:
-    """Lowest, default and highest, each once."""
-    return _once([dial.values[0], dial.begin, dial.values[-1]])
+def _shown(slider: PlaySlider) -> list[Any]:
+    """Return the lowest, default and highest value, each once."""
+    return _once([slider.values[0], slider.begin, slider.values[-1]])
 
 
-def _three(dials: Sequence[Dial]) -> str:
-    """What the headless picture shows, in words."""
-    first, *others = dials
+def _three(sliders: Sequence[PlaySlider]) -> str:
+    """Describe the headless picture in words."""
+    first, *others = sliders
     text = f"The picture at {first.name} = {', '.join(map(first.label, _shown(first)))}"
-    return ", ".join([text, *(f"{dial.name} = {dial.label(dial.begin)}" for dial in others)])
+    return ", ".join([text, *(f"{slider.name} = {slider.label(slider.begin)}" for slider in others)])
 
 
-def _dials(draw: Draw, values: Mapping[str, Sequence[Any]], defaults: Mapping[str, Any]) -> list[Dial]:
+def _sliders_of(draw: Draw, values: Mapping[str, Sequence[Any]], defaults: Mapping[str, Any]) -> list[PlaySlider]:
     if not values:
         raise ConfigError("play: name at least one slider, such as gamma=[0.9, 0.99]")
     unknown = sorted(defaults.keys() - values.keys())
     if unknown:
         raise ConfigError(f"play: there is a default for {unknown[0]!r} but no slider; sliders: {', '.join(values)}")
-    dials = [_dial(name, offered, defaults) for name, offered in values.items()]
+    sliders = [_slider(name, offered, defaults) for name, offered in values.items()]
     try:
-        inspect.signature(draw).bind(**{dial.name: dial.begin for dial in dials})
+        inspect.signature(draw).bind(**{slider.name: slider.begin for slider in sliders})
     except TypeError as error:
         raise ConfigError(f"play: draw does not take the sliders {', '.join(values)}: {error}") from None
-    return dials
+    return sliders
 
 
-def _dial(name: str, offered: Sequence[Any], defaults: Mapping[str, Any]) -> Dial:
+def _slider(name: str, offered: Sequence[Any], defaults: Mapping[str, Any]) -> PlaySlider:
     plain = [_plain(value) for value in offered]
     if name in defaults and _plain(defaults[name]) not in plain:
         plain.append(_plain(defaults[name]))
@@ -187,7 +189,7 @@ def _dial(name: str, offered: Sequence[Any], defaults: Mapping[str, Any]) -> Dia
     if not plain:
         raise ConfigError(f"play: the slider {name} has no values")
     begin = _plain(defaults[name]) if name in defaults else plain[len(plain) // 2]
-    return Dial(name, tuple(_once(plain)), begin, name in defaults)
+    return PlaySlider(name, tuple(_once(plain)), begin, name in defaults)
 
 
 def _once(values: Sequence[Any]) -> list[Any]:
@@ -195,5 +197,5 @@ def _once(values: Sequence[Any]) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Python's own number for NumPy's: traits of widgets refuse those."""
+    """Convert NumPy's numbers to Python's: traits of widgets refuse them."""
     return value.item() if isinstance(value, np.generic) else value

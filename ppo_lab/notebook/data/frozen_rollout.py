@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ppo_lab.training.trainer import Trainer
 
 
-class Surrogate(NamedTuple):
+class SurrogateSteps(NamedTuple):
     """PPO's objective on M samples, before the first (row 0) and after each of S gradient steps."""
 
     clip_coef: float
@@ -75,7 +75,7 @@ class FrozenRollout:
             log_prob[t] = distribution.log_prob(rollout.action[t])
         return (log_prob - rollout.log_prob).exp()
 
-    def surrogate(self, ratio: Sequence[Tensor], advantage: Tensor, clip_coef: float) -> Surrogate:
+    def surrogate(self, ratio: Sequence[Tensor], advantage: Tensor, clip_coef: float) -> SurrogateSteps:
         """Compute PPO's objective with a clip range, over the valid rows.
 
         ratio: S + 1 of (T, N), the first from before the first gradient step. advantage: (T, N), from `advantages`; it
@@ -87,7 +87,7 @@ class FrozenRollout:
         if self.ppo.normalize_advantage != "never":
             used = normalized(used)
         up, down = (used > 0) & (ratios > 1.0 + clip_coef), (used < 0) & (ratios < 1.0 - clip_coef)  # (S + 1, M)
-        return Surrogate(
+        return SurrogateSteps(
             clip_coef,
             ratios.cpu().numpy(),
             used.cpu().numpy(),

@@ -23,6 +23,7 @@ from typing import Any
 
 import nbformat
 import papermill
+from nbclient.exceptions import CellExecutionError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
@@ -75,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 128 + stopped_by
     except Exception as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {error_line(error)}", file=sys.stderr)
         return 1
     finally:
         if before is not None:
@@ -168,8 +169,10 @@ class Progress:
         return start + len(whole) + 1
 
 
-def one_line(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """Format an error as one line: a LabError by its text, any other by its type and first line."""
+    if isinstance(error, CellExecutionError):
+        return f"{error.ename}: {_first_line(error.evalue)}"
     text = _first_line(str(error))
     return text if isinstance(error, LabError) else f"{type(error).__name__}: {text}"
 

@@ -69,7 +69,7 @@ def examine(
     entropy_shift: float = 0.0,
     chunks: int | None = None,
 ) -> list[Finding]:
-    """What is wrong with a run: warnings before notes, causes before outcomes, and of these what began first.
+    """Return what is wrong with a run: warnings before notes, causes before outcomes, and of these what began first.
 
     columns: name -> metric at every update, (U,), NaN where it did not exist: a session's history, or `read_metrics`.
     ppo: the settings in force.

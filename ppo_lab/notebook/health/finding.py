@@ -29,7 +29,7 @@ class Finding:
 
 
 def as_markdown(findings: Sequence[Finding]) -> str:
-    """The findings as a list, for a notebook's cell or a file."""
+    """Format the findings as a list, for a notebook's cell or a file."""
     looked = f" {LOOKED_AT}" if not _warnings(findings) else ""
     items = "".join(
         f"\n- **{_title(found)}** since step {found.since:,}. {_plain(found.what)} "
@@ -40,7 +40,7 @@ def as_markdown(findings: Sequence[Finding]) -> str:
 
 
 def as_html(findings: Sequence[Finding]) -> str:
-    """The same for a widget; links open another tab."""
+    """Format the findings for a widget; links open another tab."""
     looked = f" {LOOKED_AT}" if not _warnings(findings) else ""
     items = "".join(
         f"<li><b>{html.escape(_title(found))}</b> since step {found.since:,}. {_coded(found.what)} "
@@ -64,12 +64,12 @@ def _title(found: Finding) -> str:
 
 
 def _plain(text: str) -> str:
-    """Markdown's own characters made harmless, outside of `code`."""
+    """Escape Markdown's own characters outside of `code`."""
     pieces = text.split("`")
     pieces[::2] = [re.sub(r"([\\*_\[\]<>|#])", r"\\\1", piece) for piece in pieces[::2]]
     return "`".join(pieces)
 
 
 def _coded(text: str) -> str:
-    """`code` as HTML, everything else escaped."""
+    """Convert `code` to HTML, and escape everything else."""
     return re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text))

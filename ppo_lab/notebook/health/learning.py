@@ -17,7 +17,7 @@ EXPLODED = 10.0  # times the largest value loss of the first updates
 
 
 def critic_worse_than_mean(s: Signals) -> Verdict | None:
-    """Explained variance below 0: an average would foresee more."""
+    """Check for explained variance below 0: an average would predict better."""
     row = _critic_below(s, WORSE, 2 * PATIENCE)
     if row is None or nothing_to_predict(s):
         return None
@@ -32,7 +32,7 @@ def critic_worse_than_mean(s: Signals) -> Verdict | None:
 
 
 def critic_guesses(s: Signals) -> Verdict | None:
-    """Explained variance low for long, although there is something to explain."""
+    """Check for explained variance that stays low although there is something to explain."""
     row = _critic_below(s, GUESSES, SLOW)
     if row is None or nothing_to_predict(s) or critic_worse_than_mean(s):
         return None
@@ -49,7 +49,7 @@ def critic_guesses(s: Signals) -> Verdict | None:
 
 
 def nothing_to_predict(s: Signals) -> Verdict | None:
-    """All returns that the critic learns are one number, though episodes differ."""
+    """Check whether all returns that the critic learns are one number, though episodes differ."""
     equal = ~(s.raw("update/explained_variance") > ROUNDING) & np.isfinite(s.raw("loss/value"))
     row = since(equal & (s.raw("episode/return_std") > 0), 2 * PATIENCE)
     if row is None:
@@ -64,7 +64,7 @@ def nothing_to_predict(s: Signals) -> Verdict | None:
 
 
 def value_loss_exploding(s: Signals) -> Verdict | None:
-    """The critic's error grows beyond all it was, and it predicts nothing."""
+    """Check for a critic's error that grows beyond all earlier ones while it predicts nothing."""
     loss = s.smooth("loss/value")
     known = s.raw("loss/value")[:YOUNG]
     if len(s) <= YOUNG or not np.isfinite(known).any():
@@ -84,7 +84,7 @@ def value_loss_exploding(s: Signals) -> Verdict | None:
 
 
 def gradients_clipped(s: Signals) -> Verdict | None:
-    """Every gradient is cut down to a small part of itself."""
+    """Check whether every gradient is clipped to a small part of itself."""
     norm = s.smooth("update/grad_norm") / s.ppo.max_grad_norm  # (U,)
     for severity, bound in (("warning", CLIPPED_AWAY), ("note", CLIPPED_MUCH)):
         row = since(norm > bound, SLOW)
@@ -102,7 +102,7 @@ def gradients_clipped(s: Signals) -> Verdict | None:
 
 
 def steps_called_off(s: Signals) -> Verdict | None:
-    """In float16 most gradients overflow, and those steps are not taken."""
+    """Check for float16 gradients that overflow mostly, so that steps are not taken."""
     share = s.smooth("update/skipped_steps") / s.smooth("update/gradient_steps")  # (U,)
     row = since(share > CALLED_OFF, 2 * PATIENCE)
     if row is None:
@@ -118,7 +118,7 @@ def steps_called_off(s: Signals) -> Verdict | None:
 
 
 def _critic_below(s: Signals, bound: float, patience: int) -> int | None:
-    """Since when the explained variance is below a bound, though there is something to explain."""
+    """Return since when the explained variance is below a bound, though there is something to explain."""
     explained = s.smooth("update/explained_variance")
     grown = np.arange(len(s)) >= YOUNG
     return since((explained < bound) & s.to_predict & grown, patience)

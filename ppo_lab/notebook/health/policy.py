@@ -18,7 +18,7 @@ NO_RATE = 1e-6  # Adam moves a weight by about the rate in a step; weights are a
 
 
 def policy_leaps(s: Signals) -> Verdict | None:
-    """KL over its bound in most updates."""
+    """Check for a KL divergence over its bound in most updates."""
     kl, goal, clip = s.smooth("update/approx_kl"), s.ppo.target_kl, s.in_force("clip_coef")
     steered = s.ppo.learning_rate_schedule == "adaptive"
     high, too_high = (KL_HIGH, KL_TOO_HIGH) if goal is None else (1.5 * goal, 3.0 * goal)
@@ -45,7 +45,7 @@ def policy_leaps(s: Signals) -> Verdict | None:
 
 
 def policy_jumped(s: Signals) -> Verdict | None:
-    """An update (or a few) with an enormous KL, if it did harm or just happened."""
+    """Check for an update (or a few) with an enormous KL, if it did harm or just happened."""
     kl = np.nan_to_num(s.raw("update/approx_kl"))
     if len(s) < 3 or not (kl > KL_JUMP).any() or policy_leaps(s) is not None:
         return None
@@ -67,7 +67,7 @@ def policy_jumped(s: Signals) -> Verdict | None:
 
 
 def clipped_often(s: Signals) -> Verdict | None:
-    """The ratio of too many samples has left the clip range."""
+    """Check for too many samples whose ratio has left the clip range."""
     for severity, bound in (("warning", CLIPPED_OFTEN), ("note", CLIPPED)):
         row = since(s.smooth("update/clip_fraction") > bound)
         if row is not None:
@@ -85,7 +85,7 @@ def clipped_often(s: Signals) -> Verdict | None:
 
 
 def entropy_collapsed(s: Signals) -> Verdict | None:
-    """The policy has stopped trying anything else."""
+    """Check whether the policy has stopped exploring."""
     if s.spread is None:
         return None
     row = since(s.spread < (DECIDED if s.num_actions else NARROW))
@@ -104,7 +104,7 @@ def entropy_collapsed(s: Signals) -> Verdict | None:
 
 
 def entropy_stuck(s: Signals) -> Verdict | None:
-    """The policy moves, but keeps tossing coins."""
+    """Check for a policy that changes but stays random."""
     if s.spread is None or len(s) < 3 * PATIENCE + SLOW:
         return None
     row = since(s.spread > (UNDECIDED if s.num_actions else WIDE), SLOW)
@@ -130,7 +130,7 @@ def entropy_stuck(s: Signals) -> Verdict | None:
 
 
 def policy_still(s: Signals) -> Verdict | None:
-    """The policy does not change, though its learning rate and its entropy would let it."""
+    """Check for a policy that does not change, though its learning rate and its entropy would let it."""
     row = since(s.smooth("update/approx_kl") < STILL, SLOW)
     rate = s.smooth("update/learning_rate")
     running_out = rate[-1] < 0.1 * np.fmax.reduce(rate) if row is not None else False
@@ -147,7 +147,7 @@ def policy_still(s: Signals) -> Verdict | None:
 
 
 def learning_rate_zero(s: Signals) -> Verdict | None:
-    """A learning rate so small that weights stay where they are."""
+    """Check for a learning rate so small that weights stay where they are."""
     for key in ("learning_rate", "critic_learning_rate"):
         rate = s.smooth(f"update/{key}")
         steered = s.ppo.learning_rate_schedule == "adaptive"
@@ -173,7 +173,7 @@ def learning_rate_zero(s: Signals) -> Verdict | None:
 
 
 def early_stop_always(s: Signals) -> Verdict | None:
-    """target_kl leaves most of the gradient steps undone."""
+    """Check whether target_kl prevents most of the gradient steps."""
     planned = s.planned_steps
     if s.ppo.target_kl is None:
         return None

@@ -12,7 +12,7 @@ TRIED, TRIED_LONG = 0.2, 0.5  # of total_timesteps: by then a run that can learn
 
 
 def no_episode(s: Signals) -> Verdict | None:
-    """Nothing has ended yet, so nobody knows how well it goes."""
+    """Check whether no episode has ended yet, so that there is no return."""
     ended = np.isfinite(s.raw("episode/return_mean"))
     if ended.any() or len(s) < 2 * PATIENCE:
         return None
@@ -27,7 +27,7 @@ def no_episode(s: Signals) -> Verdict | None:
 
 
 def returns_collapsed(s: Signals) -> Verdict | None:
-    """It could do better before."""
+    """Check for a return well below an earlier one."""
     if not np.isfinite(s.best).any():
         return None
     peak = int(np.nanargmax(s.returns))
@@ -45,7 +45,7 @@ def returns_collapsed(s: Signals) -> Verdict | None:
 
 
 def never_better(s: Signals) -> Verdict | None:
-    """The return is where it was in the beginning."""
+    """Check for a return that is still where it was in the beginning."""
     known = np.flatnonzero(np.isfinite(s.returns))
     done = s.step[-1] / s.ppo.total_timesteps if len(s) else 0.0
     if len(known) < 1.5 * SLOW or done < TRIED or s.learned or returns_collapsed(s):
@@ -60,7 +60,7 @@ def never_better(s: Signals) -> Verdict | None:
 
 
 def returns_flat(s: Signals) -> Verdict | None:
-    """It rose, and has not risen for long."""
+    """Check for a return that rose and has not risen for long."""
     known = np.flatnonzero(np.isfinite(s.returns))
     if len(known) < 2 * SLOW or returns_collapsed(s) or never_better(s):
         return None

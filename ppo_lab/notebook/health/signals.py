@@ -46,21 +46,21 @@ class Signals:
         return len(self.columns.get("global_step", ()))
 
     def raw(self, name: str) -> np.ndarray:
-        """The metric at every update, (U,); NaN where there was none, or it was infinite."""
+        """Return the metric at every update, (U,); NaN where there was none, or it was infinite."""
         values = column(self.columns, name)
         return np.where(np.isfinite(values), values, np.nan)
 
     def smooth(self, name: str) -> np.ndarray:
-        """Running median over the last 5 values there were, (U,); NaN before that many."""
+        """Return the running median over the last 5 values, (U,); NaN before that many."""
         return running_median(self.raw(name))
 
     def typical(self, name: str, row: int) -> float:
-        """Median since a row: the number a sentence names; NaN if there was none."""
+        """Return the median since a row, which a sentence names; NaN if there was none."""
         values = self.raw(name)[row:]
         return float(np.median(values[np.isfinite(values)])) if np.isfinite(values).any() else math.nan
 
     def in_force(self, key: str) -> float:
-        """A setting as the last update had it, if that was recorded; else as `ppo` has it."""
+        """Return a setting as the last update had it, if that was recorded; else as `ppo` has it."""
         values = self.raw(f"update/{key}")
         return float(values[-1]) if len(values) and math.isfinite(values[-1]) else float(getattr(self.ppo, key))
 
@@ -116,7 +116,7 @@ class Signals:
         return best > self.start + max(now, SURE / 2 * self.error(highest), self.margin)
 
     def error(self, row: int) -> float:
-        """Standard error of the mean return at a row; 0 where the spread is not known."""
+        """Return the standard error of the mean return at a row; 0 where the spread is not known."""
         episodes = min(self.raw("episode/count")[row], 100.0)
         return float(np.nan_to_num(self.raw("episode/return_std")[row]) / math.sqrt(episodes))
 
@@ -172,7 +172,9 @@ class Signals:
         return np.exp(entropy / dims - GAUSSIAN) if dims else None
 
     def _dims(self) -> int | None:
-        """Action dimensions, from the entropy of a policy that began with std 1; None if it did not look like that."""
+        """Infer the action dimensions from the entropy of a policy that began with std 1; None if it did not look
+        like that.
+        """
         entropy = self.raw("loss/entropy")
         first = float(entropy[0]) if len(entropy) else math.nan
         dims = round(first / GAUSSIAN) if math.isfinite(first) else 0
@@ -180,7 +182,7 @@ class Signals:
 
 
 def running_median(values: np.ndarray) -> np.ndarray:
-    """Trailing median over WIDTH values, (U,) as given; what is NaN is passed over."""
+    """Return the trailing median over WIDTH values, (U,) as given; NaN is passed over."""
     rows = np.flatnonzero(np.isfinite(values))
     result = np.full(len(values), np.nan)
     if len(rows) < WIDTH:
@@ -192,7 +194,7 @@ def running_median(values: np.ndarray) -> np.ndarray:
 
 
 def since(bad: np.ndarray, patience: int = PATIENCE) -> int | None:
-    """The row since which `bad` holds, (U,) bool; None if it does not.
+    """Return the row since which `bad` holds, (U,) bool; None if it does not.
 
     It begins to hold with `patience` in a row and ends with RELIEF in a row without it: so nothing flickers.
     """
@@ -203,12 +205,12 @@ def since(bad: np.ndarray, patience: int = PATIENCE) -> int | None:
 
 
 def early(row: int) -> int:
-    """The row at which what a running median shows since `row` began: half its width before."""
+    """Return the row at which what a running median shows since `row` began: half its width before."""
     return max(0, row - WIDTH // 2)
 
 
 def _runs(bad: np.ndarray, length: int) -> np.ndarray:
-    """First rows of all stretches of `length` in a row."""
+    """Return the first rows of all stretches of `length` in a row."""
     if len(bad) < length:
         return np.array([], dtype=int)
     return np.flatnonzero(np.convolve(bad, np.ones(length, dtype=int), "valid") == length)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -60,6 +60,24 @@ def inside(session: Session, figure: Figure | None = None) -> Figure | None:
     """Draw the last update; None before the first."""
     last = session.last_update()
     return None if last is None else inside_figure(last, figure)
+
+
+class View(NamedTuple):
+    """A picture of a session: a tab of the live dashboard, and a static picture at the end."""
+
+    title: str  # of its tab
+    text: str  # what frontends without pictures show
+    draw: Callable[
+        [Session, Figure | None], Figure | None
+    ]  # the figure may be an earlier one to redraw; None: nothing yet
+    has_data: Callable[[Session], bool] = lambda session: True  # whether it is among the static pictures
+
+
+VIEWS = (  # after the learning curve; in the order of the tabs
+    View("Dials", "KL, clip fraction, entropy, critic, gradients, losses", dials),
+    View("Inside the update", "the last update", inside),
+    View("Numbers", "metrics from info, environments and trainer.record", numbers, lambda s: bool(other_names(s))),
+)
 
 
 def health(session: Session) -> list[Finding]:

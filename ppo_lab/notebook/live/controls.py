@@ -40,6 +40,7 @@ class Controls:
         self._waiting = 0  # calls of buttons that have not finished
         self.status = widgets.HTML()
         self._progress = widgets.FloatProgress(min=0.0, layout={"width": "180px"})
+        self._engine = widgets.HTML()
         self._message = widgets.HTML(layout={"height": "24px"})
         self._hold = _button("Pause", "pause", "pause at the next update", self._toggle)
         step = _button("One update", "step-forward", "do one update, then pause", lambda: session.step(wait=False))
@@ -55,6 +56,7 @@ class Controls:
         rows = [
             widgets.HBox(buttons, layout=WRAP),
             widgets.HBox([self._progress, self.status]),
+            self._engine,
             self._message,
             widgets.HBox([slider.widget for slider in self._sliders], layout=WRAP),
         ]
@@ -70,6 +72,7 @@ class Controls:
             inexact = session.trainer.inexact
             why = "" if inexact is None else f' <span title="{escape(inexact)}">ⓘ</span>'
             self.status.value = ("paused: " if session.paused else "") + escape(progress_line(session)) + why
+            self._engine.value = f'<small style="opacity: 0.7">{escape(session.trainer.engine_line)}</small>'
             self._progress.max, self._progress.value = float(state.total_timesteps), float(state.global_step)
             self._hold.description, self._hold.icon = ("Run", "play") if session.paused else ("Pause", "pause")
             self._undo.disabled = not session.can_undo

@@ -13,7 +13,7 @@ from IPython.display import display
 
 from ppo_lab.notebook.live import contents
 from ppo_lab.notebook.live.controls import Controls
-from ppo_lab.notebook.live.panels import Learning, Panel, Picture, Words, health_html
+from ppo_lab.notebook.live.panels import LearningPanel, Panel, Picture, Words, health_html
 from ppo_lab.notebook.live.session import Session
 from ppo_lab.notebook.live.static import HIDE_TWIN, LIVE, closing_line, drawn, pictures, progress_line
 from ppo_lab.notebook.live.viewer import AgentPanel
@@ -65,10 +65,8 @@ class Dashboard:
         self._lock = threading.Lock()  # guards _over and _handles: cells show, the training thread removes
         self._controls = Controls(session)
         self._panels: list[Panel] = [
-            Learning(session, lambda: session.soon(lambda: self._draw(session))),
-            Picture("Dials", contents.dials),
-            Picture("Inside the update", contents.inside),
-            Picture("Numbers", contents.numbers),
+            LearningPanel(session, lambda: session.soon(lambda: self._draw(session))),
+            *(Picture(view.title, view.draw) for view in contents.VIEWS),
             AgentPanel(),
             Words("Health", health_html),
             Words("Journal", contents.journal_html),

@@ -71,7 +71,7 @@ class Picture:
         self._image.close()
 
 
-class Learning(Picture):
+class LearningPanel(Picture):
     """The learning curve, and a list of runs to compare with."""
 
     def __init__(self, session: Session, changed: Callable[[], object]) -> None:

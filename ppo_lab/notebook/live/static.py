@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.getipython import get_ipython
@@ -52,15 +53,10 @@ class Lines:
 
 def pictures(session: Session) -> list[dict[str, Any]]:
     """Return a static version of every panel, for `display(..., raw=True)`. The first one is the learning curve."""
-    draw: list[tuple[str, Callable[[], Figure | None]]] = [
-        (progress_line(session), lambda: contents.learning(session, None, session.others)),
-        ("KL, clip fraction, entropy, critic, gradients, losses", lambda: contents.dials(session)),
-        ("the last update", lambda: contents.inside(session)),
-    ]
-    if contents.other_names(session):
-        draw.append(("metrics from info, environments and trainer.record", lambda: contents.numbers(session)))
+    found = [drawn(progress_line(session), lambda: contents.learning(session, None, session.others))]
+    views = [view for view in contents.VIEWS if view.has_data(session)]
+    found += [drawn(view.text, partial(view.draw, session, None)) for view in views]
     write = [lambda: as_markdown(contents.health(session)), lambda: contents.journal_markdown(session)]
-    found = [drawn(text, make) for text, make in draw]
     return [bundle for bundle in (*found, *map(_written, write)) if bundle is not None]
 
 

@@ -35,7 +35,7 @@ MOST_NOTES = 8  # changes that are written out
 LONGEST_NAME = 28
 
 
-class Change(Protocol):
+class JournalLine(Protocol):
     """A line of the journal, as `ppo_lab.read_journal` gives it."""
 
     @property
@@ -51,26 +51,28 @@ class Change(Protocol):
 
 
 def to_png(figure: Figure, dpi: int = 100, compress_level: int = 6) -> bytes:
-    """The figure as PNG. compress_level 1 is faster and twice as big: for frames that are gone in a second."""
+    """Encode the figure as PNG. compress_level 1 is faster and twice as big: for frames that are visible for a
+    second.
+    """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, pil_kwargs={"compress_level": compress_level})
     return buffer.getvalue()
 
 
 def to_small_png(figure: Figure, dpi: int = 100) -> bytes:
-    """The figure as PNG in a third of the room: for what stays in a notebook."""
+    """Encode the figure as PNG in a third of the size: for pictures that stay in a notebook."""
     return in_few_colours(Image.open(io.BytesIO(to_png(figure, dpi))).convert("RGBA"))
 
 
 def in_few_colours(image: Image.Image) -> bytes:
-    """An RGBA picture as PNG with a table of 256 colours; of a plot nobody sees the difference."""
+    """Encode an RGBA picture as PNG with a table of 256 colours; for a plot the difference is invisible."""
     buffer = io.BytesIO()
     image.quantize(256, method=Image.Quantize.FASTOCTREE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
 def style(ax: Axes) -> None:
-    """Transparent, grey, and light: for both themes of a notebook."""
+    """Make axes transparent, grey and light: for both themes of a notebook."""
     ax.patch.set_alpha(0.0)
     ax.tick_params(colors=TEXT, labelsize=8, length=3)
     ax.grid(color=TEXT, alpha=0.25, linewidth=0.6)
@@ -81,7 +83,7 @@ def style(ax: Axes) -> None:
 
 
 def number(value: float, digits: int = 2) -> str:
-    """A number for a title or a tick: this many digits, no exponent where it can be helped."""
+    """Format a number for a title or a tick: this many digits, without an exponent where possible."""
     if not math.isfinite(value):
         return "?"
     if value and not 1e-3 <= abs(value) < 1e5:
@@ -92,7 +94,7 @@ def number(value: float, digits: int = 2) -> str:
 
 
 def steps(value: float, _position: int | None = None) -> str:
-    """Env steps for a tick: 800, 50k, 1.5M."""
+    """Format env steps for a tick: 800, 50k, 1.5M."""
     for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= factor:
             return f"{value / factor:.4g}{letter}"
@@ -100,25 +102,25 @@ def steps(value: float, _position: int | None = None) -> str:
 
 
 def percent(share: float) -> str:
-    """A share for a title."""
+    """Format a share for a title."""
     return f"{number(100.0 * share)} %"
 
 
 def setting(value: Any) -> str:
-    """The value of a setting: 0.0003, 100,000, none."""
+    """Format the value of a setting: 0.0003, 100,000, none."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return "none" if value is None else str(value)
     return f"{value:,}" if isinstance(value, int) else number(value)
 
 
 def short(name: str, longest: int = LONGEST_NAME) -> str:
-    """The name, or its beginning and its end, which is where names of runs differ. A $ would begin a formula."""
+    """Shorten a name to its beginning and its end, where names of runs differ. A $ would begin a formula."""
     half = longest // 2
     return (name if len(name) <= longest else f"{name[: half - 1]}…{name[-half:]}").replace("$", r"\$")
 
 
 def blank(ax: Axes) -> None:
-    """Axes in our style with nothing drawn on them, whether they are new or were used before."""
+    """Clear axes and give them our style, whether they are new or were used before."""
     for artist in [*ax.lines, *ax.collections, *ax.patches, *ax.texts, *filter(None, [ax.get_legend()])]:
         artist.remove()
     ax.set_ylim(0.0, 1.0)
@@ -127,13 +129,13 @@ def blank(ax: Axes) -> None:
 
 
 def column(columns: Columns, name: str) -> np.ndarray:
-    """A metric at every update, (updates,); NaN where the run has none."""
+    """Return a metric at every update, (updates,); NaN where the run has none."""
     length = len(columns.get("global_step", ()))
     return np.asarray(columns[name], dtype=float) if name in columns else np.full(length, np.nan)
 
 
 def finite(step: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Indices of the points to draw, at most MOST_POINTS, the last one among them."""
+    """Return the indices of the points to draw, at most MOST_POINTS, including the last one."""
     rows = np.flatnonzero(np.isfinite(step) & np.isfinite(value))
     if len(rows) > MOST_POINTS:
         rows = rows[np.linspace(0, len(rows) - 1, MOST_POINTS).round().astype(int)]
@@ -141,21 +143,23 @@ def finite(step: np.ndarray, value: np.ndarray) -> np.ndarray:
 
 
 def points(columns: Columns, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values to draw, (points,) each."""
+    """Return steps and values to draw, (points,) each."""
     step, value = column(columns, "global_step"), column(columns, metric)
     rows = finite(step, value)
     return step[rows], value[rows]
 
 
-def own(columns: Columns, changes: Sequence[Change]) -> list[Change]:
-    """Changes made in this run, without those its journal took over from the parent."""
+def own(columns: Columns, changes: Sequence[JournalLine]) -> list[JournalLine]:
+    """Return the changes made in this run, without those its journal took over from the parent."""
     update = np.asarray(columns.get("update", ()))
     first = float(update[0]) if len(update) else -math.inf
     return [change for change in changes if change.update >= first]
 
 
 def mark(ax: Axes, at: float, text: str, color: str, step: np.ndarray, value: np.ndarray) -> Line2D:
-    """A triangle and its number on the curve where a change took effect; at the bottom where there is no curve yet."""
+    """Draw a triangle and its number on the curve where a change took effect; at the bottom where there is no curve
+    yet.
+    """
     begun = len(step) > 0
     y = float(np.interp(at, step, value)) if begun else 0.0
     place = ax.transData if begun else ax.get_xaxis_transform()
@@ -171,7 +175,7 @@ def mark(ax: Axes, at: float, text: str, color: str, step: np.ndarray, value: np
 
 
 def legend(ax: Axes, notes: Sequence[tuple[Any, str]]) -> None:
-    """Right of the axes, where it covers no curve. notes: a drawn thing and its text."""
+    """Place the legend right of the axes, where it covers no curve. notes: a drawn thing and its text."""
     handles, texts = zip(*notes, strict=True)
     ax.legend(
         handles, texts, loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8, frameon=False, labelcolor=TEXT,
@@ -180,12 +184,12 @@ def legend(ax: Axes, notes: Sequence[tuple[Any, str]]) -> None:
 
 
 def marker(step: np.ndarray) -> str:
-    """Dots where points are few: a line through one point is not seen."""
+    """Return a marker where points are few: a line through one point is invisible."""
     return "." if len(step) < 15 else ""
 
 
 def steps_axis(ax: Axes, step: np.ndarray, total_timesteps: int | None) -> None:
-    """Env steps from 0 to the end of the run; no further than what is done fills a fifth of the axis."""
+    """Set the axis to env steps from 0 to the end of the run; early in a run, so that the data fills a fifth of it."""
     done = float(step[-1]) if len(step) else 0.0
     planned = float(total_timesteps or 0)
     end = max(done, min(planned, 5.0 * done) if done else planned) or 1.0
@@ -196,7 +200,7 @@ def steps_axis(ax: Axes, step: np.ndarray, total_timesteps: int | None) -> None:
 
 
 def spread(values: np.ndarray) -> tuple[float, float]:
-    """Limits between which nearly all values lie."""
+    """Return limits between which nearly all values lie."""
     known = np.asarray(values, dtype=float)[np.isfinite(values)]
     low, high = map(float, np.quantile(known, (0.003, 0.997))) if known.size else (0.0, 0.0)
     room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
@@ -204,25 +208,25 @@ def spread(values: np.ndarray) -> tuple[float, float]:
 
 
 def dots(ax: Axes, x: np.ndarray, y: np.ndarray, color: str) -> None:
-    """A scatter; few dots are bigger."""
+    """Draw a scatter; few dots are bigger."""
     size = 2.4 if len(x) > 100 else 4.5
     ax.plot(x, y, color=color, linestyle="none", marker="o", markersize=size, markeredgewidth=0, alpha=0.6)
 
 
 def numbers(axis: Axis, most: int = 4) -> None:
-    """Ticks as short numbers."""
+    """Format ticks as short numbers."""
     axis.set_major_locator(MaxNLocator(most))
     axis.set_major_formatter(FuncFormatter(lambda value, _: number(value, digits=3)))
 
 
 def staircase(ax: Axes, values: np.ndarray, edges: np.ndarray, baseline: Any, color: Any) -> None:
-    """The area under a staircase: values, (n,), over edges, (n + 1,); down to the baseline, a number or (n,)."""
+    """Fill the area under a staircase: values, (n,), over edges, (n + 1,); down to the baseline, a number or (n,)."""
     # not ax.stairs: that looks for the extent of every segment, which takes longer than all the drawing
     ax.add_artist(StepPatch(values, edges, baseline=baseline, fill=True, color=color, linewidth=0))
 
 
 def title(ax: Axes, text: str, color: str = TEXT) -> None:
-    """What the panel says, above it."""
+    """Write the title of a panel above it."""
     # from the figure's side of the axis labels: a title is wider than a small panel
     ax.annotate(
         text, (0, 1), xytext=(-36, 6), xycoords="axes fraction", textcoords="offset points", color=color, fontsize=9
@@ -232,7 +236,7 @@ def title(ax: Axes, text: str, color: str = TEXT) -> None:
 def panels(
     rows: int, columns: int, height: float, sharex: Shared = False, sharey: Shared = False
 ) -> tuple[Figure, list[Axes]]:
-    """A transparent figure with rows x columns axes in our style."""
+    """Make a transparent figure with rows x columns axes in our style."""
     figure = Figure(figsize=(8.4, height), facecolor="none", layout="constrained")
     FigureCanvasAgg(figure)
     axes = list(figure.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False).flat)
@@ -242,7 +246,7 @@ def panels(
 
 
 def label(ax: Axes, title: str, xlabel: str, ylabel: str | None = None) -> None:
-    """What a panel of `panels` says, and the names of its axes."""
+    """Label a panel of `panels`: its title and the names of its axes."""
     ax.set_title(title, loc="left", color=TEXT, fontsize=9)
     ax.set_xlabel(xlabel, color=TEXT, fontsize=8)
     if ylabel is not None:

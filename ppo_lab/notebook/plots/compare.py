@@ -22,8 +22,8 @@ from ppo_lab.notebook.plots.canvas import (
     DASHES,
     MOST_NOTES,
     TEXT,
-    Change,
     Columns,
+    JournalLine,
     legend,
     mark,
     marker,
@@ -73,7 +73,7 @@ def compare(
     root: str | Path = "runs",
     ylabel: str | None = None,
 ) -> Figure:
-    """One metric of several runs over env steps; runs that are seeds of one experiment are one curve with a band.
+    """Draw one metric of several runs over env steps; runs that are seeds of one experiment are one curve with a band.
 
     runs: a folder of runs, or several runs, each by its folder, its name in `root`, or its line of `list_runs`.
     Runs whose settings differ in `run.*` only are one experiment, if they have different seeds, were changed alike
@@ -101,7 +101,7 @@ def compare(
 
 
 def lineage(runs: run_groups.Runs = "runs", root: str | Path = "runs") -> Figure:
-    """The tree of runs over env steps (`plot_lineage`). runs, root: as in `compare`. Raises RunError."""
+    """Draw the tree of runs over env steps (`plot_lineage`). runs, root: as in `compare`. Raise RunError."""
     summaries = [summarize(folder) for folder in run_groups.find_runs(runs, root)]
     figure, ax = _picture(len(summaries))
     plot_lineage(summaries, ax)
@@ -112,11 +112,11 @@ def lineage(runs: run_groups.Runs = "runs", root: str | Path = "runs") -> Figure
 def plot_seeds(
     columns_by_label: Mapping[str, Sequence[Columns]],
     ax: Axes,
-    changes_by_label: Mapping[str, Sequence[Change]] | None = None,
+    changes_by_label: Mapping[str, Sequence[JournalLine]] | None = None,
     metric: str = "episode/return_mean",
     ylabel: str = "return",
 ) -> None:
-    """One curve for every label: of its run, or the mean of its several seeds with a 95 % interval (`seed_band`).
+    """Draw one curve for every label: of its run, or the mean of its several seeds with a 95 % interval (`seed_band`).
 
     columns_by_label: label -> the metrics of each seed, arrays (updates,). changes_by_label: what was changed live, in
     all seeds of a label alike.
@@ -156,7 +156,7 @@ def plot_seeds(
 
 
 def seed_band(seeds: Sequence[Columns], metric: str) -> Band:
-    """The mean over seeds and its 95 % interval (`mean_interval`) from where all seeds have values to where one ends.
+    """Return the mean over seeds and its 95 % interval (`mean_interval`), where all seeds have values.
 
     Steps are those at which any seed has a value, at most GRID of them; between its own, a seed is a straight line.
     """
@@ -175,13 +175,13 @@ def seed_band(seeds: Sequence[Columns], metric: str) -> Band:
 
 
 def _picture(rows: float) -> tuple[Picture, Axes]:
-    """With room for so many runs of a tree, or lines of a legend."""
+    """Make a picture with room for so many runs of a tree, or lines of a legend."""
     figure = Picture(figsize=(9.0, 0.9 + 0.26 * max(rows, 3.0)), facecolor="none", layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()
 
 
 def _fitted(label: str) -> str:
-    """A label whose lines are not too long. A $ would begin a formula."""
+    """Break a label into lines that are not too long. A $ would begin a formula."""
     lines = [line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 1]}…" for line in label.split("\n")]
     return "\n".join(lines).replace("$", r"\$")

@@ -44,7 +44,7 @@ FEW = (BLUE, OCHRE, GREEN, COLORS[3], VERMILLION)  # colours of actions, while t
 
 
 def course(last: LastUpdate, axes: list[Axes]) -> None:
-    """What the policy would do at every step: a row of the picture for each number of the action, as many as fit.
+    """Draw what the policy would do at every step: a row for each number of the action, as many as fit.
 
     Choices are probabilities on top of each other; a continuous number is its mean and std, and what was drawn.
     """
@@ -61,7 +61,7 @@ def course(last: LastUpdate, axes: list[Axes]) -> None:
 
 
 def _summary(last: LastUpdate, rows: int) -> str:
-    """What all numbers of the action have in common, in words."""
+    """Describe what all numbers of the action have in common."""
     every = numbers_of(last.parts, count(last.parts))
     sure = np.array([_mean(one.probabilities.max(-1)) for one in every if one.probabilities is not None])
     std = np.array([_mean(one.std) for one in every if one.std is not None])
@@ -77,7 +77,7 @@ def _summary(last: LastUpdate, rows: int) -> str:
 
 
 def _choice(row: Number, ax: Axes, first: int, rows: int) -> None:
-    """Probabilities of choices, on top of each other."""
+    """Draw probabilities of choices, on top of each other."""
     assert row.probabilities is not None
     known = np.nan_to_num(np.asarray(row.probabilities, dtype=float))
     most = MOST_ACTIONS if rows == 1 else MOST_ACTIONS // rows - 1  # names that find room beside it
@@ -97,7 +97,7 @@ def _choice(row: Number, ax: Axes, first: int, rows: int) -> None:
 
 
 def _interval(row: Number, ax: Axes, first: int, rows: int) -> None:
-    """Where the policy aims, how widely it scatters, and what was drawn."""
+    """Draw the policy's mean, its spread, and what was drawn."""
     step = np.arange(first, len(row.taken))
     center, width, drawn = (np.asarray(part, dtype=float)[first:] for part in (row.mean, row.std, row.taken))
     low, high = spread(np.concatenate([center - width, center + width, drawn]))
@@ -111,13 +111,15 @@ def _interval(row: Number, ax: Axes, first: int, rows: int) -> None:
 
 
 def _mean(values: np.ndarray) -> float:
-    """Of those that are finite; NaN where none is."""
+    """Return the mean of the finite values; NaN where there is none."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if known.size else math.nan
 
 
 def _colors(n: int) -> list[Any]:
-    """A colour for every action. Where they are many, two ramps take turns, so that neighbours are told apart."""
+    """Return a colour for every action. Where they are many, two ramps alternate, so that neighbours can be told
+    apart.
+    """
     if n <= len(FEW):
         return list(FEW[:n])
     ramp = [colormaps["cividis"](place) for place in np.linspace(0.0, 1.0, n)]
@@ -125,7 +127,7 @@ def _colors(n: int) -> list[Any]:
 
 
 def _rows(axes: list[Axes], rows: int) -> list[Axes]:
-    """As many axes as there are rows, in one place."""
+    """Return as many axes as there are rows, in one place."""
     left, bottom, width, height = COURSE
     each = height / (rows + 0.2 * (rows - 1))
     for i, ax in enumerate(axes):
@@ -138,7 +140,7 @@ def _rows(axes: list[Axes], rows: int) -> list[Axes]:
 
 
 def _time_axis(last: LastUpdate, ax: Axes, first: int, colors: Sequence[str]) -> None:
-    """Steps of the rollout, and where episodes ended."""
+    """Label the steps of the rollout, and mark where episodes ended."""
     T = len(last.done)
     ended = np.flatnonzero(last.done[first:]) + first + 0.5  # (episodes,)
     for i, color in enumerate(colors):
@@ -151,7 +153,7 @@ def _time_axis(last: LastUpdate, ax: Axes, first: int, colors: Sequence[str]) ->
 
 
 def _likeliest(probabilities: np.ndarray, first: int, most: int) -> tuple[np.ndarray, list[str]]:
-    """(T, n) with n of at most `most`, and the names of the choices; those left out are added up."""
+    """Return (T, n) with n of at most `most`, and the names of the choices; those left out are added up."""
     n = probabilities.shape[-1]
     if n <= most:
         return probabilities, [str(first + i) for i in range(n)]

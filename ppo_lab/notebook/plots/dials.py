@@ -96,7 +96,7 @@ def dials(
     target_kl: float | None = None,
     desired_kl: float | None = None,
 ) -> None:
-    """KL, clip fraction, entropy and explained variance, one on each of four axes, their healthy range shaded.
+    """Draw KL, clip fraction, entropy and explained variance on four axes, with their healthy ranges shaded.
 
     entropy_range: see `entropy_range`; None shades nothing. target_kl: the range of KL ends at 1.5 x it. desired_kl: of
     an adaptive learning rate, which lets the KL go up to 2 x it. The title says where the newest values lie.
@@ -112,7 +112,7 @@ def dials(
 
 
 def entropy_range(num_actions: int | None) -> tuple[float, float] | None:
-    """Healthy entropies of a choice among `num_actions`, in nats; None where actions are continuous."""
+    """Return the healthy entropies of a choice among `num_actions`, in nats; None where actions are continuous."""
     if num_actions is None or num_actions < 2:
         return None
     most = math.log(num_actions)
@@ -125,7 +125,7 @@ def dashboard_figure(
     num_actions: int | None = None,
     figure: Figure | None = None,
 ) -> Figure:
-    """The learning curve and the four dials in one picture.
+    """Draw the learning curve and the four dials in one picture.
 
     figure: one that this function returned earlier, to draw anew: most of a frame's time goes into making axes.
     """
@@ -147,7 +147,7 @@ def dials_figure(
     figure: Figure | None = None,
     desired_kl: float | None = None,
 ) -> Figure:
-    """Eight dials: KL, clip fraction, entropy, explained variance; gradient norm, the two losses, learning rate.
+    """Draw eight dials: KL, clip fraction, entropy, explained variance; gradient norm, the two losses, learning rate.
 
     target_kl: the healthy KL ends at 1.5 x it, where an update stops early. max_grad_norm: gradients are cut to it.
     figure: one that this function returned earlier, to draw anew. desired_kl: see `dials`.
@@ -191,7 +191,7 @@ def _five_axes() -> Figure:
 def _dial(
     name: str, dial: Dial, columns: Columns, ax: Axes, total_timesteps: int | None, line: float = math.nan
 ) -> None:
-    """line: a value to draw a line at, because another thing happens above it than below it."""
+    """Draw one dial. line: a value to draw a line at, because something else happens above it than below it."""
     blank(ax)
     steps_axis(ax, column(columns, "global_step"), total_timesteps)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, digits=3)))
@@ -221,7 +221,7 @@ def _dial(
 
 
 def _trend(value: np.ndarray) -> str:
-    """Where the newest values lie among those before: of a (points,) that is never negative."""
+    """Describe where the newest values lie among those before: of a (points,) that is never negative."""
     now, before = float(np.median(value[-5:])), float(np.median(value[-50:-5] if len(value) > 5 else value))
     if now > 1.25 * before:
         return "rising"
@@ -229,7 +229,9 @@ def _trend(value: np.ndarray) -> str:
 
 
 def _limits(ax: Axes, shown: np.ndarray, dial: Dial, line: float) -> None:
-    """Room for the data and for the healthy range. A few spikes may leave: they would flatten all the rest."""
+    """Set limits with room for the data and the healthy range. A few spikes may leave: they would flatten all the
+    rest.
+    """
     low, high = float(shown.min()), float(shown.max())
     most = 2.0 * max(float(np.quantile(shown, 0.95)), float(shown[-5:].max()))
     if 0.0 < most < high / 2.0:

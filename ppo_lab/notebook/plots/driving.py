@@ -18,7 +18,7 @@ NARROW = 4.0  # costs that differ by a smaller factor need no logarithmic axis
 
 
 def drive_figure(target: Any, lataccel: Mapping[str, Any], steering: Mapping[str, Any], segment: str = "") -> Figure:
-    """One segment: target and actual lateral acceleration of some controllers, and below how they steered.
+    """Draw one segment: target and actual lateral acceleration of some controllers, and below how they steered.
 
     target: (T,) m/s^2. lataccel, steering: name -> (T,), the controller first. T is 500 or more; rows 100 to 499 are
     shown, which are those that count.
@@ -44,7 +44,7 @@ def drive_figure(target: Any, lataccel: Mapping[str, Any], steering: Mapping[str
 
 
 def costs_figure(totals: Mapping[str, Any], cost_name: str = "total_cost") -> Figure:
-    """Costs of two controllers on the same segments: name -> (segments,), the one in question first.
+    """Draw the costs of two controllers on the same segments: name -> (segments,), the one in question first.
 
     Left their histograms over a logarithmic axis, since a few segments cost many times the median; right each segment
     as a dot, below the line where the first one costs less.

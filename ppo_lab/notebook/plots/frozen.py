@@ -17,14 +17,14 @@ from matplotlib.ticker import MaxNLocator
 from ppo_lab.notebook.plots.canvas import BLUE, TEXT, VERMILLION, number, style
 
 if TYPE_CHECKING:
-    from ppo_lab.notebook.data.frozen_rollout import Surrogate
+    from ppo_lab.notebook.data.frozen_rollout import SurrogateSteps
 
 ON_BOTH = [withStroke(linewidth=3.2, foreground="white")]  # a black mark with a white rim is seen on any cell and page
 BANDS = ((1, 99), (10, 90), (25, 75))  # percentiles
 
 
 def rollout_figure(panels: Mapping[str, np.ndarray], terminated: np.ndarray, done: np.ndarray) -> Figure:
-    """What T steps of N environments brought: a row an environment, time to the right, ends of episodes marked.
+    """Draw T steps of N environments: a row for each environment, time to the right, ends of episodes marked.
 
     panels: title -> (T, N), NaN where there was nothing. Numbers of both signs are vermillion below 0 and blue above;
     0 is the colour of the page. terminated, done: (T, N) bool.
@@ -66,7 +66,7 @@ def course_figure(
     done: np.ndarray,
     heading: str = "",
 ) -> Figure:
-    """One environment over the T steps: what was expected and what the critic is taught, and the difference as bars.
+    """Draw one environment over T steps: what was expected and what the critic is taught, and the difference as bars.
 
     All (T,). The scales grow in few steps, so that they hold still while a slider is pulled a little.
     """
@@ -104,7 +104,7 @@ def course_figure(
 
 
 def drift_figure(ratio: np.ndarray, clip_coef: float, steps_per_epoch: int) -> Figure:
-    """How the ratios of M samples leave 1, gradient step by gradient step: bands of percentiles, and the clip range.
+    """Draw how the ratios of M samples leave 1 with each gradient step: bands of percentiles, and the clip range.
 
     ratio: (S + 1, M), row 0 from before the first step.
     """
@@ -136,7 +136,7 @@ def minibatch_figure(
     max_grad_norm: float,
     steps_per_epoch: int,
 ) -> Figure:
-    """What each of S minibatches measured before its step; approx_kl (nats), clip_fraction, grad_norm: (S,)."""
+    """Draw what each of S minibatches measured before its step; approx_kl (nats), clip_fraction, grad_norm: (S,)."""
     figure, axes = _figure(2.4, 1, 3, wspace=0.3)
     rows = (
         ("KL from the policy that acted", "nats", approx_kl),
@@ -156,8 +156,8 @@ def minibatch_figure(
     return figure
 
 
-def surrogate_figure(surrogate: Surrogate, steps_taken: int) -> Figure:
-    """Which samples still pull after so many gradient steps, and how far the objective has come.
+def surrogate_figure(surrogate: SurrogateSteps, steps_taken: int) -> Figure:
+    """Draw which samples still have a gradient after so many gradient steps, and how far the objective has come.
 
     Left every sample as a dot, ratio against advantage, the corners without gradient shaded; right the mean over all.
     Advantages past the 98th percentile of their size are drawn at the edge.
@@ -193,7 +193,7 @@ def surrogate_figure(surrogate: Surrogate, steps_taken: int) -> Figure:
 
 
 def _figure(height: float, rows: int, columns: int, **grid: Any) -> tuple[Figure, list[Axes]]:
-    """Transparent, with fixed margins: letting matplotlib find them doubles the time of a frame."""
+    """Make a transparent figure with fixed margins: letting matplotlib find them doubles the time of a frame."""
     figure = Figure(figsize=(9.0, height), facecolor="none")
     FigureCanvasAgg(figure)
     share = grid.pop("sharex", False)
@@ -211,12 +211,12 @@ def _title(ax: Axes, text: str) -> None:
 
 
 def _ends(terminated: np.ndarray, done: np.ndarray) -> list[tuple[np.ndarray, str, str]]:
-    """Where episodes ended, and where they were only cut off; how to mark it, what to call it."""
+    """Return where episodes ended, and where they were only cut off; how to mark it, what to call it."""
     return [(terminated, "x", "terminated"), (done & ~terminated, "o", "truncated")]
 
 
 def _colors(values: np.ndarray) -> tuple[Colormap, float, float]:
-    """Colours that begin at the colour of the page, and the numbers at both of their ends."""
+    """Return colours that begin at the colour of the page, and the numbers at both of their ends."""
     shade = np.linspace(0.0, 1.0, 128)
     blue = np.column_stack([np.tile(to_rgb(BLUE), (128, 1)), shade])  # (128, RGBA)
     low, high = np.nanpercentile(values, (1, 99))  # a few large ones would leave the rest pale
@@ -229,7 +229,7 @@ def _colors(values: np.ndarray) -> tuple[Colormap, float, float]:
 
 
 def _epochs(ax: Axes, steps: int, steps_per_epoch: int, first: float) -> None:
-    """A line where a new pass over the rollout begins."""
+    """Draw a line where a new pass over the rollout begins."""
     for at in range(steps_per_epoch, steps, steps_per_epoch):
         ax.axvline(
             at + first, color=TEXT, linewidth=0.8, linestyle=":", label=None if at > steps_per_epoch else "next pass"
@@ -239,7 +239,7 @@ def _epochs(ax: Axes, steps: int, steps_per_epoch: int, first: float) -> None:
 
 
 def _round_up(value: float) -> float:
-    """A rounder number at or above `value`; 1 for nothing."""
+    """Return a rounder number at or above `value`; 1 for 0."""
     if not value > 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))

@@ -38,7 +38,7 @@ OFTEN = HEALTHY["update/clip_fraction"].high
 
 
 def inside_figure(last: LastUpdate, figure: Figure | None = None) -> Figure:
-    """Five looks at an update: ratios, the clip, advantages, the critic, and what the policy does over time.
+    """Draw five views of an update: ratios, the clip, advantages, the critic, and what the policy does over time.
 
     Values that are not finite are left out; infinite ratios are drawn at the edge. figure: one that this function
     returned earlier, to draw anew.
@@ -67,7 +67,7 @@ def _axes() -> Figure:
 
 
 def _ratios(last: LastUpdate, log_ratio: np.ndarray, ax: Axes) -> None:
-    """How far the policy has moved, sample by sample."""
+    """Draw how far the policy has moved, sample by sample."""
     blank(ax)
     known = ~np.isnan(log_ratio)
     reach = _reach(log_ratio, last.clip_coef)
@@ -85,7 +85,9 @@ def _ratios(last: LastUpdate, log_ratio: np.ndarray, ax: Axes) -> None:
 
 
 def _clip(last: LastUpdate, log_ratio: np.ndarray, ax: Axes) -> None:
-    """Where the clip takes the gradient: beyond it in the direction that the advantage asks for, and only there."""
+    """Draw where the clip removes the gradient: beyond it in the direction that the advantage asks for, and only
+    there.
+    """
     blank(ax)
     advantage = np.asarray(last.normalized, dtype=float)
     known = ~np.isnan(log_ratio) & ~np.isnan(advantage)
@@ -119,12 +121,12 @@ def _clip(last: LastUpdate, log_ratio: np.ndarray, ax: Axes) -> None:
 
 
 def no_gradient(ratio: np.ndarray, advantage: np.ndarray, clip_coef: float) -> np.ndarray:
-    """Samples, (S,) bool, for which min(r A, clip(r) A) does not depend on r: already moved far enough."""
+    """Return the samples, (S,) bool, for which min(r A, clip(r) A) does not depend on r: already moved far enough."""
     return ((advantage > 0) & (ratio > 1.0 + clip_coef)) | ((advantage < 0) & (ratio < 1.0 - clip_coef))
 
 
 def _advantages(last: LastUpdate, ax: Axes) -> None:
-    """One histogram with two scales: normalising moves and stretches, it changes no shape."""
+    """Draw one histogram with two scales: normalising moves and stretches, and keeps the shape."""
     blank(ax)
     known = np.isfinite(last.advantage) & np.isfinite(last.normalized)
     before, after = (np.asarray(part[known], dtype=float) for part in (last.advantage, last.normalized))
@@ -155,7 +157,7 @@ def _advantages(last: LastUpdate, ax: Axes) -> None:
 
 
 def _critic(last: LastUpdate, ax: Axes) -> None:
-    """What the critic expected against what came."""
+    """Draw what the critic expected against the returns."""
     blank(ax)
     known = np.isfinite(last.value) & np.isfinite(last.returns)
     value, returns = (np.asarray(part[known], dtype=float) for part in (last.value, last.returns))
@@ -177,7 +179,9 @@ def _critic(last: LastUpdate, ax: Axes) -> None:
 
 
 def _reach(log_ratio: np.ndarray, clip_coef: float) -> float:
-    """How far to either side of ratio 1 the axis goes, as a logarithm: nearly all samples and the clip range fit."""
+    """Return how far to either side of ratio 1 the axis goes, as a logarithm: nearly all samples and the clip range
+    fit.
+    """
     known = np.abs(log_ratio[np.isfinite(log_ratio)])
     far = float(np.quantile(known, 0.995)) if known.size else 0.0
     edges = [abs(math.log1p(side)) for side in (-clip_coef, clip_coef) if side > -1.0]
@@ -185,12 +189,12 @@ def _reach(log_ratio: np.ndarray, clip_coef: float) -> float:
 
 
 def _clip_range(clip_coef: float) -> tuple[float, float]:
-    """Logarithms of its ends; no ratio is below the range of a clip_coef of 1 or more."""
+    """Return the logarithms of its ends; no ratio is below the range of a clip_coef of 1 or more."""
     return math.log1p(-clip_coef) if clip_coef < 1.0 else -2.0 * FARTHEST, math.log1p(clip_coef)
 
 
 def _ratio_ticks(reach: float) -> tuple[list[float], list[str]]:
-    """Ratios with few digits inside of exp(+-reach), at their logarithms."""
+    """Return ratios with few digits inside of exp(+-reach), at their logarithms."""
     if reach > math.log(20):
         most = int(reach / math.log(10))
         apart = 1 + most // 4
@@ -204,7 +208,7 @@ def _ratio_ticks(reach: float) -> tuple[list[float], list[str]]:
 
 
 def _bars(ax: Axes, edges: np.ndarray, parts: list[tuple[np.ndarray, str]]) -> None:
-    """Histograms on top of each other."""
+    """Draw histograms on top of each other."""
     below = np.zeros(len(edges) - 1)
     for values, color in parts:
         counts = below + np.histogram(values, edges)[0]

@@ -18,8 +18,8 @@ from ppo_lab.notebook.plots.canvas import (
     DASHES,
     MOST_NOTES,
     TEXT,
-    Change,
     Columns,
+    JournalLine,
     blank,
     column,
     finite,
@@ -61,7 +61,7 @@ class Move(NamedTuple):
 
 
 def learning_curve(columns: Columns, ax: Axes, total_timesteps: int | None = None) -> None:
-    """Mean return of the last 100 episodes over env steps, with a band of one standard deviation.
+    """Draw the mean return of the last 100 episodes over env steps, with a band of one standard deviation.
 
     columns: "global_step", "episode/return_mean", "episode/return_std", each (updates,); absent ones are no data.
     total_timesteps: the x axis ends there, so that the picture shows how far the run has come.
@@ -86,7 +86,7 @@ def learning_curve(columns: Columns, ax: Axes, total_timesteps: int | None = Non
 
 def learning_figure(
     columns: Columns,
-    changes: Sequence[Change] = (),
+    changes: Sequence[JournalLine] = (),
     others: Mapping[str, Columns] | None = None,
     total_timesteps: int | None = None,
     figure: Figure | None = None,
@@ -147,7 +147,7 @@ def _length(columns: Columns, ax: Axes, total_timesteps: int | None) -> None:
 
 
 def _others(others: Mapping[str, Columns], ax: Axes, metric: str) -> list[tuple[Any, str]]:
-    """Other runs, as far as the axis goes; what is in sight of them gets room."""
+    """Draw other runs, as far as the axis goes; their visible parts get room."""
     lines, end = [], ax.get_xlim()[1]
     shown = [line.get_ydata() for line in ax.lines] and [ax.get_ylim()]  # without a curve there are no limits yet
     for i, (name, columns) in enumerate(others.items()):
@@ -169,8 +169,10 @@ def _room(ax: Axes, values: Sequence[Any]) -> None:
     ax.set_ylim(low - 0.06 * room, high + 0.1 * room)
 
 
-def _moves(columns: Columns, changes: Sequence[Change], near: float) -> list[Move]:
-    """Changes of this run with their numbers in the journal; those of one setting within `near` steps become one."""
+def _moves(columns: Columns, changes: Sequence[JournalLine], near: float) -> list[Move]:
+    """Return changes of this run with their numbers in the journal; those of one setting within `near` steps become
+    one.
+    """
     kept = {id(change) for change in own(columns, changes)}
     moves: list[Move] = []
     for i, change in enumerate(changes, start=1):
@@ -184,7 +186,7 @@ def _moves(columns: Columns, changes: Sequence[Change], near: float) -> list[Mov
 
 
 def _marks(ax: Axes, moves: Sequence[Move], step: np.ndarray, value: np.ndarray) -> Line2D:
-    """Triangles below the curve, (points,) each, and the number of each; of two that have no room, the newer stays."""
+    """Draw triangles below the curve, (points,) each, with their numbers; of two that have no room, the newer stays."""
     low, high = ax.get_ylim()
     low -= 0.12 * (high - low)  # on the curves nobody could read a number
     ax.set_ylim(low, high)
@@ -209,7 +211,7 @@ def _marks(ax: Axes, moves: Sequence[Move], step: np.ndarray, value: np.ndarray)
 
 
 def _notes(lines: Sequence[tuple[Any, str]], mine: Sequence[Any]) -> list[tuple[Any, str]]:
-    """Names of other runs, and of this one, for the legend."""
+    """Return the names of other runs, and of this one, for the legend."""
     if not lines:
         return []
     more = [(lines[MOST_NAMED][0], f"and {len(lines) - MOST_NAMED} more")] if len(lines) > MOST_NAMED else []
@@ -217,7 +219,7 @@ def _notes(lines: Sequence[tuple[Any, str]], mine: Sequence[Any]) -> list[tuple[
 
 
 def _words(triangles: Any, moves: Sequence[Move]) -> list[tuple[Any, str]]:
-    """The last changes for the legend, oldest first."""
+    """Return the last changes for the legend, oldest first."""
     earlier = [(triangles, "earlier changes: see the journal")] if len(moves) > MOST_NOTES else []
     return earlier + [
         (triangles, f"{move.label}  {move.key} {_value(move.old)} → {_value(move.new)}") for move in moves[-MOST_NOTES:]

@@ -32,7 +32,7 @@ NONE = "No numbers of your own yet: env.info_metrics takes them from info, train
 def numbers_figure(
     columns: Columns, names: Sequence[str], total_timesteps: int | None = None, figure: Figure | None = None
 ) -> Figure:
-    """The metrics of these names, at most eight of them, each on axes of its own.
+    """Draw the metrics of these names, at most eight of them, each on its own axes.
 
     figure: one that this function returned earlier, to draw anew if it has as many axes.
     """

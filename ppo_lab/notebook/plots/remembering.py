@@ -16,14 +16,14 @@ SAME = 1e-4  # a ratio this close to 1 is 1: float32, another batch shape
 
 
 def principal(rows: Any) -> np.ndarray:
-    """Rows (M, features) seen along the two directions in which they scatter most, (M, 2): PCA by the SVD."""
+    """Project rows (M, features) on the two directions in which they scatter most, (M, 2): PCA by the SVD."""
     rows = np.asarray(rows, dtype=float)
     centred = rows - rows.mean(0)
     return np.asarray(centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T)
 
 
 def memory_figure(memory: Mapping[str, Any], cue: Any, moments: Mapping[str, int]) -> Figure:
-    """Memories seen from their two widest sides, coloured by what there was to remember; a row an agent.
+    """Draw memories along their two widest directions, coloured by what there was to remember; a row for each agent.
 
     memory: name -> (steps, M, size) of M episodes. cue: (M,) int. moments: name -> step, a column each. The two sides
     of a row are those of all its moments together, so that its panels can be compared.
@@ -44,7 +44,7 @@ def memory_figure(memory: Mapping[str, Any], cue: Any, moments: Mapping[str, int
 
 
 def told_apart(memory: Any, cue: Any) -> np.ndarray:
-    """How well a ruler reads the cue from the memory, at every step: (steps, M, size), (M,) int -> (steps,) in [0, 1].
+    """Return how well a linear reader finds the cue in the memory, at each step: (steps, M, size), (M,) -> (steps,).
 
     A linear reader is fitted by least squares on the first half of the episodes and tried on the second.
     """
@@ -65,7 +65,7 @@ def recall_figure(
     xlabel: str = "delay (steps)",
     title: str = "How often the answer is right",
 ) -> Figure:
-    """Share of right answers over how long there was to remember: name -> (delay, share), (delays,) each."""
+    """Draw the share of right answers over how long there was to remember: name -> (delay, share), (delays,) each."""
     figure, (ax,) = panels(1, 1, height=2.6)
     for (name, (delay, share)), color, dashes in zip(right.items(), COLORS, DASHES, strict=False):
         ax.plot(delay, share, color=color, linestyle=dashes, linewidth=1.6, marker="o", markersize=3.5, label=name)
@@ -78,7 +78,7 @@ def recall_figure(
 
 
 def ratios_figure(ratio: Mapping[str, Any]) -> Figure:
-    """Ratios of a rollout before any gradient step, a row a way to compute them: name -> any shape. All should be 1.
+    """Draw ratios of a rollout before any gradient step, by the way they are computed: name -> any shape.
 
     Both axes are logarithmic: twice and half as likely are equally far from 1.
     """

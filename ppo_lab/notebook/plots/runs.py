@@ -16,8 +16,8 @@ from ppo_lab.notebook.plots.canvas import (
     DASHES,
     MOST_NOTES,
     TEXT,
-    Change,
     Columns,
+    JournalLine,
     legend,
     mark,
     marker,
@@ -40,14 +40,14 @@ class Branch(NamedTuple):
 
 
 def new_figure(rows: float = 10.0) -> tuple[Figure, Axes]:
-    """A transparent figure with one axes; its height has room for so many runs of a tree, or lines of a legend."""
+    """Make a transparent figure with one axes; its height has room for so many runs of a tree, or lines of a legend."""
     figure = Figure(figsize=(9.0, 0.9 + 0.26 * max(rows, 3.0)), facecolor="none", layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()
 
 
 def plot_lineage(summaries: Iterable[Any], ax: Axes) -> None:
-    """The tree of runs over env steps: a line from where each began to where it is, hung on its parent where it left.
+    """Draw the tree of runs over env steps: a line from where each began to where it is, attached to its parent.
 
     summaries: `ppo_lab.list_runs(root)`, or tuples (name, parent, forked_at, steps). A fork whose parent is not among
     them hangs on a dotted line that comes from the left.
@@ -76,11 +76,11 @@ def plot_lineage(summaries: Iterable[Any], ax: Axes) -> None:
 def plot_runs(
     columns_by_name: Mapping[str, Columns],
     ax: Axes,
-    changes_by_name: Mapping[str, Sequence[Change]] | None = None,
+    changes_by_name: Mapping[str, Sequence[JournalLine]] | None = None,
     metric: str = "episode/return_mean",
     ylabel: str = "return",
 ) -> None:
-    """One metric of several runs on one axis, over env steps.
+    """Draw one metric of several runs on one axis, over env steps.
 
     columns_by_name: run -> `ppo_lab.read_metrics`, arrays (updates,). changes_by_name: run -> `ppo_lab.read_journal`;
     a numbered triangle stands where a setting was changed. What a fork inherited from its parent is not marked again.
@@ -113,7 +113,7 @@ def plot_runs(
 
 
 def _rows(branches: Sequence[Branch]) -> dict[str, int]:
-    """A row for every run: forks under their parent, the latest first, so that no connector crosses a line."""
+    """Return a row for every run: forks under their parent, the latest first, so that no connector crosses a line."""
     known = {branch.name for branch in branches}
     children: dict[str | None, list[str]] = {}
     for branch in sorted(branches, key=_begin, reverse=True):

@@ -15,7 +15,7 @@ KINDS = ("paddle", "ball", "decoy")
 
 
 def views_figure(frame: Any, pixels: Any, entities: Any, present: Any, vector: Any) -> Figure:
-    """One moment of Catch: as people see it, and as the three kinds of observation show it.
+    """Draw one moment of Catch: as people see it, and as the three kinds of observation show it.
 
     frame: (H, W, 3) uint8. pixels: (h, w). entities: (n, 5), x, y and the kind one-hot; present: (n,) bool.
     vector: (k,), x of the paddle, x and y of the ball, x of the decoys.
@@ -45,7 +45,7 @@ def views_figure(frame: Any, pixels: Any, entities: Any, present: Any, vector: A
 
 
 def features_figure(image: Any, layers: Mapping[str, Any], most: int = 8) -> Figure:
-    """An image (h, w) and what convolutions make of it: name -> (channels, h, w), a row each, the liveliest first."""
+    """Draw an image (h, w) and its convolutions: name -> (channels, h, w), a row each, the most active first."""
     figure, axes = panels(len(layers), most + 1, height=1.15 * len(layers) + 0.4)
     for row, (name, maps) in enumerate(layers.items()):
         maps = np.asarray(maps, dtype=float)
@@ -62,7 +62,7 @@ def features_figure(image: Any, layers: Mapping[str, Any], most: int = 8) -> Fig
 
 
 def attention_figure(weights: Any, names: Sequence[str]) -> Figure:
-    """Who looks at whom, a panel a head: weights (heads, n, n), rows look at columns."""
+    """Draw who attends to whom, a panel for each head: weights (heads, n, n), rows look at columns."""
     weights = np.asarray(weights, dtype=float)
     figure, axes = panels(1, len(weights), height=2.7, sharey=True)
     for head, (matrix, ax) in enumerate(zip(weights, axes, strict=True)):
@@ -80,7 +80,7 @@ def attention_figure(weights: Any, names: Sequence[str]) -> Figure:
 
 
 def probabilities_figure(rows: Mapping[str, Any], actions: Sequence[str]) -> Figure:
-    """Probabilities of a few actions side by side: name -> (actions,)."""
+    """Draw probabilities of a few actions side by side: name -> (actions,)."""
     figure, axes = panels(1, len(rows), height=1.9, sharey=True)
     for (name, values), ax in zip(rows.items(), axes, strict=True):
         values = np.asarray(values, dtype=float)
@@ -95,7 +95,7 @@ def probabilities_figure(rows: Mapping[str, Any], actions: Sequence[str]) -> Fig
 
 
 def _picture(ax: Axes, values: np.ndarray, colors: str) -> None:
-    """A small picture without axes, on its own scale."""
+    """Draw a small picture without axes, on its own scale."""
     style(ax)
     ax.imshow(values, cmap=colors)
     ax.set_axis_on()

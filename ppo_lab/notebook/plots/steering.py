@@ -28,7 +28,7 @@ NEAR = 0.005  # of the width of the Box: this close to a bound counts as at it
 
 
 def densities_figure(densities: Mapping[str, tuple[Any, Any]], low: float, high: float, height: float = 2.3) -> Figure:
-    """Densities over one action, side by side on one scale: name -> (action, density), (points,) each.
+    """Draw densities over one action, side by side on one scale: name -> (action, density), (points,) each.
 
     Dotted lines are the bounds of the Box. What lies outside of them is red; each title says how much that is.
     """
@@ -52,7 +52,7 @@ def densities_figure(densities: Mapping[str, tuple[Any, Any]], low: float, high:
 
 
 def bounds_figure(drawn: Mapping[str, Any], taken: Mapping[str, Any], low: float, high: float) -> Figure:
-    """What policies draw and what the environment gets of it, a column a policy: name -> (draws,) of one action.
+    """Draw what policies sample and what the environment gets, a column for each: name -> (draws,) of one action.
 
     drawn: in numbers in which the Box is [-1, 1] (one that is squashed: before tanh). taken: in the Box.
     """
@@ -76,7 +76,7 @@ def bounds_figure(drawn: Mapping[str, Any], taken: Mapping[str, Any], low: float
 
 
 def explore_figure(action: Mapping[str, Any], place: Mapping[str, Any], goal: float) -> Figure:
-    """How exploring looks, a column a way: name -> actions and places of N agents, (steps, N) each."""
+    """Draw how exploring looks, a column for each way: name -> actions and places of N agents, (steps, N) each."""
     figure, axes = panels(2, len(action), height=3.9, sharey="row")
     top, bottom = axes[: len(action)], axes[len(action) :]
     for (name, actions), above, below in zip(action.items(), top, bottom, strict=True):
@@ -94,7 +94,7 @@ def explore_figure(action: Mapping[str, Any], place: Mapping[str, Any], goal: fl
 
 
 def width_figure(std: Mapping[str, Any], angle: Any, speed: Any) -> Figure:
-    """Where policies roll how widely: name -> std (speeds, angles), on one scale of colours."""
+    """Draw where policies explore how widely: name -> std (speeds, angles), on one scale of colours."""
     figure, axes = panels(1, len(std), height=2.7, sharey=True)
     values = [np.asarray(each, dtype=float) for each in std.values()]
     low, high = min(v.min() for v in values), max(v.max() for v in values)
@@ -111,7 +111,9 @@ def width_figure(std: Mapping[str, Any], angle: Any, speed: Any) -> Figure:
 
 
 def entropy_figure(above: Mapping[str, tuple[Any, Any]]) -> Figure:
-    """Entropy while training, name -> (env steps, nats above that of the uniform distribution), (updates,) each."""
+    """Draw the entropy during training, name -> (env steps, nats above that of the uniform distribution), (updates,)
+    each.
+    """
     figure, (ax,) = panels(1, 1, height=2.6)
     ends = [0.0]
     for (name, (step, nats)), color, dashes in zip(above.items(), COLORS, DASHES, strict=False):

@@ -29,7 +29,7 @@ MOST_DOTS = 600  # samples a clip picture shows; more would be a blot
 
 
 def habits_figure(probability: Mapping[str, np.ndarray], action: str) -> Figure:
-    """How the habits of many dogs change, a panel a way of teaching.
+    """Draw how the habits of many dogs change, a panel for each way of teaching.
 
     probability: name -> (lessons + 1, dogs) of choosing `action`. Thin lines are dogs, the thick one is their median.
     """
@@ -49,7 +49,7 @@ def habits_figure(probability: Mapping[str, np.ndarray], action: str) -> Figure:
 
 
 def noise_figure(gradient: Mapping[str, np.ndarray]) -> Figure:
-    """How far single lessons pull a habit, and where: a row a way of teaching, name -> (lessons,)."""
+    """Draw how far single lessons move a habit, and where: a row for each way of teaching, name -> (lessons,)."""
     rows = {name: np.asarray(values, dtype=float) for name, values in gradient.items()}
     figure, axes = panels(len(rows), 1, height=1.0 + 1.15 * len(rows), sharex=True)
     low, high = min(values.min() for values in rows.values()), max(values.max() for values in rows.values())
@@ -64,7 +64,7 @@ def noise_figure(gradient: Mapping[str, np.ndarray]) -> Figure:
 
 
 def patience_figure(returns: Mapping[float, np.ndarray]) -> Figure:
-    """What is still to come at every step of one episode, for several gammas: gamma -> (steps,)."""
+    """Draw the discounted return at every step of one episode, for several gammas: gamma -> (steps,)."""
     figure, (ax,) = panels(1, 1, height=2.7)
     for (gamma, value), color, dashes in zip(returns.items(), COLORS, DASHES, strict=False):
         ax.plot(value, color=color, linestyle=dashes, linewidth=1.8, label=f"γ = {gamma:g}")
@@ -76,7 +76,7 @@ def patience_figure(returns: Mapping[float, np.ndarray]) -> Figure:
 
 
 def episode_figure(reward: np.ndarray, value: np.ndarray, delta: np.ndarray, advantage: np.ndarray) -> Figure:
-    """One episode from top to bottom: what came, what was expected, the surprise, and the verdict; (steps,) each."""
+    """Draw one episode: rewards, values, TD errors and advantages below each other; (steps,) each."""
     figure, axes = panels(4, 1, height=4.6, sharex=True)
     rows = (
         (reward, "reward r", "What came"),
@@ -99,7 +99,7 @@ def episode_figure(reward: np.ndarray, value: np.ndarray, delta: np.ndarray, adv
 
 
 def critics_figure(value: Mapping[str, np.ndarray], global_step: np.ndarray, truth: float) -> Figure:
-    """What critics expect on average while they learn, name -> (updates,), beside what is true."""
+    """Draw what critics predict on average while they learn, name -> (updates,), beside the true value."""
     figure, (ax,) = panels(1, 1, height=2.7)
     for (name, values), color, dashes in zip(value.items(), COLORS, DASHES, strict=False):
         ax.plot(global_step, values, color=color, linestyle=dashes, linewidth=1.8, label=name)
@@ -116,7 +116,7 @@ def critics_figure(value: Mapping[str, np.ndarray], global_step: np.ndarray, tru
 
 
 def clip_figure(ratio: np.ndarray, advantage: np.ndarray, clip_coef: float) -> Figure:
-    """PPO's objective over the ratio for both signs of the advantage, and where samples of a run are; any equal shape.
+    """Draw PPO's objective over the ratio for both signs of the advantage, and the samples of a run; any equal shape.
 
     The objective is drawn per unit of |advantage|, so that all samples of a sign lie on one curve.
     """
@@ -146,7 +146,7 @@ def clip_figure(ratio: np.ndarray, advantage: np.ndarray, clip_coef: float) -> F
 
 
 def leash_figure(runs: Mapping[str, Sequence[Columns]], healthy_kl: float) -> Figure:
-    """How far each update moved the policy, and what came of it: name -> runs that differ in their seed.
+    """Draw how far each update moved the policy, and the return: name -> runs that differ in their seed.
 
     columns: "global_step", "update/approx_kl", "episode/return_mean", each (updates,). healthy_kl: shaded up to here.
     """

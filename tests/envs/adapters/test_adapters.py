@@ -250,14 +250,12 @@ def test_observations_that_are_not_as_declared_are_refused(space, shown, text):
 def test_actions_are_checked(vector):
     one = ScriptedEnv(0, ("T",))
     envs = VectorEnvs(SyncVectorEnv([lambda: one])) if vector else SingleEnvs([one])
-    with pytest.raises(
-        EnvError, match=r"call reset\(\) before the first step, and again after a failed or interrupted one"
-    ):
+    with pytest.raises(EnvError, match=r"call reset\(\) before the first step"):
         envs.step(torch.zeros(1, 1))
     envs.reset(1)
     with pytest.raises(EnvError, match=r"actions of shape \(1, 1\), got \(1,\)"):
         envs.step(torch.zeros(1))
-    with pytest.raises(NonFiniteError, match=r"the action for environment 0 is .*nan"):
+    with pytest.raises(NonFiniteError, match=r"action for environment 0 is not finite: .*nan"):
         envs.step(torch.tensor([[torch.nan]]))
     assert envs.step(torch.zeros(1, 1)).terminated[0]  # neither of these cost an episode
     envs.close()
@@ -313,9 +311,7 @@ def test_failures_name_environment_step_action_and_seed(kind):
     assert str(seed) in str(caught.value)
     if kind == "raise":
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
-    with pytest.raises(
-        EnvError, match=r"call reset\(\) before the first step, and again after a failed or interrupted one"
-    ):
+    with pytest.raises(EnvError, match=r"call reset\(\) before the first step"):
         envs.step(torch.full((4,), 6))
     assert torch.isfinite(envs.reset(1)).all()
     envs.step(torch.full((4,), 6))
@@ -490,9 +486,7 @@ def test_vector_failures_are_one_line(bad, error, text):
     envs.step(torch.full((2, 1), 0.5))
     with pytest.raises(error, match=f"^{text}"):
         envs.step(torch.full((2, 1), 0.5))
-    with pytest.raises(
-        EnvError, match=r"call reset\(\) before the first step, and again after a failed or interrupted one"
-    ):
+    with pytest.raises(EnvError, match=r"call reset\(\) before the first step"):
         envs.step(torch.zeros(2, 1))
     envs.reset(1)
     assert envs.step(torch.zeros(2, 1)).valid.all()

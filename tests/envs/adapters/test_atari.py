@@ -174,7 +174,7 @@ def test_resume_is_bit_exact(steps, monkeypatch):
     other.load_state_dict(saved)
     assert equal(play(other, steps, 200), expected)
     saved["obs"][1, 0, 40, 40] += 1
-    with pytest.raises(EnvError, match="environment 1 does not come back to where it was"):
+    with pytest.raises(EnvError, match="environment 1 cannot be restored"):
         other.load_state_dict(saved)
     envs.close()
     other.close()

@@ -110,7 +110,7 @@ def test_a_new_object_for_each_episode_has_no_past(make, tmp_path):
 
 def test_a_new_object_each_episode_has_to_be_new():
     one = Guess()
-    with pytest.raises(Exception, match="the same object was returned again; make a new one at each call"):
+    with pytest.raises(Exception, match="the same object was returned again"):
         trained(override(override(Config(), BASE), {"run.root": None, "env.new_each_episode": True, "env.num_envs": 1}),
                 lambda: one)  # fmt: skip
 
@@ -118,7 +118,7 @@ def test_a_new_object_each_episode_has_to_be_new():
 def test_a_checkpoint_and_the_table_say_why(tmp_path):
     config = override(override(Config(), BASE), {"run.root": str(tmp_path), "run.name": "one"})
     trainer = trained(config, Cycle, 3)
-    assert "the iterator env.prices is kept across episodes, and its state cannot be read" in trainer.inexact
+    assert "the iterator env.prices is kept across episodes" in trainer.inexact
     assert "state_dict" in trainer.inexact
     trainer.save()
     trainer.close()

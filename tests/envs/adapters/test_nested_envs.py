@@ -95,13 +95,11 @@ def test_workers_give_the_same_and_can_be_asked_in_two_halves():
     try:
         expected = history(SingleEnvs([nested(i) for i in range(N)]), 12)
         assert flat(history(workers, 12)) == flat(expected)
-        with pytest.raises(EnvError, match=r"step_wait\(\) without step_async\(\): there is no step to wait for"):
+        with pytest.raises(EnvError, match="there is no step to wait for"):
             workers.step_wait()
         workers.reset(7)
         workers.step_async(actions(workers.action_space, 0))
-        with pytest.raises(
-            EnvError, match=r"call reset\(\) before the first step, and again after a failed or interrupted one"
-        ):
+        with pytest.raises(EnvError, match=r"call reset\(\) before the first step"):
             workers.step_async(actions(workers.action_space, 0))
         assert flat(list(workers.step_wait())) == flat(expected[1])
         saved = workers.state_dict()
@@ -128,9 +126,7 @@ def test_replay_goes_through_a_checkpoint(tmp_path: Path):
     assert flat(history(envs, 9, None, 5)) == flat(history(other, 9, None, 5))
     broken = envs.state_dict()
     broken["obs"]["self/gear"] += 1
-    with pytest.raises(
-        EnvError, match=r"environment 0 cannot be restored: after the same seed and 2 actions its observation differs"
-    ):
+    with pytest.raises(EnvError, match=r"environment 0 cannot be restored"):
         other.load_state_dict(broken)
 
 
@@ -168,11 +164,7 @@ def test_vector_environments_of_every_mode(mode):
 @pytest.mark.parametrize(
     ("fault", "error", "text"),
     [
-        (
-            "missing",
-            EnvError,
-            r"environment 0 returned no valid step: .*the value has no 'self/gear', which its space declares at its step 1 ",
-        ),
+        ("missing", EnvError, r"environment 0 returned no valid step: .*the value has no 'self/gear'.* at its step 1 "),
         ("nan", NonFiniteError, r"environment 0 returned an observation with nan in entry 1 of 2 of 'self/speed'"),
         (
             "range",
@@ -199,7 +191,7 @@ def test_actions_with_wrong_keys_or_shapes():
         envs.step({"0": good["0"]})
     with pytest.raises(EnvError, match=r"expected actions of '1/move' of shape \(1, 2\), got \(1, 3\)"):
         envs.step({**good, "1/move": torch.zeros(1, 3)})
-    with pytest.raises(NonFiniteError, match=r"the policy's action of '1/move' for environment 0 is not finite: .*nan"):
+    with pytest.raises(NonFiniteError, match=r"action of '1/move' for environment 0 is not finite"):
         envs.step({**good, "1/move": torch.full((1, 2), torch.nan)})
     envs.step(good)
 
@@ -300,8 +292,8 @@ def test_nested_masks_lie_in_the_order_of_the_action_space():
 def test_masks_that_do_not_fit():
     for make, text in (
         (lambda i: Plain(spaces.Discrete(2), spaces.Discrete(4)), "3 entries, .* takes 4"),
-        (lambda i: Plain(spaces.Discrete(2), spaces.Box(0, 1, (2,))), "the action space Box.* cannot be masked"),
-        (lambda i: NestedEnv(), "already has a key 'action_mask'"),
+        (lambda i: Plain(spaces.Discrete(2), spaces.Box(0, 1, (2,))), "the action space .* cannot be masked"),
+        (lambda i: NestedEnv(), "the observation already has a key 'action_mask'"),
     ):
         with pytest.raises(EnvError, match=text):
             with_factory(make, num_envs=1, mask_from_info=True).reset(1)
@@ -334,10 +326,7 @@ def test_wrappers_by_name_innermost_first(workers):
         (("Zzz",), "known: AtariPreprocessing, "),
         (({"TimeLimit": {"steps": 5}},), "env.wrappers: TimeLimit takes no 'steps'"),
         (({"TimeLimit": {"env": 5}},), "env.wrappers: TimeLimit takes no 'env'"),
-        (
-            ({"TimeLimit": {}, "ClipAction": {}},),
-            "each entry is one name with its keywords, got .*'TimeLimit'.*'ClipAction'",
-        ),
+        (({"TimeLimit": {}, "ClipAction": {}},), "each entry is one name with its keywords"),
         (("TimeLimit",), "cannot make env.wrappers: TimeLimit: TypeError: .*max_episode_steps"),
         (("ClipAction",), "cannot make env.wrappers: ClipAction: TypeError: ClipAction requires a Box"),
     ],
@@ -364,9 +353,7 @@ def test_factories():
     ):
         with pytest.raises(EnvError, match=text):
             with_factory(broken)
-    with pytest.raises(
-        EnvError, match=r"env_factory: .*a worker process imports the environment: define it in a module file"
-    ):
+    with pytest.raises(EnvError, match=r"env_factory: .*a worker process imports the environment"):
         with_factory(lambda i: gymnasium.make("CartPole-v1"), workers=2)
     with pytest.raises(ConfigError, match=r"env\.vector"):
         with_factory(make, vector=True)

@@ -117,9 +117,7 @@ def test_a_failure_is_the_same_as_in_this_process(envs, here, run_seed):
         with pytest.raises((EnvError, NonFiniteError)) as error:
             made.step(torch.full((N,), 6))
         caught.append(error.value)
-        with pytest.raises(
-            EnvError, match=r"call reset\(\) before the first step, and again after a failed or interrupted one"
-        ):
+        with pytest.raises(EnvError, match=r"call reset\(\) before the first step"):
             made.step(torch.full((N,), 6))
     there, local = caught
     assert (type(there), str(there)) == (type(local), str(local))
@@ -148,9 +146,7 @@ def test_an_interrupted_step_costs_a_reset_and_no_more(envs, here):
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         envs.step(torch.full((N,), 6))  # environment 3 sleeps for a second
-    with pytest.raises(
-        EnvError, match=r"call reset\(\) before the first step, and again after a failed or interrupted one"
-    ):
+    with pytest.raises(EnvError, match=r"call reset\(\) before the first step"):
         envs.step(torch.full((N,), 6))
     assert history(envs, 1, 20) == history(here, 1, 20)
     assert not any(alive(pid) for pid in before)
@@ -163,9 +159,7 @@ def test_a_killed_worker_is_named_at_once_and_a_reset_goes_on(envs, here):
     with pytest.raises(EnvError, match=r"^worker 1 \(environments 3 to 4\) died \(exit code -9, Killed.*\)$"):
         [envs.step(torch.full((N,), 6)) for _ in range(10**6)]
     assert not any(alive(pid) for pid in before)
-    with pytest.raises(
-        EnvError, match=r"call reset\(\) before the first step, and again after a failed or interrupted one"
-    ):
+    with pytest.raises(EnvError, match=r"call reset\(\) before the first step"):
         envs.step(torch.full((N,), 6))
     assert history(envs, 1, 20) == history(here, 1, 20)
 
@@ -202,9 +196,7 @@ def test_close_ends_all_workers_also_one_that_is_stuck(monkeypatch):
 def test_an_environment_without_an_importable_name_is_refused(monkeypatch):
     spec = gymnasium.envs.registration.EnvSpec("test/Lambda-v0", entry_point=lambda: ScriptedEnv(0, ("T",)))
     children = multiprocessing.active_children()
-    with pytest.raises(
-        EnvError, match=r"^test/Lambda-v0: .*; a worker process imports the environment: define it in a module file"
-    ) as caught:
+    with pytest.raises(EnvError, match=r"^test/Lambda-v0: .*; a worker process imports the environment: ") as caught:
         WorkerEnvs(Maker(spec), 2, 2)
     assert "\n" not in str(caught.value)
     assert multiprocessing.active_children() == children
@@ -215,8 +207,7 @@ def test_an_environment_without_an_importable_name_is_refused(monkeypatch):
     monkeypatch.setattr(sys.modules["__main__"], "Cell", Cell, raising=False)
     spec = gymnasium.envs.registration.EnvSpec("test/Cell-v0", entry_point=Cell)
     with pytest.raises(
-        EnvError,
-        match=r"^test/Cell-v0 in a worker: AttributeError: .*; a worker process imports the environment: define it in a module file",
+        EnvError, match=r"^test/Cell-v0 in a worker: AttributeError: .*; a worker process imports the environment: "
     ):
         WorkerEnvs(Maker(spec), 2, 1)
     assert multiprocessing.active_children() == children

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ppo_lab.config import ModelConfig
-from ppo_lab.models.networks.cores import CORES, make_core, run
+from ppo_lab.models.networks.cores import CORES, make_core, run_core
 from ppo_lab.models.networks.sequences import cut, splice
 from tests.oracles import gru as oracle
 from tests.tolerance import rounding
@@ -65,7 +65,7 @@ def steps(core, x, memory, starts):
 
 def both_routes(core, x, memory, starts):
     """Features with memories and without."""
-    return run(core, x, memory, starts).features, core.features(x, memory, starts)
+    return run_core(core, x, memory, starts).features, core.features(x, memory, starts)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
@@ -78,7 +78,7 @@ def test_chunks_of_any_length_equal_single_steps(kind, layers, length, dtype):
         features, memories = steps(core, x, memory, starts)
         for at in range(0, T, length):
             part = slice(at, at + length)
-            result = run(core, x[part], memory, starts[part], ends[part])
+            result = run_core(core, x[part], memory, starts[part], ends[part])
             plain = core.features(x[part], memory, starts[part])
             assert_close(result.features, features[part], kind)
             assert_close(plain, features[part], kind)
@@ -95,7 +95,7 @@ def test_chunks_of_any_length_equal_single_steps(kind, layers, length, dtype):
 def test_a_chunk_from_a_stored_memory_gives_the_same_bits_again(kind, layers):
     core = core_of(kind, layers, torch.float32)
     x, memory, starts, ends = chunk(core)
-    first, again = run(core, x, memory, starts, ends), run(core, x, memory.clone(), starts, ends)
+    first, again = run_core(core, x, memory, starts, ends), run_core(core, x, memory.clone(), starts, ends)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     features, memories = steps(core, x, memory, starts)
     late = steps(core, x[9:], memories[8], starts[9:])  # from the middle, with what was stored there
@@ -108,14 +108,14 @@ def test_no_ends_and_ends_everywhere(kind, layers):
     core = core_of(kind, layers)
     x, memory, starts, _ = chunk(core)
     _, memories = steps(core, x, memory, starts)
-    assert run(core, x, memory, starts).at_ends.shape == (0, *memory.shape[1:])
-    assert run(core, x, memory, starts, torch.zeros_like(starts)).at_ends.shape == (0, *memory.shape[1:])
-    everywhere = run(core, x, memory, starts, torch.ones_like(starts)).at_ends
+    assert run_core(core, x, memory, starts).at_ends.shape == (0, *memory.shape[1:])
+    assert run_core(core, x, memory, starts, torch.zeros_like(starts)).at_ends.shape == (0, *memory.shape[1:])
+    everywhere = run_core(core, x, memory, starts, torch.ones_like(starts)).at_ends
     assert_close(everywhere, memories.flatten(0, 1), kind)
     last = torch.zeros_like(starts)
     last[-1, 2] = True
     for begins in (starts, torch.zeros_like(starts)):
-        result = run(core, x, memory, begins, last)
+        result = run_core(core, x, memory, begins, last)
         assert_close(result.at_ends, result.memory[2:3], kind)
 
 
@@ -125,8 +125,8 @@ def test_reordered_environments_give_reordered_results(kind, layers, length):
     core = core_of(kind, layers)
     x, memory, starts, ends = chunk(core, length=length)
     order = torch.tensor([3, 0, 4, 1, 2])
-    result = run(core, x, memory, starts, ends)
-    moved = run(core, x[:, order], memory[order], starts[:, order], ends[:, order])
+    result = run_core(core, x, memory, starts, ends)
+    moved = run_core(core, x[:, order], memory[order], starts[:, order], ends[:, order])
     assert_close(moved.features, result.features[:, order], kind)
     assert_close(moved.memory, result.memory[order], kind)
     for features, again in zip(
@@ -242,7 +242,9 @@ def test_recurrent_cores_equal_their_equations(kind, starts):
     hidden, last = (wanted, wanted[-1]) if kind == "gru" else (wanted[0], np.concatenate(wanted, -1)[-1])
     for features in both_routes(core, x, memory, begins):
         np.testing.assert_allclose(features.detach().numpy(), hidden, rtol=0, atol=1e-13)
-    np.testing.assert_allclose(run(core, x, memory, begins).memory[:, 0].detach().numpy(), last, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(
+        run_core(core, x, memory, begins).memory[:, 0].detach().numpy(), last, rtol=0, atol=1e-13
+    )
 
 
 @pytest.mark.parametrize(("kind", "layers"), KINDS)
@@ -277,9 +279,9 @@ def test_autocast_to_bfloat16(kind, layers, length):
     core = core_of(kind, layers, torch.float32)
     x, memory, starts, ends = chunk(core, length=length)
     x = x.bfloat16().float()
-    wanted = run(core, x, memory, starts, ends)
+    wanted = run_core(core, x, memory, starts, ends)
     with torch.autocast("cpu", torch.bfloat16):
-        found = run(core, x.bfloat16(), memory, starts, ends)
+        found = run_core(core, x.bfloat16(), memory, starts, ends)
         core.features(x.bfloat16(), memory, starts).float().sum().backward()
     for a, b in zip(found, wanted, strict=True):
         # eight products and sums in bfloat16 on the way, the others in float32
@@ -305,7 +307,7 @@ def test_windows_shorter_and_longer_than_a_chunk(window):
     for length in (T, 50):  # 50 steps: several blocks of attention and one that is not full
         x, memory, starts, ends = chunk(core, length=length)
         features, memories = steps(core, x, memory, starts)
-        result = run(core, x, memory, starts, ends)
+        result = run_core(core, x, memory, starts, ends)
         assert_close(result.features, features, kind)
         assert_close(result.memory, memories[-1], kind)
         assert_close(result.at_ends, memories[ends], kind)
@@ -316,7 +318,7 @@ def test_one_environment(kind, layers):
     core = core_of(kind, layers)
     x, memory, starts, ends = chunk(core, num_envs=1)
     features, memories = steps(core, x, memory, starts)
-    result = run(core, x, memory, starts, ends)
+    result = run_core(core, x, memory, starts, ends)
     assert_close(result.features, features, kind)
     assert_close(result.at_ends, memories[ends], kind)
 

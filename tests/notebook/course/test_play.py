@@ -28,7 +28,7 @@ class Drawing:
 
 
 def playground(draw, values=VALUES, defaults=None):
-    return Playground(draw, play_module._dials(draw, values, defaults or {}))
+    return Playground(draw, play_module._sliders_of(draw, values, defaults or {}))
 
 
 def size(png):

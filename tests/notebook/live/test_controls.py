@@ -105,6 +105,15 @@ def test_a_run_that_cannot_be_resumed_exactly_says_so_and_why(stage):
     assert 'title="because &lt;it&gt; is so"' in controls.status.value
 
 
+def test_it_says_which_engine_computes(stage):
+    session, controls = stage
+    assert session.trainer.engine_line in controls._engine.value
+    assert "acting: " in controls._engine.value
+    session.trainer.recorder.engine_line = "acting: torch (a <hook>)"  # as after a save in which it was found
+    controls.write()
+    assert "acting: torch (a &lt;hook&gt;)" in controls._engine.value
+
+
 def test_stop(stage):
     session, controls = stage
     button(controls, "Stop").click()

@@ -66,8 +66,9 @@ def test_headless_it_blocks_and_says_where_it_got_to(capsys):
     done = launch(ours)
     assert not done.running
     assert ours.finished
-    first, last = capsys.readouterr().out.splitlines()
+    first, engine, last = capsys.readouterr().out.splitlines()
     assert first == str(ours.memory_plan)
+    assert engine == ours.engine_line
     assert last.startswith("done: 384 of 384 steps, return ")
     done.wait()  # returns at once
 

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 
-from ppo_lab.notebook.data.frozen_rollout import Surrogate
+from ppo_lab.notebook.data.frozen_rollout import SurrogateSteps
 from ppo_lab.notebook.plots import frozen as pictures
 from ppo_lab.notebook.plots.canvas import BLUE, VERMILLION, to_png
 
@@ -28,7 +28,7 @@ def surrogate(clip_coef=0.2):
     ratio = np.exp(np.linspace(0, 0.4, S + 1)[:, None] * RNG.normal(size=(S + 1, 200))).astype(np.float32)
     gains = ratio * advantage, ratio.clip(1 - clip_coef, 1 + clip_coef) * advantage
     stopped = ((advantage > 0) & (ratio > 1 + clip_coef)) | ((advantage < 0) & (ratio < 1 - clip_coef))
-    return Surrogate(clip_coef, ratio, advantage, np.minimum(*gains).mean(1), gains[0].mean(1), stopped)
+    return SurrogateSteps(clip_coef, ratio, advantage, np.minimum(*gains).mean(1), gains[0].mean(1), stopped)
 
 
 def check_inside(figure):
@@ -202,14 +202,14 @@ def test_stopped_samples_are_the_ones_in_the_shaded_corners(steps_taken):
 
 def test_a_policy_that_has_not_moved_can_be_drawn():
     ones, advantage = np.ones((1, 50), np.float32), RNG.normal(size=50)
-    still = Surrogate(0.2, ones, advantage, np.zeros(1), np.zeros(1), np.zeros((1, 50), bool))
+    still = SurrogateSteps(0.2, ones, advantage, np.zeros(1), np.zeros(1), np.zeros((1, 50), bool))
     check_inside(pictures.surrogate_figure(still, 0))
     check_inside(pictures.surrogate_figure(surrogate(5.0), S))  # a clip range wider than the picture
 
 
 def test_an_advantage_far_out_is_at_the_edge():
     ones, advantage = np.ones((1, 200), np.float32), np.concatenate([np.linspace(-1, 1, 198), [-40, 70]])
-    still = Surrogate(0.2, ones, advantage, np.zeros(1), np.zeros(1), np.zeros((1, 200), bool))
+    still = SurrogateSteps(0.2, ones, advantage, np.zeros(1), np.zeros(1), np.zeros((1, 200), bool))
     dots = pictures.surrogate_figure(still, 0).axes[0]
     low, high = dots.get_ylim()
     drawn = dots.lines[0].get_ydata()

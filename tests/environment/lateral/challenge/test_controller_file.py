@@ -295,7 +295,7 @@ def test_a_run_knows_how_it_sees_and_steers(run, tmp_path):
     assert "from run one after 32 steps." in file.read_text().splitlines()[0]
     obs = np.random.default_rng(1).normal(size=(50, 256)).astype(np.float32)
     np.testing.assert_allclose(module.Network()(obs), load_policy(run, 32).predict(obs)[:, 0], atol=1e-6)
-    with pytest.raises(ConfigError, match="observation and action are for a policy; a run has them in its config"):
+    with pytest.raises(ConfigError, match="are for a policy; a run has them in its config"):
         export_controller(run, tmp_path / "ppo.py", action="delta")
 
 

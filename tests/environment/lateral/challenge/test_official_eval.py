@@ -67,7 +67,7 @@ def test_the_table_of_the_report_comes_back(clone, file):
 @pytest.mark.parametrize("part", ["eval.py", "models/tinyphysics.onnx"])
 def test_a_clone_that_is_not_whole_is_one_line(part, clone, file):
     (clone / part).unlink()
-    with pytest.raises(RunError, match=f"is not a complete clone of the challenge: {part} is missing"):
+    with pytest.raises(RunError, match=f"not a complete clone of the challenge: {part} is missing"):
         official_eval(file, clone)
 
 

@@ -17,7 +17,9 @@ FAINT = (*ImageColor.getrgb(TEXT), 70)
 def line(
     image: Image.Image, corner: tuple[int, int], size: tuple[int, int], values: np.ndarray, ends: bool = False
 ) -> None:
-    """A smooth line over the steps of an episode, with its last point; ends: and its largest and smallest value."""
+    """Draw a smooth line over the steps of an episode, with its last point; ends: also its largest and smallest
+    value.
+    """
     width, height = size
     steps = np.arange(len(values))
     if len(values) > width // 2:
@@ -40,7 +42,7 @@ def line(
 
 
 def name_of(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int) -> None:
-    """A name left of its row, its middle cut out where it is wider than there is room."""
+    """Draw a name left of its row; its middle is left out where it is wider than `width`."""
     shown, keep = text, len(text)
     while keep > 2 and draw.textlength(shown, font(12)) > width:
         keep -= 1
@@ -49,26 +51,26 @@ def name_of(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width:
 
 
 def title(draw: ImageDraw.ImageDraw, top: int, text: str, detail: str, left: int = 0) -> None:
-    """A heading, and smaller beside it what it is about."""
+    """Draw a heading, and beside it a smaller detail."""
     draw.text((left, top), text, TEXT, font(13))
     draw.text((left + 8 + draw.textlength(text, font(13)), top + 2), detail, TEXT, font(11))
 
 
 def dot(image: Image.Image, x: int, y: int, color: str = VERMILLION) -> None:
-    """A round dot with its centre here."""
+    """Draw a round dot with its centre here."""
     mask = disc()
     image.paste(color, (x - mask.width // 2, y - mask.height // 2), mask)
 
 
 def empty(size: tuple[int, int]) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """A transparent picture, and what draws on it."""
+    """Make a transparent picture, and what draws on it."""
     image = Image.new("RGBA", size)
     return image, ImageDraw.Draw(image)
 
 
 @lru_cache
 def disc() -> Image.Image:
-    """The mask of a dot."""
+    """Return the mask of a dot."""
     mask = Image.new("L", (9 * FINE, 9 * FINE))
     ImageDraw.Draw(mask).ellipse((FINE, FINE, 8 * FINE - 1, 8 * FINE - 1), fill=255)
     return mask.reduce(FINE)
@@ -76,5 +78,5 @@ def disc() -> Image.Image:
 
 @lru_cache
 def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """Pillow's own, in pixels: it is the same on every machine."""
+    """Return Pillow's own font at a size in pixels: it is the same on every machine."""
     return ImageFont.load_default(size)
