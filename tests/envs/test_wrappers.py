@@ -229,7 +229,6 @@ def test_what_cannot_tell_its_state_does_not_pretend():
     envs = make_envs(Config(env=EnvConfig(id="CartPole-v1", vector=True, num_envs=2, frame_stack=2)))
     assert envs.state_dict() is None
     assert envs.reset(1).shape == (2, 8)
-    assert envs.state_dict() is None
     assert envs.episode_done is None
     envs.close()
 
