@@ -259,7 +259,7 @@ def test_the_single_view_is_one_of_the_batch(name, kwargs):
         ("Catch-v0", {"balls": 0}, "balls=0"),
         ("Spaces-v0", {"observation": "text"}, "observation='text'; allowed are vector, discrete"),
         ("Spaces-v0", {"action": "text"}, "action='text'; allowed are discrete"),
-        ("Spaces-v0", {"action": "box", "masked": True}, "cannot be masked"),
+        ("Spaces-v0", {"action": "box", "masked": True}, "masked=True with action='box'; a Box cannot be masked"),
         ("Spaces-v0", {"min_length": 0}, "min_length=0"),
         ("Spaces-v0", {"image_size": 1}, "image_size=1"),
         *[(name, {"num_envs": 0}, "num_envs=0") for name in ("Recall-v0", "Leak-v0", "Catch-v0", "Spaces-v0")],

@@ -101,7 +101,11 @@ def one_of(given: Any, name: str = "env") -> EnvFactory:
         return FromSpec(given)
     if callable(given) and not isinstance(given, Envs):
         return as_factory(given, name)
-    raise ConfigError(f"{name}: expected one environment, got {complaint(given)}")
+    if isinstance(given, VectorEnv | Envs):  # `complaint` would advise to pass it directly
+        got = f"a {type(given).__name__} of {given.num_envs} environments"
+    else:
+        got = complaint(given)
+    raise ConfigError(f"{name}: expected one environment, got {got}")
 
 
 def _one(config: Config, env: gymnasium.Env, device: torch.device | str, name: str) -> tuple[Config, Envs | EnvFactory]:

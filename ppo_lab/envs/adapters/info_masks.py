@@ -63,11 +63,11 @@ class MaskFromInfo(gymnasium.Wrapper):
         mask = info.get(MASK_KEY)
         if mask is None and not ended:
             if self._ask is None:
-                has = ", ".join(map(str, info)) or "nothing"
+                has = ", ".join(map(str, info)) or "none"
                 of = " of step" if self._begun_with_one else ""
                 why = "the info of reset had one, and every step needs one; " if self._begun_with_one else ""
                 raise EnvError(
-                    f"env.mask_from_info: info{of} has no {MASK_KEY!r}, only {has}; {why}"
+                    f"env.mask_from_info: info{of} has no {MASK_KEY!r} (its keys: {has}); {why}"
                     "set it to false to train without masks"
                 )
             mask = self._ask()

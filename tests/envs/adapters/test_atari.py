@@ -192,7 +192,7 @@ def test_a_run_of_it_can_be_resumed_exactly():
             "reward_clipping is not for ALE/Breakout-v5 here: set ppo.reward_bound",
         ),
         ({"kwargs": {"episodic_life": True}}, "set env.life_loss"),
-        ({"kwargs": {"autoreset_mode": "NextStep"}}, "games start anew by themselves"),
+        ({"kwargs": {"autoreset_mode": "NextStep"}}, "games restart automatically"),
         ({"kwargs": {"noop": 3}}, "env.kwargs: ALE/Breakout-v5 takes no 'noop'; did you mean 'noop_max'"),
         ({"frame_stack": 4}, r"env.frame_stack: .* set env.kwargs to \{stack_num: n\}"),
         ({"id": "ALE/Breakuot-v5"}, "did you mean 'ALE/Breakout-v5'"),

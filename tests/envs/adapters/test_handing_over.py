@@ -200,7 +200,7 @@ def test_it_is_made_evaluated_and_looked_at(name):
     envs.close()
     assert evaluate(policy, make(), episodes=3).returns.tolist() == [length] * 3
     if "ector" in name or "make_vec" in name or name == "Envs":
-        with pytest.raises(ConfigError, match=r"env: expected one environment, got a .* of 2 environments"):
+        with pytest.raises(ConfigError, match=r"env: expected one environment, got a .* of 2 environments$"):
             show_episode(policy, make())
     else:
         assert show_episode(policy, make()).length == length
@@ -226,11 +226,11 @@ REFUSED = {
     "no action space": (lambda: lambda: NoActions(), r"NoActions has no action_space; .*Discrete"),
     "a space that raises": (lambda: Raises, r"observation_space of Raises raised RuntimeError: not yet"),
     "Gymnasium's base class": (lambda: gymnasium.Env, r"Env has no observation_space"),
-    "an instance without a spec": (lambda: Mine(), "got one Mine object, but env.num_envs is 2; .*lambda: Mine()"),
+    "an instance without a spec": (lambda: Mine(), r"got one Mine object, but env.num_envs is 2; .*lambda: Mine\(\)"),
     "an old gym environment": (lambda: OldGym(), "old gym, whose reset takes no seed; .*shimmy"),
     "no subclass": (lambda: NoSubclass(), "derive its class from gymnasium.Env"),
-    "PettingZoo": (lambda: Parallel(), "multi-agent Parallel"),
-    "PettingZoo AEC": (lambda: Aec(), "multi-agent Aec"),
+    "PettingZoo": (lambda: Parallel(), r"a multi-agent Parallel \(PettingZoo\)"),
+    "PettingZoo AEC": (lambda: Aec(), r"a multi-agent Aec \(PettingZoo\)"),
     "dm_env": (lambda: DmEnv(), "dm_env"),
     "nearly Envs": (lambda: NearlyEnvs(), r"write class NearlyEnvs\(ppo_lab.Envs\); it has no device"),
     "Envs by its looks": (lambda: LikeEnvs(), r"that is not a ppo_lab.Envs: write class LikeEnvs\(ppo_lab.Envs\)"),
@@ -252,12 +252,15 @@ REFUSED = {
         lambda: Needs,
         r"the class Needs needs size; write envs=.*Needs\(size=...\)",
     ),
-    "a vector class": (lambda: SyncVectorEnv, r"the class SyncVectorEnv instead of an environment"),
+    "a vector class": (
+        lambda: SyncVectorEnv,
+        r"the class SyncVectorEnv instead of an environment; pass SyncVectorEnv\(...\)",
+    ),
     "a function of two": (lambda: with_both, r"the function with_both needs size, index"),
     "a function with a keyword": (lambda: with_keyword, r"the function with_keyword needs size"),
     "makes None": (lambda: lambda: None, r"env_factory\(0\) made None instead of a gymnasium.Env.*`return`"),
     "makes a function": (lambda: lambda i: lambda: Mine(), r"made a function that must be called once more"),
-    "makes a class": (lambda: lambda: Mine, r"made the class Mine instead of an environment"),
+    "makes a class": (lambda: lambda: Mine, r"made the class Mine instead of an environment: pass Mine\(\)"),
     "makes an id": (
         lambda: lambda i: "Mine-v0",
         r"made the id 'Mine-v0' instead of an environment: use gymnasium.make",
@@ -367,7 +370,7 @@ def test_nothing_is_not_the_default_environment():
 def test_settings_that_what_exists_cannot_follow_are_refused():
     for key, value in (("workers", 2), ("retry", 1), ("kwargs", {"a": 1}), ("vector", True)):
         for given in ([Mine(), Mine()], SyncVectorEnv([Mine] * 2)):
-            with pytest.raises(ConfigError, match=rf"env.{key}: .*pass a function instead of a"):
+            with pytest.raises(ConfigError, match=rf"env.{key}: .*pass a function instead of a (Mine|SyncVectorEnv)$"):
                 Trainer(config(**{f"env.{key}": value}), envs=given)
     with pytest.raises(ConfigError, match=r"run.eval_every: environments passed as objects cannot be recreated"):
         Trainer(config(**{"run.eval_every": 8}), envs=[Mine(), Mine()])

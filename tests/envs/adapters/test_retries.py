@@ -1,4 +1,4 @@
-"""env.retry: an environment that raises is made anew, its episode cut off; after too many in a row it is an error."""
+"""env.retry: an environment that raises is recreated, its episode truncated; after too many in a row it is an error."""
 
 from __future__ import annotations
 
