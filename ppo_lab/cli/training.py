@@ -55,7 +55,7 @@ class StopAsked:
             text = f"\n{NAMES[signal.Signals(number)]}: stopping, then saving (Ctrl-C again: end at once)\n"
             os.write(2, text.encode())
         elif number == signal.SIGINT and now - self._when > SAME_PRESS:
-            os.write(2, b"\nended at once; resume goes on from the last checkpoint\n")
+            os.write(2, b"\nended at once; resume continues from the last checkpoint\n")
             os._exit(128 + number)
 
 

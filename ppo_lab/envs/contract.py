@@ -80,7 +80,7 @@ class Envs(ABC):
 
     def load_state_dict(self, state: Any) -> None:
         """Continue from a `state_dict`. Raise EnvError where that is not possible."""
-        raise EnvError("these environments cannot tell their state")
+        raise EnvError("these environments cannot save their state")
 
     def episodes_under_way(self) -> dict[str, Any] | None:
         """Return a cheaper `state_dict` that can be taken before every update; None: `state_dict` is cheap."""

@@ -141,7 +141,7 @@ def why_inexact(config: Config, env_factory: EnvFactory | None = None) -> str | 
         if settings.vector:
             if is_atari(find_spec(settings.id, settings.allow_import, BATCHED)):
                 return None  # its games follow from their seeds
-            return f"the vector environment of {name} cannot tell its state, and its episodes have no seeds"
+            return f"the vector environment of {name} cannot save its state, and its episodes have no seeds"
         make = make_maker(settings, env_factory)
         reason = probe(lambda: make(0))
     except ConfigError:

@@ -217,7 +217,7 @@ def _with_envs(env: Any, num_envs: int, given: Any, auto: bool) -> tuple[Config,
         env = override(Config(), {"env.id": env})
     if not isinstance(env, EnvConfig | Config):
         if given is not None:
-            raise ConfigError(f"env: environments ({type(env).__name__}) and an env_factory as well; hand over one")
+            raise ConfigError(f"env: environments ({type(env).__name__}) and an env_factory as well; pass only one")
         if env is None:
             raise ConfigError("env: None; expected an id, settings, environments, or what makes them")
         env, given = Config(), env

@@ -112,7 +112,7 @@ class Policy:
         whole = ", ".join(f"{key!r}: ..." for key in [*sorted(self.keys - {MASK_KEY}), MASK_KEY])
         raise ConfigError(
             f"predict: the key {MASK_KEY!r} is missing, this policy was trained with masks: {entries} entries, 1 is "
-            f"legal; hand over {{{whole}}}"
+            f"legal; pass {{{whole}}}"
         )
 
 

@@ -190,7 +190,7 @@ class ActorCritic(nn.Module):
 
     def _memory(self, memory: Memory) -> dict[str, Tensor]:
         if memory is None:
-            raise ConfigError("this model has a memory: hand over the one of initial_memory() or of the last step")
+            raise ConfigError("this model has a memory: pass that of initial_memory() or of the last step")
         return memory
 
     def _takes_mask(self, keys: dict[str, Space]) -> bool:

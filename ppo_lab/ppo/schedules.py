@@ -40,7 +40,7 @@ def scheduled(
 def settings_at(ppo: PPOConfig, live: Mapping[str, LiveChange], global_step: int, total: int) -> PPOConfig:
     """Return the settings of an update that begins at `global_step` of `total`, after schedules and live changes.
 
-    A live change is the value from that moment on; a schedule goes on from it to the same end in the time that is
+    A live change is the value from that moment on; a schedule continues from it to the same end in the time that is
     left (linear, cosine), or until the next milestone. Where a run is made longer, all of this is as if the new total
     had been known from the beginning: the value of a schedule can step back up.
     """

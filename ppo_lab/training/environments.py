@@ -63,7 +63,7 @@ def why_inexact(config: Config, environments: Environments) -> str | None:
     if made_here:
         reason = why_inexact_alone(config, environments.factory)
     else:
-        reason = None if envs.state_dict() is not None else f"{type(envs).__name__} cannot tell its state"
+        reason = None if envs.state_dict() is not None else f"{type(envs).__name__} cannot save its state"
     if reason is not None:
         LOG.warning("exact_resume is false: %s", reason)
     return reason

@@ -166,7 +166,7 @@ class Recorder:
             envs_state, state = rollback.envs, rollback.tree(self.state)
         because = self.inexact or envs.why_inexact_now() or (rollback.inexact_because if rollback else envs.lost)
         if because is None and not envs_state:
-            because = "these environments cannot tell their state"
+            because = "these environments cannot save their state"
         self._look_at_engine()
         about = {
             "fingerprint": fingerprint({"state": state, "envs": envs_state}),

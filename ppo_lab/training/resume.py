@@ -121,7 +121,7 @@ def restore(
         recorder.inexact = recorder.inexact or about.get("inexact_because")  # a run that is inexact once stays inexact
         try:
             if not saved["envs"]:
-                raise EnvError(about.get("inexact_because") or "these environments cannot tell their state")
+                raise EnvError(about.get("inexact_because") or "these environments cannot save their state")
             envs.load_state_dict(saved["envs"])
             state.load_experience(saved)
         except EnvError as error:

@@ -54,7 +54,7 @@ class Rollback:
             state.episodes.load_finished(self._parts["episodes"])
         try:
             if not self.envs:
-                raise EnvError("these environments cannot tell their state")
+                raise EnvError("these environments cannot save their state")
             envs.load_state_dict(self.envs)
         except EnvError as error:
             state.begin_episodes(envs, run_seed)

@@ -118,7 +118,7 @@ class Trainer:
                         if self.finished:
                             return
                         if self.closed:
-                            raise RunError("this trainer is closed; Trainer.resume goes on with its run")
+                            raise RunError("this trainer is closed; Trainer.resume continues its run")
                         with guard, self._busy:
                             self._begin()
                     with guard, self._busy:

@@ -90,7 +90,7 @@ def test_defaults(tmp_path):
     assert len(list(trainer)) == 4
     trainer.close()
     about = load_checkpoint(find_checkpoint(tmp_path / "one")[0])["about"]
-    assert about["inexact_because"] == "Bare cannot tell its state"
+    assert about["inexact_because"] == "Bare cannot save its state"
 
 
 @pytest.mark.parametrize("missing", ["reset", "step"])

@@ -25,7 +25,7 @@ def check_mask(mask: Tensor, layout: Sequence[int], live: Tensor | None = None) 
 
     layout: number of choices of each component, one after the other in K (`head.mask_layout`). live: (*batch, N) bool,
     False where nothing is chosen, such as the row of a reset; None: all are. The error names the environment (last
-    axis of the batch). Without one, training would go on with actions that do not exist.
+    axis of the batch). Without one, training would continue with actions that do not exist.
     """
     if mask.shape[-1] != sum(layout):
         raise EnvError(

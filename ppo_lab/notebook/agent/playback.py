@@ -150,7 +150,7 @@ def _config(env: Any, given: Any) -> tuple[Config, Any]:
     if isinstance(env, EnvConfig | Config):
         return env if isinstance(env, Config) else Config(env=env), given
     if given is not None:
-        raise ConfigError(f"env: an environment ({type(env).__name__}) and an env_factory as well; hand over one")
+        raise ConfigError(f"env: an environment ({type(env).__name__}) and an env_factory as well; pass only one")
     if env is None:
         raise ConfigError("env: None; expected an id, settings, an environment, or what makes one")
     return Config(), env

@@ -201,7 +201,7 @@ REMEMBERED = Exercise(
     mistakes=(
         ("nothing is ever forgotten: where starts is True the memory is 0 before the step",
          lambda seen, starts: _remembered(seen, torch.zeros_like(starts))),
-        ("nothing is remembered: half of the memory goes on to the next step", lambda seen, starts: seen.clone()),
+        ("nothing is remembered: half of the memory is kept for the next step", lambda seen, starts: seen.clone()),
         ("one environment starts anew and all forget: clear the memory of that one",
          lambda seen, starts: _remembered(seen, starts.any(-1, keepdim=True).expand_as(starts))),
         ("forgotten a step too late: the first step of an episode still knows the last one", _too_late),

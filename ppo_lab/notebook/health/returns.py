@@ -39,7 +39,7 @@ def returns_collapsed(s: Signals) -> Verdict | None:
         "warning",
         row,
         f"The return is {number(_now(s), 3)}; at step {s.step[peak]:,.0f} it had been {number(s.best[-1], 3)}.",
-        'see which dial moved first; go back to the best checkpoint (rewind, or fork with `at="best"`) and go on '
+        'see which dial moved first; go back to the best checkpoint (rewind, or fork with `at="best"`) and continue '
         "from there with a lower `ppo.learning_rate`, or one that falls (`ppo.learning_rate_schedule`).",
     )
 

@@ -75,7 +75,7 @@ MORE = {
     ),
     "loss/policy": Dial(
         "Policy loss", "surrogate", math.nan, math.nan, "", "says little", "",
-        "it begins anew around 0 in every update: a falling one is no progress, a rising one no decline",
+        "it restarts around 0 in every update: a falling one is no progress, a rising one no decline",
     ),
     "loss/value": Dial(
         "Value loss", "squared error", math.nan, math.nan, "", "", "",

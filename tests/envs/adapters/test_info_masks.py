@@ -259,7 +259,7 @@ def test_predict_wants_a_mask_that_leaves_something(name):
     key = "obs" if name == "info" else "stones"
     stones = np.ones(6, np.int8)
     assert policy.predict({key: stones, "action_mask": np.array([0, 0, 1, 0, 0, 0])}) == 2
-    whole = f"hand over {{'{key}': ..., 'action_mask': ...}}"
+    whole = f"pass {{'{key}': ..., 'action_mask': ...}}"
     for obs in (stones, {key: stones}):
         with pytest.raises(ConfigError, match=r"the key 'action_mask' is missing, .*6 entries, 1 is legal") as caught:
             policy.predict(obs)
