@@ -69,7 +69,7 @@ def test_the_scene_stands_left_on_a_transparent_page():
 
 
 def test_lines_and_letters_fade_without_a_fringe():
-    """Check that half-transparent pixels are as bright as the colours drawn: no dark or light edge on any background."""
+    """Check that half-transparent pixels are as bright as the colours drawn: no dark or light edges."""
     pixels = picture(discrete([0.4, 0.6]), values=np.random.default_rng(0).normal(size=100))
     edges = pixels[(pixels[..., 3] > 0) & (pixels[..., 3] < 255)]
     assert len(edges) > 500

@@ -294,7 +294,7 @@ def test_closing_one_leaves_pygame_to_the_others():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM there")
 def test_who_has_drawn_can_still_be_terminated():
-    """Check that SIGTERM still works after drawing: SDL, on which pygame is built, can install a handler that ignores it."""
+    """Check that SIGTERM still works after drawing: SDL, which pygame uses, may install a handler that ignores it."""
     pytest.importorskip("pygame")
     code = """
 import os, signal, time
@@ -335,7 +335,7 @@ def test_an_environment_that_fails_to_begin_is_closed(monkeypatch):
     made = len(closed)
     with pytest.raises(EnvError, match="ZeroDivisionError"):
         Player(EnvConfig(id="CartPole-v1"), seed=1)
-    # one to see if it can be rendered, one that is rendered to see if it has masks (each made twice); the last plays
+    # made twice, to check for masks and to play: each time one to see if it can be rendered, and one that is rendered
     assert len(closed) == made + 4
 
 
