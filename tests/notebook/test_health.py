@@ -141,7 +141,7 @@ def test_a_healthy_run_has_no_finding():
     assert found(columns(update__explained_variance=1.0)) == {}
 
 
-# ---- one update with a large KL ------------------------------------------------------------------------------------------
+# ---- one update with a large KL ----------------------------------------------------------------------------------------
 
 
 def jump(size, row=10, returns=FLAT):
@@ -178,7 +178,7 @@ def test_many_jumps_are_leaps():
     assert "policy-jumped" not in rules
 
 
-# ---- when a rule stays silent -----------------------------------------------------------------------------------
+# ---- when a rule stays silent ------------------------------------------------------------------------------------------
 
 
 STILL = {"update__approx_kl": 1e-7, "episode__return_mean": FLAT}
@@ -623,7 +623,7 @@ def test_a_run_without_a_finished_episode_is_found():
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["cartpole", "pendulum", "acrobot"])
 def test_a_healthy_run_raises_no_warning_at_any_time(preset):
-    """Allow a warning for one seed of five (three for slower presets); of fifteen seeds of cartpole none had one."""
+    """Check that at most one seed of five (three for slower presets) has a warning; of fifteen of cartpole none had."""
     steps = {"cartpole": 150_000, "pendulum": 80_000, "acrobot": 120_000}[preset]
     num_actions = {"cartpole": 2, "pendulum": None, "acrobot": 3}[preset]
     warned = []

@@ -132,7 +132,7 @@ class Signals:
 
     @cached_property
     def improving(self) -> bool:
-        """Whether the best mean return rose in the last third of the updates, now or at one of the last RELIEF updates."""
+        """Whether the best mean return rose over the last third of the run, seen from any of the last RELIEF updates."""
         rows = np.arange(len(self))
         before = self.best[rows - np.maximum(WIDTH, rows // 3).clip(max=rows)]  # (U,) best, a third of the run earlier
         return bool((self.best > before + self.margin)[-RELIEF:].any())
