@@ -141,7 +141,7 @@ def test_a_healthy_run_has_no_finding():
     assert found(columns(update__explained_variance=1.0)) == {}
 
 
-# ---- one update with a large KL ----------------------------------------------------------------------------------------
+# ---- one update with a large KL --------------------------------------------------------------------------------------
 
 
 def jump(size, row=10, returns=FLAT):
@@ -178,7 +178,7 @@ def test_many_jumps_are_leaps():
     assert "policy-jumped" not in rules
 
 
-# ---- when a rule stays silent ------------------------------------------------------------------------------------------
+# ---- when a rule stays silent ----------------------------------------------------------------------------------------
 
 
 STILL = {"update__approx_kl": 1e-7, "episode__return_mean": FLAT}

@@ -122,7 +122,7 @@ class Signals:
 
     @cached_property
     def margin(self) -> float:
-        """The smallest difference of mean returns that counts: 2 standard errors, and 2 % of their range; or NaN."""
+        """The smallest difference of mean returns that counts: 2 standard errors and 2 % of their range. May be NaN."""
         known = np.flatnonzero(np.isfinite(self.returns))
         if not known.size:
             return math.nan
@@ -132,7 +132,7 @@ class Signals:
 
     @cached_property
     def improving(self) -> bool:
-        """Whether the best mean return rose over the last third of the run, seen from any of the last RELIEF updates."""
+        """Whether the best mean return rose in the last third of the run, as of any of the last RELIEF updates."""
         rows = np.arange(len(self))
         before = self.best[rows - np.maximum(WIDTH, rows // 3).clip(max=rows)]  # (U,) best, a third of the run earlier
         return bool((self.best > before + self.margin)[-RELIEF:].any())
