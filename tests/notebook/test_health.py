@@ -1,4 +1,4 @@
-"""The rules of the Health panel: each fires on what it is for, keeps quiet beside it, and all do in healthy runs."""
+"""The rules of the Health panel: each fires just past its threshold, not before it, and not in healthy runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LN2 = np.log(2.0)
 
 
 def columns(**changes):
-    """A healthy run of 60 updates; `changes` are a number, or an array, by the name of the metric ("/" as "__")."""
+    """Create the metrics of a healthy run of 60 updates. changes: metric ("/" as "__") -> a number or an array."""
     healthy = {
         "update": np.arange(1, U + 1),
         "global_step": STEPS * np.arange(1, U + 1),
@@ -53,18 +53,18 @@ def columns(**changes):
 
 
 def found(columns, ppo=PPO, num_actions=2, **others):
-    """rule -> severity."""
+    """Return rule -> severity of the findings."""
     return {finding.rule: finding.severity for finding in examine(columns, ppo, num_actions, **others)}
 
 
 def after(row, value, before):
-    """`before` and, from a row on, `value`."""
+    """Return `before` up to a row, and `value` from that row on, (U,)."""
     return np.where(np.arange(U) < row, before, value)
 
 
-FLAT = 20.0 + np.zeros(U)  # returns that never rise
+FLAT = 20.0 + np.zeros(U)  # never rises
 RISING = 20.0 + 10.0 * np.arange(U)
-RISEN = np.minimum(20.0 + 40.0 * np.arange(U), 420.0)  # they rise for ten updates
+RISEN = np.minimum(20.0 + 40.0 * np.arange(U), 420.0)  # rises for ten updates
 
 # rule, severity, columns in which it just fires, columns in which it just does not, settings
 CASES = [
@@ -133,7 +133,7 @@ def test_a_rule_fires_past_its_bound_and_is_silent_before_it(rule, severity, bad
 
 
 def test_every_rule_has_a_case():
-    assert {case[0] for case in CASES} == RULES.keys() - {"policy-jumped"}  # that one has tests of its own below
+    assert {case[0] for case in CASES} == RULES.keys() - {"policy-jumped"}  # it has separate tests below
 
 
 def test_a_healthy_run_has_no_finding():
@@ -141,7 +141,7 @@ def test_a_healthy_run_has_no_finding():
     assert found(columns(update__explained_variance=1.0)) == {}
 
 
-# ---- one update that leaps ------------------------------------------------------------------------------------------
+# ---- one update with a large KL --------------------------------------------------------------------------------------
 
 
 def jump(size, row=10, returns=FLAT):
@@ -178,11 +178,11 @@ def test_many_jumps_are_leaps():
     assert "policy-jumped" not in rules
 
 
-# ---- what makes a rule keep quiet -----------------------------------------------------------------------------------
+# ---- when a rule stays silent ----------------------------------------------------------------------------------------
 
 
 STILL = {"update__approx_kl": 1e-7, "episode__return_mean": FLAT}
-CAUSES = [  # what is said, what therefore is not, columns, settings
+CAUSES = [  # the rule that fires, the rule it silences, columns, settings
     ("early-stop-always", "policy-still", {**STILL, "update__gradient_steps": 2.0}, {"target_kl": 0.01}),
     ("entropy-collapsed", "policy-still", {**STILL, "loss__entropy": 0.01}, {}),
     ("learning-rate-zero", "policy-still", {**STILL, "update__learning_rate": 1e-8}, {}),
@@ -261,7 +261,7 @@ def test_few_episodes_are_no_mean():
 
 
 def test_the_short_episodes_that_end_first_are_not_the_beginning():
-    """The first mean is too low, because short episodes end first: coming up from there is no learning."""
+    """Check that a rise from the first mean is not counted: it is too low, because short episodes end first."""
     rules = found(columns(episode__return_mean=after(2, 40.0, 20.0), episode__return_std=25.0))
     assert rules["never-better"] == "warning"
 
@@ -272,7 +272,7 @@ def test_what_was_learned_in_the_first_updates_counts():
 
 
 def test_first_episodes_that_differ_by_more_than_there_is_to_gain():
-    """Some cars leave the road at first and cost a hundred times the others, and 0 is the most there is."""
+    """Use returns in which some early episodes are a hundred times worse than the others, with 0 as the best return."""
     mean = np.concatenate([np.geomspace(-20_000, -6_000, 10), np.geomspace(-5_000, -300, 20), np.full(30, -250.0)])
     wild = {"episode__return_mean": mean, "episode__count": 20 + 8 * np.arange(U)}
     learned = columns(**wild, episode__return_std=np.where(mean < -300, 25_000.0, 200.0))
@@ -284,7 +284,7 @@ def test_first_episodes_that_differ_by_more_than_there_is_to_gain():
 
 
 def gaussian(std, dims=1):
-    """Entropy of independent normal distributions."""
+    """Return the entropy of `dims` independent normal distributions, in nats."""
     return dims * (np.log(std) + 0.5 * np.log(2 * np.pi * np.e))
 
 
@@ -312,7 +312,7 @@ def test_an_entropy_without_known_dimensions_says_nothing():
 
 @pytest.mark.parametrize("width", [0.1, 2.0, 200.0])
 def test_the_entropy_of_a_box_in_its_own_units_is_shifted_back(width):
-    """A squashed or a Beta policy that is as wide as its Box, whatever that is, neither collapses nor is stuck."""
+    """Check that a policy as wide as its Box, of any width, counts neither as collapsed nor as stuck."""
     uniform = 2 * np.log(width)
     run = columns(loss__entropy=uniform, episode__return_mean=FLAT)
     shift = 2 * np.log(width / 2)
@@ -369,7 +369,7 @@ def test_the_scale_of_an_entropy_follows_from_the_action_space(settings, expecte
     ],
 )  # fmt: skip
 def test_a_run_that_has_just_begun_is_not_found_ill(settings):
-    """At random the policy is undecided, but neither collapsed nor stuck, and no update is cut short."""
+    """Check that the random policy of a new run does not count as collapsed, and no update as stopped early."""
     session = Session(small_trainer(12, **settings))
     session.train_here(Silent())
     rules = {finding.rule for finding in health(session)}
@@ -378,7 +378,7 @@ def test_a_run_that_has_just_begun_is_not_found_ill(settings):
 
 
 def test_fewer_chunks_than_minibatches_are_no_early_stop():
-    few = {"update__gradient_steps": 6.0}  # 6 passes of one chunk
+    few = {"update__gradient_steps": 6.0}  # 6 epochs of one chunk
     ppo = PPO.model_copy(update={"target_kl": 0.01})
     assert found(columns(**few), ppo)["early-stop-always"] == "note"
     assert "early-stop-always" not in found(columns(**few), ppo, chunks=1)
@@ -539,7 +539,7 @@ def test_nothing_wrong_says_what_was_looked_at():
 
 
 def anchor(heading):
-    """As GitHub makes it."""
+    """Convert a heading to its anchor as GitHub does."""
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
@@ -549,7 +549,7 @@ def test_every_rule_has_its_section_and_every_section_its_rule():
     anchors = [anchor(heading) for heading in re.findall(r"^### (.+)$", dials, re.MULTILINE)]
     assert sorted(anchors) == sorted(RULES)
     everywhere = [anchor(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)]
-    assert len(set(everywhere)) == len(everywhere)  # a second one of the same name would get another anchor
+    assert len(set(everywhere)) == len(everywhere)  # a heading that occurs twice would get another anchor
 
 
 def test_what_the_page_names_exists():
@@ -560,7 +560,7 @@ def test_what_the_page_names_exists():
         assert key in SECTIONS[section].model_fields, f"{section}.{key}"
 
 
-# ---- really trained -------------------------------------------------------------------------------------------------
+# ---- trained runs -------------------------------------------------------------------------------------------------
 
 
 def train(preset, **overrides):
@@ -574,7 +574,7 @@ def train(preset, **overrides):
 
 
 SMALL = {"env__num_envs": 32, "ppo__num_steps": 32, "ppo__update_epochs": 2, "ppo__num_minibatches": 2}
-BROKEN = {  # rule -> what breaks the preset cartpole, for how many updates
+BROKEN = {  # rule -> settings that break the preset cartpole, number of updates
     "learning-rate-zero": ({"ppo__learning_rate": 0.0, **SMALL}, 12),
     "early-stop-always": ({"ppo__target_kl": 1e-5, **SMALL, "ppo__update_epochs": 6}, 20),
     "nothing-to-predict": ({"ppo__gamma": 0.0, **SMALL}, 12),
@@ -603,8 +603,8 @@ def test_a_run_that_was_broken_on_purpose_is_found(rule):
     assert broken(*BROKEN[rule])[rule] == "warning"
 
 
-# Of ten seeds 8 jump and 9 collapse; all others are found in ten. Without a critic the return may climb (4): a note.
-LUCK = {"policy-jumped": 2, "returns-collapsed": 2}  # how many of five have to be found
+# Of ten seeds 8 jump and 9 collapse; the other rules fire for all ten. critic-guesses is a note if the return climbs.
+LUCK = {"policy-jumped": 2, "returns-collapsed": 2}  # number of five seeds for which the rule has to fire
 
 
 @pytest.mark.slow
@@ -623,7 +623,7 @@ def test_a_run_without_a_finished_episode_is_found():
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["cartpole", "pendulum", "acrobot"])
 def test_a_healthy_run_raises_no_warning_at_any_time(preset):
-    """Of five seeds (three of the slower ones) one may have had bad luck; of fifteen seeds of cartpole none had."""
+    """Check that at most one seed of five (three for slower presets) has a warning; of fifteen of cartpole none had."""
     steps = {"cartpole": 150_000, "pendulum": 80_000, "acrobot": 120_000}[preset]
     num_actions = {"cartpole": 2, "pendulum": None, "acrobot": 3}[preset]
     warned = []

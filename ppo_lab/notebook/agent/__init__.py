@@ -1,1 +1,1 @@
-"""Show the agent at work: drawings, films, a player with controls."""
+"""Episodes of a policy as pictures: its values and actions, films, and a player that steps one environment."""

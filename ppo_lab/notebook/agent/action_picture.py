@@ -1,4 +1,4 @@
-"""What a policy would do, drawn beside a scene: a bar for every choice, or a row for every number of the action."""
+"""Draws the action distribution beside a scene: a bar per discrete action, or a row per component of the action."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ppo_lab.notebook.agent.drawing import FAINT, dot, font, name_of, title
 from ppo_lab.notebook.data.action_arrays import ActionPart, Number, count, numbers_of
 from ppo_lab.notebook.plots.canvas import BLUE, TEXT, number
 
-PANEL = 296  # pixels: width of what stands beside a scene
+PANEL = 296  # pixels: width of the panel beside a scene
 MOST_ACTIONS = 8
 MOST_DIMS = 6
-LABEL, BAR, ROW, WIDE_ROW = 66, 176, 18, 30  # of an action: width of its name, of its bar, height of its row
+LABEL, BAR, ROW, WIDE_ROW = 66, 176, 18, 30  # pixels: width of a name and of a bar, height of a row
 
 
 def draw_actions(
     image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, parts: Sequence[ActionPart]
 ) -> None:
-    """Draw a title and below it the action of one observation, number by number."""
+    """Draw a title and, below it, the action distribution for one observation, one row per component."""
     shown = numbers_of(parts, MOST_DIMS)
-    title(draw, top, "What it would do", _legend(shown), left)
+    title(draw, top, "Action", _legend(shown), left)
     top += 20
     if _alone(parts):
         _probabilities(image, draw, left, top, shown[0])
@@ -36,7 +36,7 @@ def draw_actions(
 
 
 def _alone(parts: Sequence[ActionPart]) -> bool:
-    """Return whether the action is one choice with room for a bar for each of its probabilities."""
+    """Return whether the action is a single discrete choice, which gets one bar per probability."""
     return count(parts) == 1 and parts[0].probabilities is not None
 
 
@@ -46,7 +46,7 @@ def _legend(shown: Sequence[Number]) -> str:
 
 
 def actions_height(parts: Sequence[ActionPart]) -> int:
-    """Return the pixels that `draw_actions` needs below its title."""
+    """Return the height in pixels that `draw_actions` needs below its title."""
     if _alone(parts):
         size = parts[0].sizes[0]
         return 12 + ROW * (min(size, MOST_ACTIONS) + (size > MOST_ACTIONS))
@@ -55,7 +55,7 @@ def actions_height(parts: Sequence[ActionPart]) -> int:
 
 
 def _probabilities(image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, one: Number) -> None:
-    """Draw a bar for each action; beyond MOST_ACTIONS the most likely ones, and the one taken."""
+    """Draw a bar for each action; with more than MOST_ACTIONS only the most likely ones and the one taken."""
     assert one.probabilities is not None
     chances, taken = one.probabilities, int(one.taken) - one.first
     shown = np.arange(len(chances))
@@ -79,12 +79,12 @@ def _probabilities(image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top
 
 
 def _strip(image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, one: Number) -> None:
-    """Draw the probabilities of one choice of several, side by side in one bar, with a dot on the one taken."""
+    """Draw the probabilities of one discrete component as segments of one bar, with a dot on the value taken."""
     assert one.probabilities is not None
     begin, middle, taken = left + LABEL + 4, top + 9, int(one.taken) - one.first
     name_of(draw, (left + 12, middle), one.name, LABEL - 12)
     edges = begin + np.concatenate([[0.0], one.probabilities.cumsum()]) * BAR  # (n + 1,)
-    free = begin  # the next number may stand from here
+    free = begin  # where the next label may start
     for i, (a, b) in enumerate(pairwise(edges.round().astype(int).tolist())):
         if a == b:
             continue
@@ -99,7 +99,7 @@ def _strip(image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, o
 
 
 def _interval(image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, one: Number) -> None:
-    """Draw mean +- std of one number of the action between its bounds."""
+    """Draw mean +- std of one continuous component of the action between its bounds."""
     assert one.mean is not None
     assert one.std is not None
     begin, end = left + LABEL + 4, left + LABEL + 4 + BAR
@@ -120,7 +120,7 @@ def _interval(image: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int
 
 
 def _range(one: Number) -> tuple[float, float]:
-    """Return the bounds of a number; where there are none, the power of two that holds what is drawn."""
+    """Return the limits of the axis: the bounds of the component, or a power of two wide enough for what is drawn."""
     assert one.mean is not None
     assert one.std is not None
     reach = max(abs(float(one.mean)) + 2 * float(one.std), abs(float(one.taken)), 1e-3)

@@ -1,6 +1,6 @@
-"""What an agent sees and thinks, as one small picture: made from arrays, with Pillow alone, in a few milliseconds.
+"""Draws one step of an episode: the scene, the value estimate and the action distribution. Uses only Pillow, for speed.
 
-The background is transparent and the text grey, so that it reads on a light and on a dark page.
+The background is transparent and the text grey, so that the picture is readable on a light and on a dark page.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from ppo_lab.notebook.agent.drawing import empty, font, line, name_of, title
 from ppo_lab.notebook.data.action_arrays import ActionPart
 from ppo_lab.notebook.plots.canvas import TEXT, number
 
-SCENE = (400, 300)  # pixels: what the frame of the environment is fitted into
+SCENE = (400, 300)  # pixels: the frame of the environment is scaled to fit
 GAP, EDGE = 20, 4
-SPARK = (PANEL - 50, 48)  # the value over the episode
-MOST_COMPONENTS = 8  # of an observation that stands in for a frame
-NAMES = 66  # width of the names of its numbers
+SPARK = (PANEL - 50, 48)  # size of the plot of the value over the episode
+MOST_COMPONENTS = 8  # of an observation that is drawn in place of a frame
+NAMES = 66  # pixels: width of the names of its components
 
 
 class Thought(NamedTuple):
-    """What a policy made of one observation."""
+    """The value estimate and the action distribution of a policy for one observation."""
 
     value: float  # V(s)
-    parts: tuple[ActionPart, ...]  # what it would do; `taken` as the environment got it
+    parts: tuple[ActionPart, ...]  # the action distribution; `taken` in units of the environment
 
 
 def scene_of(frame: Image.Image, size: tuple[int, int] = SCENE) -> Image.Image:
-    """Fit a frame into `size`: shrunk smoothly, or enlarged by a whole factor."""
+    """Scale a frame to fit `size` (width, height): smoothly if it shrinks, by an integer factor if it grows."""
     factor = min(size[0] / frame.width, size[1] / frame.height)
     if factor >= 1.0:
         return frame.resize((frame.width * int(factor), frame.height * int(factor)), Image.Resampling.NEAREST)
@@ -43,14 +43,14 @@ def scene_of(frame: Image.Image, size: tuple[int, int] = SCENE) -> Image.Image:
 def scene_of_state(
     observations: np.ndarray, components: int, size: tuple[int, int] = SCENE, names: Sequence[str] = ()
 ) -> Image.Image:
-    """Draw the observation over time, in place of a frame.
+    """Draw the components of the observation over time, in place of a frame.
 
-    observations: (steps, shown) of `components` in all. names: of those shown; none: obs[0], obs[1], ...
+    observations: (steps, shown), of `components` in total. names: of those shown; if empty, obs[0], obs[1], ...
     """
     image, draw = empty(size)
     shown = observations[:, :MOST_COMPONENTS]
     some = f", {shown.shape[1]} of {components} numbers" if components > shown.shape[1] else ""
-    title(draw, 0, "What it sees", f"each on its own scale{some}")
+    title(draw, 0, "Observation", f"each on its own scale{some}")
     height = min(60, (size[1] - 22) // max(1, shown.shape[1]))
     for i in range(shown.shape[1]):
         top = 22 + i * height
@@ -63,10 +63,10 @@ def scene_of_state(
 def compose(
     scene: Image.Image, thought: Thought, values: Sequence[float], step: int, total: float, note: str = ""
 ) -> Image.Image:
-    """Draw the scene, and beside it what the agent expects and what it would do; RGBA.
+    """Draw the scene and, beside it, the value estimate and the action distribution. Return an RGBA image.
 
-    values: V(s) at every step of the episode so far. step: the number of the step about to be taken, from 0; total: the
-    raw rewards so far, summed. note: a line of text, such as which policy this is.
+    values: V(s) at every step of the episode so far. step: index of the next env step, from 0. total: sum of the raw
+    rewards so far. note: a line of text, such as the name of the policy.
     """
     height = max(scene.height, 128 + actions_height(thought.parts))
     image, draw = empty((scene.width + GAP + PANEL + EDGE, height))
@@ -74,21 +74,21 @@ def compose(
     left = scene.width + GAP
     draw.text((left, 0), f"step {step:,}, return so far {number(total, 4)}", TEXT, font(13))
     draw.text((left, 18), note, TEXT, font(11))
-    title(draw, 40, "What it expects", f"V(s) = {number(thought.value, 3)}", left)
+    title(draw, 40, "Value estimate", f"V(s) = {number(thought.value, 3)}", left)
     line(image, (left, 60), SPARK, np.asarray(values), ends=True)
     draw_actions(image, draw, left, 120, thought.parts)
     return image
 
 
 def to_png(image: Image.Image) -> bytes:
-    """Encode fast, for a frame that is visible for a moment."""
+    """Encode as PNG with little compression: fast, for a frame that is shown only briefly."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def placeholder(text: str) -> bytes:
-    """Make the picture that is shown until there is another."""
+    """Draw a text in the size of a frame, as PNG, to show until the first frame exists."""
     image, draw = empty((SCENE[0] + GAP + PANEL + EDGE, SCENE[1]))
     draw.text((SCENE[0] // 2, SCENE[1] // 2), text, TEXT, font(13), anchor="mm")
     return to_png(image)

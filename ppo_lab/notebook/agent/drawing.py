@@ -1,4 +1,4 @@
-"""Lines, dots and letters on a transparent picture, with Pillow."""
+"""Drawing primitives for pictures of an agent: lines, dots and text on a transparent image, with Pillow."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from ppo_lab.notebook.plots.canvas import BLUE, TEXT, VERMILLION, number
 
-SHORTEST = 100  # steps that fill the width of a line; a longer episode is squeezed into it
-FINE = 3  # lines and dots are drawn this many times as big and shrunk, for smooth edges
+SHORTEST = 100  # steps that fill the width of a line; longer episodes are compressed to fit
+FINE = 3  # lines and dots are drawn this many times larger and shrunk, for smooth edges
 FAINT = (*ImageColor.getrgb(TEXT), 70)
 
 
 def line(
     image: Image.Image, corner: tuple[int, int], size: tuple[int, int], values: np.ndarray, ends: bool = False
 ) -> None:
-    """Draw a smooth line over the steps of an episode, with its last point; ends: also its largest and smallest
-    value.
+    """Draw values (steps,) as a smooth line with a dot on the last point.
+
+    ends: also print the largest and the smallest value.
     """
     width, height = size
     steps = np.arange(len(values))
@@ -42,7 +43,7 @@ def line(
 
 
 def name_of(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int) -> None:
-    """Draw a name left of its row; its middle is left out where it is wider than `width`."""
+    """Draw a name to the left of its row; the middle of a name wider than `width` pixels is replaced by an ellipsis."""
     shown, keep = text, len(text)
     while keep > 2 and draw.textlength(shown, font(12)) > width:
         keep -= 1
@@ -51,26 +52,26 @@ def name_of(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width:
 
 
 def title(draw: ImageDraw.ImageDraw, top: int, text: str, detail: str, left: int = 0) -> None:
-    """Draw a heading, and beside it a smaller detail."""
+    """Draw a heading and, to its right, a detail in a smaller font."""
     draw.text((left, top), text, TEXT, font(13))
     draw.text((left + 8 + draw.textlength(text, font(13)), top + 2), detail, TEXT, font(11))
 
 
 def dot(image: Image.Image, x: int, y: int, color: str = VERMILLION) -> None:
-    """Draw a round dot with its centre here."""
+    """Draw a round dot centred at (x, y)."""
     mask = disc()
     image.paste(color, (x - mask.width // 2, y - mask.height // 2), mask)
 
 
 def empty(size: tuple[int, int]) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """Make a transparent picture, and what draws on it."""
+    """Create a transparent RGBA image of size (width, height) and an object to draw on it."""
     image = Image.new("RGBA", size)
     return image, ImageDraw.Draw(image)
 
 
 @lru_cache
 def disc() -> Image.Image:
-    """Return the mask of a dot."""
+    """Return the antialiased mask of a dot."""
     mask = Image.new("L", (9 * FINE, 9 * FINE))
     ImageDraw.Draw(mask).ellipse((FINE, FINE, 8 * FINE - 1, 8 * FINE - 1), fill=255)
     return mask.reduce(FINE)
@@ -78,5 +79,5 @@ def disc() -> Image.Image:
 
 @lru_cache
 def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """Return Pillow's own font at a size in pixels: it is the same on every machine."""
+    """Return Pillow's built-in font at a size in pixels: it is the same on every machine."""
     return ImageFont.load_default(size)

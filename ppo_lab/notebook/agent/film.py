@@ -1,7 +1,6 @@
-"""Frames of an episode as a picture that moves: an animated PNG for the notebook, an mp4 for everywhere else.
+"""Encodes the frames of an episode as a film: an animated PNG for the notebook, or an mp4 file.
 
-Of all formats the animated PNG is the one that plays in a notebook nobody has trusted yet, and stays through nbconvert
-and git.
+An animated PNG also plays in a notebook that is not trusted, and it survives nbconvert and git.
 """
 
 from __future__ import annotations
@@ -22,48 +21,49 @@ from ppo_lab.errors import ConfigError
 
 MOST_FRAMES, LEAST_FRAMES = 150, 10
 MOST_BYTES = 150_000
-LAST = 1000.0  # milliseconds that the last frame stands still, before it all repeats
-BESIDE_FPS = 4.0
+LAST = 1000.0  # milliseconds that the last frame is shown before the film repeats
+BESIDE_FPS = 4.0  # at most this many changes a second in the column beside the scene
 SUFFIXES = (".mp4", ".png")
-UNLIKE = 90.0  # distance, of 255 * sqrt(4), at which a colour is another one
-LEVELS = 16  # of red, green, blue and alpha, when colours are looked up
+UNLIKE = 90.0  # distance in RGBA (at most 255 * sqrt(4)) from which two colours count as different
+LEVELS = 16  # per channel (red, green, blue, alpha) of the table in which colours are looked up
 
 
 class Shot(NamedTuple):
-    """A frame of a film."""
+    """A frame of a film, and the env step it belongs to."""
 
     step: int  # of the episode, from 0
     frame: Callable[[], Image.Image]
 
 
 class Film:
-    """Collects frames of an episode of unknown length: evenly spaced, never more than 2 * MOST_FRAMES of them."""
+    """The frames of an episode of unknown length: evenly spaced, never more than 2 * MOST_FRAMES of them."""
 
     def __init__(self, fps: float, beside: int = 0) -> None:
-        """Begin. fps: env steps per second. beside: columns at the right that are for reading, and change less
-        often.
+        """Create an empty film.
+
+        fps: env steps per second. beside: pixels: width of a column of text at the right, which changes less often.
         """
         self._fps, self._beside = fps, beside
         self._shots: list[Shot] = []
         self._stride = 1  # env steps between two frames
 
     def wants(self, step: int) -> bool:
-        """Return whether the picture before env step number `step` belongs to the film."""
+        """Return whether the film needs the picture before env step number `step`."""
         return step % self._stride == 0
 
     def add(self, step: int, frame: Callable[[], Image.Image]) -> None:
-        """Add the picture before step number `step`, RGB or RGBA. `frame` is called when it is needed, each time."""
+        """Add the picture before env step number `step`. `frame` returns it, RGB or RGBA, and is called repeatedly."""
         self._shots.append(Shot(step, frame))
         if len(self._shots) > 2 * MOST_FRAMES:
             self._shots = self._shots[::2]
             self._stride *= 2
 
     def png(self) -> bytes:
-        """Return the film in real time, as animated PNG of at most MOST_FRAMES frames and about MOST_BYTES."""
+        """Encode as an animated PNG that plays in real time, of at most MOST_FRAMES frames and about MOST_BYTES."""
         shots = _evenly(self._shots, MOST_FRAMES)
         for colours in (32, 16, 8):
             data = self._encode(shots, colours)
-            if len(data) <= MOST_BYTES or self._beside:  # colours save little where most is text
+            if len(data) <= MOST_BYTES or self._beside:  # fewer colours save little where most of the picture is text
                 break
         while len(data) > MOST_BYTES and len(shots) > LEAST_FRAMES:
             shots = _evenly(shots, max(LEAST_FRAMES, int(0.95 * len(shots) * MOST_BYTES / len(data))))
@@ -71,8 +71,8 @@ class Film:
         return data
 
     def _encode(self, shots: Sequence[Shot], colours: int) -> bytes:
-        """Encode with one palette for all frames, so that what does not move costs nothing."""
-        # a colour may come late: the arrow of the pendulum
+        """Encode with one palette for all frames, so that parts that do not move need no bytes."""
+        # from the whole episode: a colour may first appear late, such as the arrow of the pendulum
         samples = [shot.frame() for shot in shots[:: max(1, len(shots) // 6)]]
         reduced = _clear_palette(samples, colours) if samples[0].mode == "RGBA" else _palette(samples, colours)
         steps = [shot.step for shot in shots]
@@ -87,7 +87,7 @@ class Film:
 
 
 def _evenly(shots: Sequence[Shot], most: int) -> Sequence[Shot]:
-    """Return at most this many of them, evenly spaced, including the first and the last."""
+    """Return at most `most` of the shots, evenly spaced, including the first and the last."""
     if len(shots) <= most:
         return shots
     return [shots[i] for i in np.linspace(0, len(shots) - 1, most).round().astype(int)]
@@ -96,10 +96,11 @@ def _evenly(shots: Sequence[Shot], most: int) -> Sequence[Shot]:
 def _in_turns(
     frames: Sequence[Image.Image], shown: Sequence[float], beside: int
 ) -> tuple[list[Image.Image], list[float]]:
-    """Return frames in which either the scene or the column beside it changes, never both at once.
+    """Return frames, and the milliseconds of each, so that scene and column never change at the same time.
 
-    A frame of an animated PNG stores one rectangle: left and right together would be the whole picture each time. And
-    numbers that change 15 times a second cannot be read.
+    A frame of an animated PNG stores one rectangle: if both changed, it would be the whole picture every time. Also,
+    numbers that change 15 times a second are not readable.
+    beside: width of the column in pixels.
     """
     left = (0, 0, frames[0].width - beside, frames[0].height)
     result, times, since = [frames[0]], [shown[0]], shown[0]
@@ -109,7 +110,7 @@ def _in_turns(
         result.append(moved)
         times.append(seconds)
         since += seconds
-        if since >= 1000.0 / BESIDE_FPS:  # always at the last one, which stands still for longer
+        if since >= 1000.0 / BESIDE_FPS:  # always true for the last frame, which is shown for longer
             times[-1:] = [seconds / 2, seconds / 2] if frame is not frames[-1] else [20.0, seconds]
             result.append(frame)
             since = seconds / 2
@@ -117,7 +118,7 @@ def _in_turns(
 
 
 def _palette(samples: Sequence[Image.Image], colours: int) -> Callable[[Image.Image], Image.Image]:
-    """Return a function that maps an RGB image to one of `colours`."""
+    """Return a function that reduces an RGB image to a palette of `colours` colours."""
     strip = Image.new("RGB", (samples[0].width, samples[0].height * len(samples)))
     for place, sample in enumerate(samples):
         strip.paste(sample, (0, place * sample.height))
@@ -126,10 +127,10 @@ def _palette(samples: Sequence[Image.Image], colours: int) -> Callable[[Image.Im
 
 
 def _clear_palette(samples: Sequence[Image.Image], colours: int) -> Callable[[Image.Image], Image.Image]:
-    """Return a function that maps RGBA to one of twice as many (half of them shades of letters).
+    """Return a function that reduces an RGBA image to 2 * `colours` colours (about half are shades of text).
 
-    The most frequent colours win, those first that are like no other: a small red dot stays red. Every colour goes to
-    its nearest, on a grid of LEVELS ** 4 looked up once.
+    The most frequent colours are chosen, first those that differ clearly from all others, so that a small red dot stays
+    red. Every colour is mapped to the nearest one of the palette, through a table of LEVELS ** 4 entries.
     """
     pixels = np.concatenate([np.asarray(sample).reshape(-1, 4) for sample in samples])  # (M, 4)
     cells, cell, count = np.unique(_cell(pixels), return_inverse=True, return_counts=True)
@@ -145,14 +146,14 @@ def _clear_palette(samples: Sequence[Image.Image], colours: int) -> Callable[[Im
     def reduced(frame: Image.Image) -> Image.Image:
         image = Image.fromarray(nearest[_cell(np.asarray(frame))])
         image.putpalette(palette[:, :3].tobytes())
-        image.info["transparency"] = palette[:, 3].tobytes()  # also how Pillow sees that only the alpha has changed
+        image.info["transparency"] = palette[:, 3].tobytes()  # without it Pillow misses changes of alpha alone
         return image
 
     return reduced
 
 
 def _most_telling(colors: np.ndarray, order: np.ndarray, most: int) -> list[int]:
-    """Choose at most `most` of the colours (M, 4), in this order: those far from all before, and then the others."""
+    """Choose at most `most` of the colours (M, 4) in `order`: first those far from all chosen ones, then the others."""
     taken: list[int] = []
     nearest = np.full(len(colors), np.inf)  # (M,) squared distance to those taken
     for far in (UNLIKE, 0.0):
@@ -164,16 +165,19 @@ def _most_telling(colors: np.ndarray, order: np.ndarray, most: int) -> list[int]
 
 
 def _cell(pixels: np.ndarray) -> np.ndarray:
-    """Return the cell of the grid that holds each colour, (*shape, 4) uint8 -> (*shape)."""
+    """Return the index of each colour in the table, (*shape, 4) uint8 -> (*shape)."""
     r, g, b, a = (pixels[..., channel].astype(np.uint16) >> 4 for channel in range(4))
     return r << 12 | g << 8 | b << 4 | a
 
 
 def check_file(file: str | Path) -> Path:
-    """Return the path to write a film to. Raise ConfigError for a suffix, a folder or a package that is not there."""
+    """Return the path to write a film to.
+
+    Raises ConfigError for another suffix, if the folder does not exist, or if ffmpeg is missing for an mp4.
+    """
     path = Path(file)
     if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"file: a name that ends with {' or '.join(SUFFIXES)}, got {str(file)!r}")
+        raise ConfigError(f"file: the name has to end with {' or '.join(SUFFIXES)}, got {str(file)!r}")
     if not path.parent.is_dir():
         raise ConfigError(f"file: there is no folder {str(path.parent)!r}")
     if path.is_dir():
@@ -184,7 +188,7 @@ def check_file(file: str | Path) -> Path:
 
 
 def write_png(path: Path, png: bytes) -> None:
-    """Write all of it or nothing. Raise ConfigError if that fails."""
+    """Write the file atomically: all of it or nothing. Raise ConfigError if that fails."""
     part = _part(path)
     try:
         part.write_bytes(png)
@@ -196,7 +200,7 @@ def write_png(path: Path, png: bytes) -> None:
 
 
 class Mp4:
-    """Writes frames as H.264, each as it comes. Used as context: what ends with an error leaves no file."""
+    """An mp4 file (H.264) that is written frame by frame. A context manager: after an error no new file is left."""
 
     def __init__(self, path: Path, fps: float) -> None:
         self._path, self._part, self._fps = path, _part(path), fps
@@ -204,7 +208,10 @@ class Mp4:
         self._writer: Any = None
 
     def add(self, image: Image.Image) -> None:
-        """Add the next frame. Transparent is white; an odd last column or row is left out, because H.264 has none."""
+        """Add the next frame, RGB or RGBA (on white). An odd width or height is cropped by 1: H.264 needs even sizes.
+
+        Raises ConfigError if it cannot be written.
+        """
         if image.mode == "RGBA":
             white = Image.new("RGB", image.size, "white")
             white.paste(image, mask=image.getchannel("A"))
@@ -237,12 +244,12 @@ class Mp4:
 
 
 def _part(path: Path) -> Path:
-    """Return the path that a file is written to until it is complete; the suffix names the format."""
+    """Return the temporary path that a file is written to until it is complete; it keeps the suffix, for ffmpeg."""
     return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
 
 
 def _ffmpeg() -> Any:
-    """Import the package that brings ffmpeg. Raise ConfigError if it is not there."""
+    """Import the package that contains ffmpeg. Raise ConfigError if it is not installed."""
     try:
         package = importlib.import_module("imageio_ffmpeg")
         package.get_ffmpeg_exe()

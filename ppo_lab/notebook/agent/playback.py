@@ -1,4 +1,4 @@
-"""The agent at work: one episode as a picture that moves, for the notebook and for a file."""
+"""Plays one episode of a policy and shows it as an animation, in the notebook and as a file."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from ppo_lab.notebook.agent.player import Course, Player
 from ppo_lab.notebook.live.static import as_bundle
 from ppo_lab.notebook.plots.canvas import TEXT, number, short, style, to_png
 
-WIDTH = 300  # pixels, about
+WIDTH = 300  # pixels, approximately: of a frame in the notebook
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode. A notebook shows the picture and the caption; `png` is the animated (or static) PNG."""
+    """One episode that was played: its picture (an animated or static PNG) and caption, which a notebook shows."""
 
     png: bytes
     caption: str
     episode_return: float  # undiscounted sum of the raw rewards
     length: int  # env steps
-    terminated: bool  # the task ended; False: it was cut off
+    terminated: bool  # False: the episode was cut off (truncated, or max_steps)
 
     def __repr__(self) -> str:
         return self.caption
@@ -59,16 +59,17 @@ def show_episode(
     file: str | Path | None = None,
     env_factory: Any = None,
 ) -> Episode:
-    """Play one episode in an environment made for it, and draw it. Nothing else is disturbed.
+    """Play one episode in a separate environment and return it as an animation. Training is not affected.
 
-    env: an id, settings, an environment or what makes one, as `ppo_lab.evaluate` takes them; an object stays open.
-        Where it cannot be drawn, the observation is plotted.
-    seed: the environment and sampled actions follow from it.
-    max_steps: an episode that is still going then is cut off here.
-    thoughts: with the value and the action probabilities of each step beside the picture.
-    file: keep it as a file too: .png as the notebook shows it, .mp4 (needs imageio-ffmpeg) with every frame in full.
-    env_factory: makes the environment, as number 0, in place of env.id: `trainer.env_factory` where training has one.
-    Raises ConfigError or EnvError if the environment cannot be made, or the file cannot be written.
+    env: an id, settings, an environment or a factory, as in `ppo_lab.evaluate`; an environment passed in stays open.
+        If it cannot be drawn, the observation is plotted instead.
+    seed: of the environment and of sampled actions.
+    max_steps: the episode is cut off after this many env steps.
+    thoughts: also draw the value and the action probabilities of each step beside the picture.
+    file: also write a file: .png as in the notebook, or .mp4 (needs imageio-ffmpeg) with every frame in full size.
+    env_factory: called with 0 to make the environment, in place of env.id: `trainer.env_factory` if training uses one.
+    Raises ConfigError or EnvError if the environment cannot be made, the file cannot be written, max_steps is below 1,
+    or `thoughts` is set and the policy is not an ActorCritic.
     """
     config, env_factory = _config(env, env_factory)
     if max_steps < 1:
@@ -98,7 +99,7 @@ def show_episode(
 
 
 class Camera:
-    """Takes the pictures of an episode: some for the film, all for a video."""
+    """Records the pictures of an episode: a selection for the film, all of them for a video."""
 
     def __init__(self, player: Player, thoughts: bool, video: Mp4 | None, note: str) -> None:
         self._player, self._thoughts, self._video, self._note = player, thoughts, video, note
@@ -107,21 +108,21 @@ class Camera:
 
     @property
     def failed(self) -> bool:
-        """There should have been pictures of the environment, and there are none."""
+        """Whether the environment has pictures but could not be drawn."""
         return self._drawn and self._player.no_picture is not None
 
     @property
     def shot(self) -> bool:
-        """There is a film."""
+        """Whether the film has frames."""
         return self._thoughts or self._player.no_picture is None
 
     def shoot_episode(self, policy: Acting, deterministic: bool, max_steps: int) -> Course:
-        """Play one episode, or its first steps."""
+        """Play one episode, at most `max_steps` env steps of it, and record its pictures."""
         player = self._player
         for step in range(max_steps):
             thought = player.choose(policy, deterministic, aloud=self._thoughts)
             if self._video is not None or self.film.wants(step):
-                self._shoot(step, thought)  # before it acts: after the last step the next episode has begun already
+                self._shoot(step, thought)  # before the step: after the last one the environment is already reset
             over = player.act()
             if over is not None:
                 return over
@@ -142,8 +143,9 @@ class Camera:
 
 
 def _config(env: Any, given: Any) -> tuple[Config, Any]:
-    """Return the settings, and what makes the environment in place of them (None: nothing else does). Raise
-    ConfigError.
+    """Return the settings, and the environment or factory that replaces env.id (None: env.id is used).
+
+    Raises ConfigError if `env` is None, or an environment and `given` is not None.
     """
     if isinstance(env, str):
         return Config(env=EnvConfig(id=env)), given
@@ -152,12 +154,12 @@ def _config(env: Any, given: Any) -> tuple[Config, Any]:
     if given is not None:
         raise ConfigError(f"env: an environment ({type(env).__name__}) and an env_factory as well; pass only one")
     if env is None:
-        raise ConfigError("env: None; expected an id, settings, an environment, or what makes one")
+        raise ConfigError("env: None; expected an id, settings, an environment or a function that makes one")
     return Config(), env
 
 
 def _state_plot(course: Course, names: Sequence[str]) -> bytes:
-    """Draw observation and reward over the steps of an episode, as static PNG."""
+    """Plot observation and reward over the steps of an episode, as a static PNG."""
     figure = Figure(figsize=(8.0, 2.6), facecolor="none")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
@@ -167,7 +169,7 @@ def _state_plot(course: Course, names: Sequence[str]) -> bytes:
         left.plot(values[:, component], linewidth=1.2, label=short(name))
     right.plot(course.rewards, linewidth=1.2)
     left.legend(fontsize=7, frameon=False, labelcolor=TEXT, ncols=2)
-    for ax, title, unit in ((left, "What it saw", "observation"), (right, "What it got", "reward")):
+    for ax, title, unit in ((left, "Observation", "observation"), (right, "Reward", "reward")):
         style(ax)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel("step", color=TEXT, fontsize=8)

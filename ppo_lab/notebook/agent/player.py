@@ -1,4 +1,4 @@
-"""A policy in an environment of its own, one step after the other. Training has no part in it."""
+"""Steps a policy in one separate environment, independently of training."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from ppo_lab.notebook.agent.stage import Sight, make_stage
 from ppo_lab.notebook.data.distribution_summary import action_parts
 from ppo_lab.trees import Tree, apply
 
-MOST_POINTS = 400  # of an observation's course that a scene shows
+MOST_POINTS = 400  # at most this many time steps of the observation are plotted in a scene
 
-# pygame is one global: closing an environment shuts it down for all others, also for one that another thread draws
+# pygame has global state: closing one environment shuts it down for all, even while another thread draws
 _drawing = threading.RLock()
 _open: set[Player] = set()
 
 
 @dataclass
 class Course:
-    """An episode under way, or done."""
+    """The record of an episode, running or finished."""
 
     rewards: list[float] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)  # V(s), for a policy that thinks aloud
-    observations: list[np.ndarray] = field(default_factory=list)  # the first numbers of each
+    values: list[float] = field(default_factory=list)  # V(s) of each step, only if `choose` was called with aloud=True
+    observations: list[np.ndarray] = field(default_factory=list)  # the first components of each
     terminated: bool = False
     truncated: bool = False
 
@@ -47,7 +47,7 @@ class Course:
 
 
 class Player:
-    """Plays one episode after the other. Each step: `choose`, look if you like, `act`."""
+    """Plays episodes one after the other. For each step call `choose`, optionally `frame` or `scene`, then `act`."""
 
     def __init__(
         self,
@@ -56,7 +56,9 @@ class Player:
         device: torch.device | str = "cpu",
         env_factory: Any = None,
     ) -> None:
-        """Make the environment. device: of the policy. env_factory: makes the environment in place of env.id.
+        """Make the environment and reset it.
+
+        device: that of the policy. env_factory: makes the environment in place of env.id.
 
         Raises ConfigError or EnvError if the environment cannot be made.
         """
@@ -64,7 +66,7 @@ class Player:
         self._envs, self._draw, self.fps, self.name = stage.envs, stage.draw, stage.fps, stage.name
         self.observation_space, self.action_space = self._envs.observation_space, self._envs.action_space
         self._sight = Sight(self.observation_space, MOST_COMPONENTS)
-        self.no_picture: str | None = None  # why there are none
+        self.no_picture: str | None = None  # the reason why there are no pictures
         self._device = torch.device(device)
         self._generator = Generator(self._device).manual_seed(seed)
         self._memory: Any = None
@@ -82,9 +84,10 @@ class Player:
             self.no_picture = stage.why_not
 
     def choose(self, policy: Acting, deterministic: bool, aloud: bool = False) -> Thought | None:
-        """Choose the next action without taking it. aloud: with what the policy thinks.
+        """Choose the next action, but do not take it yet. aloud: also return the value and the action distribution.
 
-        Raises ConfigError if it cannot tell, or was made for other observations, EnvError if no action is legal.
+        Raises ConfigError if `aloud` is set and the policy is not an ActorCritic, or if it was made for observations of
+        another shape; EnvError if no action is legal.
         """
         course, model = self.course, getattr(policy, "model", None)
         obs = apply(lambda rows: rows.to(self._device), self._obs)
@@ -102,13 +105,13 @@ class Player:
             )
             return None
         if not isinstance(model, ActorCritic):
-            raise ConfigError(f"thoughts: only a policy of ours tells what it thinks, got {type(policy).__name__}")
+            raise ConfigError(f"thoughts: needs the policy of an ActorCritic, got {type(policy).__name__}")
         self._action, self._memory, thought = think(model, obs, self._memory, starts, deterministic, self._generator)
         course.values.append(thought.value)
         return thought
 
     def act(self) -> Course | None:
-        """Do what was chosen. Returns the episode if that ended it; the next one has begun then."""
+        """Take the chosen action. Return the episode if it has ended (the next one has then started), else None."""
         step, course = self._envs.step(apply(lambda rows: rows.cpu(), self._action)), self.course
         course.rewards.append(float(step.reward[0]))
         course.terminated, course.truncated = bool(step.terminated[0]), bool(step.truncated[0])
@@ -119,15 +122,16 @@ class Player:
         return course
 
     def begin(self) -> Course:
-        """Break the episode off and begin another one. Returns the old one."""
+        """Stop the current episode and start a new one with the next seed. Return the stopped one."""
         course, self.course = self.course, Course()
         self._seed = (self._seed + 1) % 2**31
         self._obs = self._envs.reset(self._seed)
         return course
 
     def frame(self) -> Image.Image | None:
-        """Return the environment's picture, RGB, or the one it shows its agent; None, and then `no_picture` says
-        why.
+        """Return an RGB image of the environment, or the image in its observation if it cannot be rendered.
+
+        Returns None if there is neither; `no_picture` is then the reason.
         """
         if self.no_picture is not None:
             return None
@@ -140,21 +144,21 @@ class Player:
             return None
 
     def scene(self, size: tuple[int, int]) -> Image.Image:
-        """Return the environment's picture, or a plot of the observation where there is none."""
+        """Return the frame, or a plot of the observation if there is none, scaled to fit `size` (width, height)."""
         frame = self.frame()
         if frame is not None:
             return scene_of(frame, size)
         seen = self.course.observations
-        some = seen[:: -max(1, len(seen) // MOST_POINTS)][::-1]  # with the last one
+        some = seen[:: -max(1, len(seen) // MOST_POINTS)][::-1]  # includes the last step
         return scene_of_state(np.stack(some), self._sight.size, size, self.names)
 
     @property
     def names(self) -> list[str]:
-        """What each of the numbers in a course's `observations` is called."""
+        """Names of the components in the `observations` of a Course."""
         return self._sight.names
 
     def close(self) -> None:
-        """Give back the environment. Twice is harmless."""
+        """Close the environment. It is safe to call this twice."""
         with _drawing:
             _open.discard(self)
             self._envs.close()
@@ -168,9 +172,10 @@ class Player:
 def think(
     model: ActorCritic, obs: Tree, memory: Memory, starts: Tensor, deterministic: bool, generator: Generator
 ) -> tuple[Tree, Memory, Thought]:
-    """Do as `Policy.act` for one observation (1, *obs): action (1, *action) and memory; and the numbers behind it.
+    """Choose the same action as `Policy.act` for one observation (1, *obs), and return the numbers behind it too.
 
-    A critic with a memory of its own moves on too: `Policy.act` leaves it where it was, as nobody asks it there.
+    Returns the action (1, *action) in units of the environment, the memory, and the Thought. Unlike `Policy.act`, which
+    does not evaluate the critic, it also advances the separate memory of a critic that has one.
     """
     value, memory = model.value_step(obs, memory, starts)
     distribution, memory = model.step(obs, memory, starts)

@@ -1,1 +1,1 @@
-"""What the course's notebooks use: exercises that check themselves, examples to play with."""
+"""Helpers of the course notebooks: checks of exercises, and interactive figures with sliders."""

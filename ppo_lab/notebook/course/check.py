@@ -1,10 +1,10 @@
-"""Exercises that check themselves: the reader's function against the library's, with a guess at what went wrong.
+"""Checks of the exercises of 02_ppo_explained: compare the reader's function with the library's and name the mistake.
 
     from ppo_lab.notebook import check
-    check.gae(my_gae)    "your result ignores `done`: the trace leaked over the end of an episode"
+    check.gae(my_gae)    "your result ignores `done`: the trace continues past the end of an episode"
 
-A function that returns None is an exercise nobody has begun: "not yet". What the reader's code raises, it raises here.
-Every known mistake stands beside the right answer as a formula, and is recognised by its numbers.
+A function that returns None is not started: the check prints "not yet". Exceptions of the reader's code are not caught.
+Every known mistake is listed as a formula next to the right answer, and is recognised by the numbers that it gives.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def normalized(solution: Solution) -> None:
 
 
 def _numbers(*shape: int, seed: int, low: float, high: float) -> Tensor:
-    """Draw uniform random numbers with one decimal, which read well in a message."""
+    """Draw uniform random numbers in [low, high], (*shape), with one decimal, so that messages are easy to read."""
     drawn = torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
     return ((low + (high - low) * drawn) * 10).round() / 10
 
@@ -48,16 +48,16 @@ def _numbers(*shape: int, seed: int, low: float, high: float) -> Tensor:
 
 
 def _stretch(ended: tuple[int, int] | None, cut_off: tuple[int, int] | None) -> tuple[Any, ...]:
-    """Make six steps of two environments; (t, n): where the task ended, and where it was cut off."""
+    """Make the arguments of my_gae: six steps of two environments. (t, n): the step that terminates or is truncated."""
     reward, value = _numbers(6, 2, seed=1, low=-1, high=2), _numbers(6, 2, seed=2, low=1, high=5)
     next_value = torch.cat([value[1:], _numbers(1, 2, seed=3, low=1, high=5)])  # (6, 2)
     terminated, done = torch.zeros(2, 6, 2, dtype=torch.bool)
     if ended is not None:
         terminated[ended] = done[ended] = True
-        next_value[ended] = 7.0  # a number that may not be used
+        next_value[ended] = 7.0  # must not be used
     if cut_off is not None:
         done[cut_off] = True
-        next_value[cut_off] = 6.0  # not value[t + 1], which is another episode's
+        next_value[cut_off] = 6.0  # differs from value[t + 1], which belongs to another episode
     return reward, value, next_value, terminated, done, 0.9, 0.8
 
 
@@ -84,35 +84,35 @@ GAE = Exercise(
     cases=(
         ("in the middle of an episode", _stretch(None, None)),
         ("where an episode ends", _stretch((2, 0), None)),
-        ("where an episode is cut off", _stretch((2, 0), (3, 1))),
+        ("where an episode is truncated", _stretch((2, 0), (3, 1))),
     ),
     mistakes=(
         (
-            "your result uses neither `terminated` nor `done`: it looks into the next episode",
+            "your result uses neither `terminated` nor `done`: it includes the next episode",
             lambda r, v, w, term, done, g, lam: _gae(r, v, w, _never(term), _never(done), g, lam),
         ),
         (
-            "your result ignores `done`: the trace leaked over the end of an episode",
+            "your result ignores `done`: the trace continues past the end of an episode",
             lambda r, v, w, term, done, g, lam: _gae(r, v, w, term, _never(done), g, lam),
         ),
         (
-            "your result ignores `terminated`: after the story has ended there is nothing left to expect",
+            "your result ignores `terminated`: after termination there is no next value",
             lambda r, v, w, term, done, g, lam: _gae(r, v, w, _never(term), done, g, lam),
         ),
         (
-            "a cut-off counts as an ending: where only the film stopped, next_value is still expected",
+            "a truncation is treated as a termination: next_value still counts where an episode was only cut off",
             lambda r, v, w, term, done, g, lam: _gae(r, v, w, done, done, g, lam),
         ),
         (
-            "the trace leaked over a cut-off: `done` cuts it, not `terminated`",
+            "the trace continues past a truncation: `done` ends it, not `terminated`",
             lambda r, v, w, term, done, g, lam: _gae(r, v, w, term, term, g, lam),
         ),
         (
-            "`terminated` and `done` have changed places: `terminated` cuts what is expected, `done` cuts the trace",
+            "`terminated` and `done` are swapped: `terminated` removes next_value, `done` ends the trace",
             lambda r, v, w, term, done, g, lam: _gae(r, v, w, done, term, g, lam),
         ),
         (
-            "value[t + 1] is not next_value[t] where an episode was cut off: it belongs to another episode",
+            "value[t + 1] is not next_value[t] where an episode was truncated: it belongs to another episode",
             lambda r, v, w, term, done, g, lam: _gae(r, v, _shifted(v, w), term, done, g, lam),
         ),
         (
@@ -120,15 +120,15 @@ GAE = Exercise(
             lambda r, v, w, term, done, g, lam: _gae(r, v, w / g, term, done, g, lam),
         ),
         (
-            "gamma is missing in the trace: it shrinks by gamma * gae_lambda a step",
+            "gamma is missing in the trace: it decays by gamma * gae_lambda per step",
             lambda r, v, w, term, done, g, lam: _gae(r, v, w * g, term, done, 1.0, lam),
         ),
         (
-            "gae_lambda is missing in the trace: it shrinks by gamma * gae_lambda a step",
+            "gae_lambda is missing in the trace: it decays by gamma * gae_lambda per step",
             lambda r, v, w, term, done, g, lam: _gae(r, v, w, term, done, g, 1.0),
         ),
         (
-            "these are the deltas: the later ones are still to be added, each shrunk by gamma * gae_lambda a step",
+            "these are the deltas: add the later ones too, each discounted by gamma * gae_lambda per step",
             lambda r, v, w, term, done, g, lam: _gae(r, v, w, term, done, g, 0.0),
         ),
         (
@@ -136,14 +136,14 @@ GAE = Exercise(
             lambda r, v, w, term, done, g, lam: _gae(r, torch.zeros_like(v), w, term, done, g, lam),
         ),
         (
-            "these are the returns: an advantage is without the value",
+            "these are the returns: subtract the value to get the advantage",
             lambda r, v, *rest: _gae(r, v, *rest) + v,
         ),
-        ("you walked forwards: what comes later counts for earlier steps, so begin at the last row", _forwards),
+        ("you walked forwards: later steps count for earlier ones, so start at the last row", _forwards),
     ),
 )
 
-# --- the leash --------------------------------------------------------------------------------------------------------
+# --- ratio and clipping -----------------------------------------------------------------------------------------------
 
 _LOG_PROB = -_numbers(6, seed=4, low=0.2, high=2.5)
 RATIO = Exercise(
@@ -156,7 +156,7 @@ RATIO = Exercise(
     ),
     mistakes=(
         ("this is the logarithm of the ratio: exp() is missing", lambda new, old: new - old),
-        ("upside down: it says how much more likely the action used to be", lambda new, old: (old - new).exp()),
+        ("upside down: divide the new probability by the old one", lambda new, old: (old - new).exp()),
         ("dividing logarithms is not dividing probabilities: subtract, then exp()", lambda new, old: new / old),
         ("this is the difference of the probabilities: the ratio divides them", lambda new, old: new.exp() - old.exp()),
     ),
@@ -174,24 +174,24 @@ CLIPPED_SURROGATE = Exercise(
     right=losses.clipped_surrogate,
     praise="this is ppo_lab.ppo.losses.clipped_surrogate",
     cases=(
-        ("with every ratio inside the leash", (torch.tensor([1.1, 0.9, 1.0, 1.1, 0.95, 1.05]), _ADVANTAGE, 0.2)),
-        ("with ratios beyond the leash", (torch.tensor([1.5, 1.5, 0.5, 0.5, 1.4, 0.6]), _ADVANTAGE, 0.2)),
+        ("with every ratio inside the clip range", (torch.tensor([1.1, 0.9, 1.0, 1.1, 0.95, 1.05]), _ADVANTAGE, 0.2)),
+        ("with ratios outside the clip range", (torch.tensor([1.5, 1.5, 0.5, 0.5, 1.4, 0.6]), _ADVANTAGE, 0.2)),
     ),
     mistakes=(
         (
-            "the minus is missing: an optimizer makes a loss smaller, and this is what should grow",
+            "the minus is missing: an optimizer minimises a loss, and the objective should grow",
             lambda r, a, eps: -losses.clipped_surrogate(r, a, eps),
         ),
         ("a sum instead of a mean", lambda r, a, eps: losses.clipped_surrogate(r, a, eps) * len(r)),
         ("the maximum of the two instead of the minimum", lambda r, a, e: -torch.max(r * a, _inside(r, e) * a).mean()),
         ("nothing is clipped", lambda r, a, eps: -(r * a).mean()),
         (
-            "the clipped half alone: take the smaller of r * A and clip(r) * A",
+            "only the clipped term is used: take the smaller of r * A and clip(r) * A",
             lambda r, a, e: -(_inside(r, e) * a).mean(),
         ),
         ("clip the ratio, not ratio times advantage", lambda r, a, eps: -torch.min(r * a, _inside(r * a, eps)).mean()),
         (
-            "the leash is around 1, not around 0: clip to 1 - clip_coef and 1 + clip_coef",
+            "the clip range is around 1, not around 0: clip to 1 - clip_coef and 1 + clip_coef",
             lambda r, a, eps: -torch.min(r * a, r.clamp(-eps, eps) * a).mean(),
         ),
     ),
@@ -208,14 +208,14 @@ NORMALIZED = Exercise(
     ),
     mistakes=(
         (
-            "where all advantages are equal the std is 0: add something tiny to it before you divide",
+            "where all advantages are equal the std is 0: add a small number to it before you divide",
             lambda a: (a - a.mean()) / a.std(correction=0),
         ),
         ("the mean is subtracted, the division by the std is missing", lambda a: a - a.mean()),
         ("the mean is not subtracted", lambda a: a / a.std(correction=0)),
         ("divided by the variance: take its square root, the std", lambda a: (a - a.mean()) / a.var(correction=0)),
         (
-            "nearly: torch's std divides by n - 1. Ours divides by n: std(correction=0)",
+            "almost right: std() divides by n - 1 by default. Divide by n: std(correction=0)",
             lambda a: (a - a.mean()) / a.std(),
         ),
     ),

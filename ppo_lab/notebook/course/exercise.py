@@ -1,4 +1,4 @@
-"""An exercise: a function that the reader writes, tried out beside the right one and beside known mistakes."""
+"""An exercise: a function that the reader writes, compared with the right one and with known mistakes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ FACTORS = {2.0: "a factor of 1/2", 0.5: "a factor of 2", -1.0: "a minus sign"}
 
 @dataclass(frozen=True)
 class Exercise:
-    """A function to write: inputs to try it on, the right answer, and answers that known mistakes give."""
+    """A function to write: the inputs to try, a function that is right, and functions with known mistakes."""
 
     name: str
     right: Solution
     praise: str
-    cases: tuple[tuple[str, tuple[Any, ...]], ...]  # (what it is, arguments), the plainest first
-    mistakes: tuple[tuple[str, Solution], ...]  # (what to say, what somebody computed who made it)
-    gradient: bool = False  # the answer has to carry a gradient to the first argument
+    cases: tuple[tuple[str, tuple[Any, ...]], ...]  # (description, arguments), the simplest first
+    mistakes: tuple[tuple[str, Solution], ...]  # (message, function that makes the mistake)
+    gradient: bool = False  # the answer must have a gradient with respect to the first argument
 
     def diagnose(self, solution: Solution) -> str:
-        """Return one line: right, not yet, or what is wrong in the first case that is wrong."""
+        """Run the solution on all cases. Return one line: right, not yet, or what is wrong in the first wrong case.
+
+        Exceptions of `solution` are not caught.
+        """
         for case, arguments in self.cases:
             given = tuple(a.clone() if isinstance(a, Tensor) else a for a in arguments)
             if self.gradient:
@@ -39,17 +42,17 @@ class Exercise:
         return f"right: {self.praise}"
 
     def _problem(self, case: str, arguments: tuple[Any, ...], given: tuple[Any, ...], answer: Any) -> str | None:
-        """Return what is wrong with an answer, None if nothing is."""
+        """Return what is wrong with an answer; None if it is right."""
         expected = self.right(*arguments)
         if not isinstance(answer, Tensor):
             return f"expected a tensor, got {type(answer).__name__}"
         if answer.shape != expected.shape:
             return f"wrong shape: expected {tuple(expected.shape)}, got {tuple(answer.shape)}"
         if any(isinstance(a, Tensor) and not torch.equal(a, b) for a, b in zip(arguments, given, strict=True)):
-            return "it changes what it is given: write into a new tensor"
+            return "it changes its arguments in place: write into a new tensor"
         if _close(answer, expected):
             if self.gradient and not answer.requires_grad:
-                return "the number is right, but no gradient reaches the network: .item(), .detach() or no_grad cut it"
+                return "the number is right, but it has no gradient: do not use .item(), .detach() or no_grad"
             return None
         for message, mistake in self.mistakes:
             if _close(answer, mistake(*arguments)):
@@ -63,7 +66,7 @@ def _close(one: Tensor, other: Tensor) -> bool:
 
 
 def _difference(case: str, answer: Tensor, expected: Tensor) -> str:
-    """Describe a mistake that no check foresaw."""
+    """Describe a mistake that is not in the list: a wrong factor, or else the first wrong element."""
     got, want = answer.detach().double(), expected.double()
     for factor, missing in FACTORS.items():
         if _close(got, factor * want):

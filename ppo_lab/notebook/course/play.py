@@ -1,4 +1,4 @@
-"""Sliders beside a picture that is drawn anew from them; where nobody watches, the picture at three values."""
+"""A figure with sliders: it is redrawn when a slider moves. Headless, it is shown at three values of the first one."""
 
 from __future__ import annotations
 
@@ -26,16 +26,20 @@ DPI = 100
 
 
 def play(draw: Draw, /, *, defaults: Mapping[str, Any] | None = None, **values: Sequence[Any]) -> None:
-    """Show the figure that `draw` makes of the values picked with sliders.
+    """Show the figure that `draw` makes from the values of sliders.
 
         play(lambda gae_lambda, gamma: figure, gae_lambda=[0, 0.5, 1], gamma=[0.9, 0.99], defaults={"gamma": 0.99})
 
-    With a person there every move of a slider draws anew, and what `draw` raises is said in one line below. Headless
-    there is one picture: the first slider at its lowest, default and highest value, the others at their default.
+    In JupyterLab the figure is redrawn whenever a slider moves, and an exception of `draw` is shown as one line below
+    it. Headless there is one picture: the first slider at its lowest, default and highest value, the others at their
+    default.
 
-    draw: gets one keyword argument a slider. It may run in another thread than the cells: use no pyplot.
-    values: what each slider offers, in this order. defaults: where it begins, marked, and offered even if `values` lack
-    it; where there is none it begins in the middle. Raises ConfigError if sliders and `draw` do not fit each other.
+    draw: called with one keyword argument per slider. It may run in another thread than the cells: do not use pyplot.
+    values: the values of each slider, in this order.
+    defaults: the initial value, which is labelled, and added if `values` do not contain it. Without one a slider starts
+        in the middle.
+    Raises ConfigError if there is no slider, a slider has no values, a default has no slider, or `draw` does not accept
+    these arguments; headless also if `draw` does not return a Figure.
     """
     sliders = _sliders_of(draw, values, defaults or {})
     if ui_attached():
@@ -50,12 +54,12 @@ def play(draw: Draw, /, *, defaults: Mapping[str, Any] | None = None, **values: 
 
 @dataclass(frozen=True)
 class PlaySlider:
-    """What one slider offers."""
+    """The name, the values and the initial value of one slider."""
 
     name: str
     values: tuple[Any, ...]
     begin: Any
-    marked: bool  # `begin` is a default and not only the middle
+    marked: bool  # `begin` is a default, not just the middle
 
     def label(self, value: Any) -> str:
         """Format a value as the slider shows it."""
@@ -64,16 +68,16 @@ class PlaySlider:
 
 
 class Playground:
-    """The sliders and the picture. Callbacks of widgets may come from several threads: one draws, the rest wait."""
+    """The widgets: sliders, picture and error line. Callbacks may come from several threads; one draws at a time."""
 
     def __init__(self, draw: Draw, sliders: Sequence[PlaySlider]) -> None:
-        import ipywidgets as widgets  # only where there is somebody to move them
+        import ipywidgets as widgets  # imported here: headless does not need it
 
         self._draw = draw
         self._drawing = threading.Lock()
-        self._newest = object()  # the last move; one that is no longer the last need not be drawn
-        # An explicit list of values, not a FloatSlider: that one rounds what it is given to its own grid when the
-        # browser draws it, and sends the rounded value back as if somebody had moved it.
+        self._newest = object()  # the last move of a slider; older ones need not be drawn
+        # An explicit list of values, not a FloatSlider: in the browser a FloatSlider rounds its value to a grid, and
+        # sends the rounded value back as if a person had moved it.
         self.sliders = {
             slider.name: widgets.SelectionSlider(
                 options=[(slider.label(value), value) for value in slider.values],
@@ -97,11 +101,11 @@ class Playground:
             slider.observe(self._moved, names="value")
 
     def show(self) -> None:
-        """Put it under the cell, and after it the first picture: a saved notebook without its kernel has no widgets."""
+        """Show the widgets, and after them the first picture: without a kernel a saved notebook shows no widgets."""
         first = self.picture.value
         display({**self.widget._repr_mimebundle_(), "text/plain": ""}, raw=True)
         if first:
-            display(Image(first, alt="the picture as it was at first"))
+            display(Image(first, alt="the first picture"))
 
     def _moved(self, _change: Any) -> None:
         mine = self._newest = object()
@@ -110,11 +114,11 @@ class Playground:
                 self._redraw()
 
     def _redraw(self) -> None:
-        """Draw the picture for the sliders' current values, which may have moved since this was asked for."""
+        """Draw the picture for the current values of the sliders, and show an exception of `draw` as one line."""
         try:
             figure = self._draw(**{name: slider.value for name, slider in self.sliders.items()})
             self.picture.value = _png(figure, compress_level=1)
-        except Exception as error:  # the reader's own function: whatever it is, the sliders stay alive
+        except Exception as error:  # the reader's function may raise anything; the sliders must keep working
             first = next(iter(str(error).strip().splitlines()), "")
             self.note.value = f"<b>{html.escape(type(error).__name__)}</b>: {html.escape(first)}"
         else:
@@ -123,9 +127,7 @@ class Playground:
 
 
 def three_pictures(draw: Draw, sliders: Sequence[PlaySlider]) -> bytes:
-    """Return one PNG: the first slider at its lowest, default and highest value, below each other, each with a
-    caption.
-    """
+    """Return one PNG: the figure at the lowest, default and highest value of the first slider, each with a caption."""
     others = {slider.name: slider.begin for slider in sliders[1:]}
     parts = []
     for value in _shown(sliders[0]):
@@ -150,17 +152,17 @@ def _caption(text: str, width: int) -> Pixels.Image:
 
 def _png(figure: Any, compress_level: int = 6) -> bytes:
     if not isinstance(figure, Figure):
-        raise ConfigError(f"draw has to return a matplotlib Figure, got {type(figure).__name__}")
+        raise ConfigError(f"play: draw has to return a matplotlib Figure, got {type(figure).__name__}")
     return to_png(figure, DPI, compress_level)
 
 
 def _shown(slider: PlaySlider) -> list[Any]:
-    """Return the lowest, default and highest value, each once."""
+    """Return the lowest, initial and highest value of a slider, without duplicates."""
     return _once([slider.values[0], slider.begin, slider.values[-1]])
 
 
 def _three(sliders: Sequence[PlaySlider]) -> str:
-    """Describe the headless picture in words."""
+    """Describe the headless picture in words, as its alt text."""
     first, *others = sliders
     text = f"The picture at {first.name} = {', '.join(map(first.label, _shown(first)))}"
     return ", ".join([text, *(f"{slider.name} = {slider.label(slider.begin)}" for slider in others)])
@@ -168,7 +170,7 @@ def _three(sliders: Sequence[PlaySlider]) -> str:
 
 def _sliders_of(draw: Draw, values: Mapping[str, Sequence[Any]], defaults: Mapping[str, Any]) -> list[PlaySlider]:
     if not values:
-        raise ConfigError("play: name at least one slider, such as gamma=[0.9, 0.99]")
+        raise ConfigError("play: pass at least one slider, such as gamma=[0.9, 0.99]")
     unknown = sorted(defaults.keys() - values.keys())
     if unknown:
         raise ConfigError(f"play: there is a default for {unknown[0]!r} but no slider; sliders: {', '.join(values)}")
@@ -197,5 +199,5 @@ def _once(values: Sequence[Any]) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Convert NumPy's numbers to Python's: traits of widgets refuse them."""
+    """Convert a NumPy scalar to a Python number: the traits of widgets reject NumPy scalars."""
     return value.item() if isinstance(value, np.generic) else value

@@ -1,9 +1,9 @@
-"""The health of a run: rules over its columns that say in plain words what is wrong, since when, and what to try.
+"""The health of a run: rules that read its metrics and report what is wrong, since when, and what to try.
 
     findings = examine(session.history, config.ppo, num_actions=2)
     print(as_markdown(findings))
 
-Thresholds are rules of thumb: they are set so that the presets train without a warning, and broken runs do not.
+The thresholds are rules of thumb, set so that the presets train without a warning and broken runs do not.
 docs/troubleshooting.md has a section for every rule.
 """
 
@@ -37,7 +37,7 @@ from ppo_lab.notebook.plots.canvas import Columns
 
 __all__ = ["RULES", "Finding", "as_html", "as_markdown", "examine"]
 
-# name, which is the anchor of its section in docs/troubleshooting.md -> rule
+# name of the rule (also the anchor of its section in docs/troubleshooting.md) -> function
 RULES: dict[str, Callable[[Signals], Verdict | None]] = {
     "policy-leaps": policy_leaps,
     "policy-jumped": policy_jumped,
@@ -58,7 +58,7 @@ RULES: dict[str, Callable[[Signals], Verdict | None]] = {
     "returns-collapsed": returns_collapsed,
     "returns-flat": returns_flat,
 }
-OUTCOMES = ("no-episode", "never-better", "returns-collapsed", "returns-flat")  # what the others lead to
+OUTCOMES = ("no-episode", "never-better", "returns-collapsed", "returns-flat")  # effects of the others
 
 
 def examine(
@@ -69,15 +69,15 @@ def examine(
     entropy_shift: float = 0.0,
     chunks: int | None = None,
 ) -> list[Finding]:
-    """Return what is wrong with a run: warnings before notes, causes before outcomes, and of these what began first.
+    """Apply all rules to a run. Return the findings: warnings before notes, causes before effects, earlier ones first.
 
-    columns: name -> metric at every update, (U,), NaN where it did not exist: a session's history, or `read_metrics`.
-    ppo: the settings in force.
-    num_actions: how many different actions a discrete policy has, for what its entropy means; None: it is continuous.
-    action_dims: of a continuous one; None: read from its first entropy, if it began with std 1; 0: its entropy has no
-        scale, as with masks, which leave now more and now less to choose from.
-    entropy_shift: nats that the entropy is higher than if each dimension of the Box were -1..1.
-    chunks: chunks of a recurrent policy's rollout: it has no more minibatches than that. None: no memory.
+    columns: name -> metric at every update, (U,), NaN where there is none: a session's history, or `read_metrics`.
+    ppo: the current settings.
+    num_actions: number of actions of a discrete policy, the scale of its entropy. None: the policy is continuous.
+    action_dims: action dimensions of a continuous policy. None: inferred from its first entropy, if it started with
+        std 1. 0: its entropy has no fixed scale, for example because masks change the number of legal actions.
+    entropy_shift: nats to subtract from the entropy, to get that of a Box with every dimension in -1..1.
+    chunks: number of chunks in the rollout of a recurrent policy, an upper bound on the minibatches. None: no memory.
     """
     signals = Signals(columns, ppo, num_actions, action_dims, entropy_shift, chunks)
     verdicts = {name: rule(signals) for name, rule in RULES.items()} if len(signals) else {}

@@ -1,4 +1,4 @@
-"""A finding and its text."""
+"""A finding of the health rules, and its text as Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-PAGE = "../docs/troubleshooting.md"  # as a notebook of this repository sees it
+PAGE = "../docs/troubleshooting.md"  # relative to the folder of the notebooks
 ALL_WELL = "Nothing looks wrong."
 LOOKED_AT = "Looked at: KL, clip fraction, entropy, explained variance, value loss, gradients, learning rates, returns."
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule found."""
+    """A problem that a rule found in a run."""
 
     rule: str
     severity: str  # "warning": something is wrong; "note": worth knowing, may be harmless
-    what: str  # one sentence, with the number and the bound
-    since: int  # global_step since when it holds without a break
-    advice: str  # what to try: which key of the config, in which direction
+    what: str  # one sentence, with the value and the threshold
+    since: int  # global_step since which it holds without interruption
+    advice: str  # which setting to change, and in which direction
 
     @property
     def link(self) -> str:
-        """Its section of the page, from a notebook."""
+        """The link to the section of this rule, relative to a notebook."""
         return f"{PAGE}#{self.rule}"
 
 
 def as_markdown(findings: Sequence[Finding]) -> str:
-    """Format the findings as a list, for a notebook's cell or a file."""
+    """Format the findings as a Markdown list, for a cell of a notebook or a file."""
     looked = f" {LOOKED_AT}" if not _warnings(findings) else ""
     items = "".join(
         f"\n- **{_title(found)}** since step {found.since:,}. {_plain(found.what)} "
@@ -40,7 +40,7 @@ def as_markdown(findings: Sequence[Finding]) -> str:
 
 
 def as_html(findings: Sequence[Finding]) -> str:
-    """Format the findings for a widget; links open another tab."""
+    """Format the findings as HTML, for a widget. Links open a new tab."""
     looked = f" {LOOKED_AT}" if not _warnings(findings) else ""
     items = "".join(
         f"<li><b>{html.escape(_title(found))}</b> since step {found.since:,}. {_coded(found.what)} "
@@ -64,12 +64,12 @@ def _title(found: Finding) -> str:
 
 
 def _plain(text: str) -> str:
-    """Escape Markdown's own characters outside of `code`."""
+    """Escape the special characters of Markdown outside of `code`."""
     pieces = text.split("`")
     pieces[::2] = [re.sub(r"([\\*_\[\]<>|#])", r"\\\1", piece) for piece in pieces[::2]]
     return "`".join(pieces)
 
 
 def _coded(text: str) -> str:
-    """Convert `code` to HTML, and escape everything else."""
+    """Escape HTML, and convert `code` to a <code> element."""
     return re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text))

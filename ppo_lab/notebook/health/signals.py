@@ -1,4 +1,4 @@
-"""What the rules ask of a run's columns: a number without its flicker, and since when something holds."""
+"""What the health rules compute from the metrics of a run: smoothed values, and since when a condition holds."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 from ppo_lab.config import PPOConfig
 from ppo_lab.notebook.plots.canvas import Columns, column
 
-WIDTH = 5  # updates the running median is over: one odd update, or two, are no finding
-PATIENCE = 5  # updates in a row for which a thing must hold before it is said
-RELIEF = 5  # updates in a row for which it must not hold before it is taken back
-SLOW = 20  # the same as PATIENCE for what may well take that long in a healthy run
-FEW_EPISODES = 20  # a mean over fewer says little
-FIRST_EPISODES, FIRST_UPDATES = 200, 10  # these are the beginning
-SURE = 4.0  # standard errors: beyond chance, for two means of which one is the highest of many
+WIDTH = 5  # updates in the window of the running median: one or two outliers are not a finding
+PATIENCE = 5  # updates in a row for which a condition must hold before it is reported
+RELIEF = 5  # updates in a row for which it must not hold before the finding disappears
+SLOW = 20  # PATIENCE for conditions that also occur for a while in healthy runs
+FEW_EPISODES = 20  # a mean over fewer is too noisy
+FIRST_EPISODES, FIRST_UPDATES = 200, 10  # whichever comes first is the start of the run
+SURE = 4.0  # standard errors: a significant difference between two means if one is the highest of many
 GAUSSIAN = 0.5 * math.log(2 * math.pi * math.e)  # entropy of a normal distribution of std 1, in nats
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rule has to say; `row` is the update since which it holds."""
+    """The result of a rule. `row`: index of the update since which it holds."""
 
     severity: str  # "warning" or "note"
     row: int
@@ -33,7 +33,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Signals:
-    """The columns of a run, as rules read them. U updates. The other fields are explained at `examine`."""
+    """The metrics of a run of U updates, and what the rules compute from them. `examine` explains the fields."""
 
     columns: Columns
     ppo: PPOConfig
@@ -46,21 +46,21 @@ class Signals:
         return len(self.columns.get("global_step", ()))
 
     def raw(self, name: str) -> np.ndarray:
-        """Return the metric at every update, (U,); NaN where there was none, or it was infinite."""
+        """Return a metric at every update, (U,); NaN where it is missing or infinite."""
         values = column(self.columns, name)
         return np.where(np.isfinite(values), values, np.nan)
 
     def smooth(self, name: str) -> np.ndarray:
-        """Return the running median over the last 5 values, (U,); NaN before that many."""
+        """Return the running median of a metric over its last WIDTH values, (U,); NaN before there are that many."""
         return running_median(self.raw(name))
 
     def typical(self, name: str, row: int) -> float:
-        """Return the median since a row, which a sentence names; NaN if there was none."""
+        """Return the median of a metric from `row` on, for the text of a finding; NaN if there are no values."""
         values = self.raw(name)[row:]
         return float(np.median(values[np.isfinite(values)])) if np.isfinite(values).any() else math.nan
 
     def in_force(self, key: str) -> float:
-        """Return a setting as the last update had it, if that was recorded; else as `ppo` has it."""
+        """Return the value of a setting in the last update if it was recorded, else the one in `ppo`."""
         values = self.raw(f"update/{key}")
         return float(values[-1]) if len(values) and math.isfinite(values[-1]) else float(getattr(self.ppo, key))
 
@@ -71,7 +71,7 @@ class Signals:
 
     @cached_property
     def returns(self) -> np.ndarray:
-        """Mean return of the last 100 episodes where that many count as a mean, (U,); NaN elsewhere."""
+        """Mean return of the last 100 episodes, (U,); NaN until FEW_EPISODES episodes have ended."""
         return np.where(self.raw("episode/count") >= FEW_EPISODES, self.raw("episode/return_mean"), np.nan)
 
     @cached_property
@@ -83,26 +83,26 @@ class Signals:
     def start(self) -> float:
         """The highest mean return of the first 200 episodes or 10 updates; NaN if there is none.
 
-        Not the very first: the first episodes to end are the short ones, which are often the worst.
+        Not the very first mean: short episodes end first, and they are often the worst.
         """
         return float(self.returns[self._first].max()) if self._first.size else math.nan
 
     @cached_property
     def lowest(self) -> float:
-        """The lowest mean return of that time; NaN if there is none."""
+        """The lowest mean return of the same period as `start`; NaN if there is none."""
         return float(self.returns[self._first].min()) if self._first.size else math.nan
 
     @cached_property
     def _first(self) -> np.ndarray:
-        """Rows of the first 200 episodes, or of the first 10 mean returns."""
+        """Rows of the first 200 episodes, or of the first 10 mean returns if these are fewer, (R,) int."""
         known = np.flatnonzero(np.isfinite(self.returns))[:FIRST_UPDATES]
         return known[: 1 + int((self.raw("episode/count")[known] < FIRST_EPISODES).sum())]
 
     @cached_property
     def learned(self) -> bool:
-        """The return has risen from where it began, beyond chance; or in the first updates already, by a whole std.
+        """Whether the return has risen significantly above `start`, or by a whole std above `lowest`.
 
-        Where the first episodes differ by more than there is to gain, a rise by the std of the best ones is enough.
+        If the first episodes differ by more than can be gained, a rise by the std at the best mean return is enough.
         """
         if not self._first.size:
             return False
@@ -116,13 +116,13 @@ class Signals:
         return best > self.start + max(now, SURE / 2 * self.error(highest), self.margin)
 
     def error(self, row: int) -> float:
-        """Return the standard error of the mean return at a row; 0 where the spread is not known."""
+        """Return the standard error of the mean return at a row; 0 if its std is unknown."""
         episodes = min(self.raw("episode/count")[row], 100.0)
         return float(np.nan_to_num(self.raw("episode/return_std")[row]) / math.sqrt(episodes))
 
     @cached_property
     def margin(self) -> float:
-        """A difference between mean returns that counts: above chance, and above 2 % of what was learned."""
+        """The smallest difference of mean returns that counts: 2 standard errors and 2 % of their range. May be NaN."""
         known = np.flatnonzero(np.isfinite(self.returns))
         if not known.size:
             return math.nan
@@ -132,24 +132,24 @@ class Signals:
 
     @cached_property
     def improving(self) -> bool:
-        """The last third of the updates brought a better mean return than all before, or just did."""
+        """Whether the best mean return rose in the last third of the run, as of any of the last RELIEF updates."""
         rows = np.arange(len(self))
-        before = self.best[rows - np.maximum(WIDTH, rows // 3).clip(max=rows)]  # (U,) the best, a third of the run ago
+        before = self.best[rows - np.maximum(WIDTH, rows // 3).clip(max=rows)]  # (U,) best, a third of the run earlier
         return bool((self.best > before + self.margin)[-RELIEF:].any())
 
     @cached_property
     def at_its_best(self) -> bool:
-        """The return rose, and is now within a tenth of the way from where it was highest."""
+        """Whether the return has risen and is now below its best by at most a tenth of the rise (or `margin`)."""
         known = self.returns[np.isfinite(self.returns)]
         near = max(0.1 * (self.best[-1] - self.start), self.margin) if known.size else math.nan
         return bool(self.learned and np.median(known[-WIDTH:]) >= self.best[-1] - near)
 
     @cached_property
     def to_predict(self) -> np.ndarray:
-        """There is something to predict, (U,) bool: the returns vary by over 1 % of the variance they once had.
+        """Whether there is something to predict, (U,) bool: Var(returns) is above 1 % of its largest value so far.
 
-        Var(returns) is about loss/value / (1 - explained variance). Where every episode is perfect it is next to
-        nothing, and a critic that explains none of it is no fault.
+        Var(returns) is about loss/value / (1 - explained variance). Where every episode is perfect it is almost 0, and
+        it does not matter that the critic explains none of it.
         """
         explained = self.smooth("update/explained_variance").clip(max=0.99)
         variance = self.smooth("loss/value") / (1.0 - explained)
@@ -157,14 +157,14 @@ class Signals:
 
     @cached_property
     def planned_steps(self) -> int:
-        """Gradient steps of an update that is not stopped early: no minibatch is smaller than a row or a chunk."""
+        """Gradient steps of an update without an early stop; a minibatch has at least one row or one chunk."""
         rows = np.diff(self.step).max(initial=0.0)
         most = self.chunks or (int(rows) if rows else self.ppo.num_minibatches)
         return self.ppo.update_epochs * min(self.ppo.num_minibatches, most)
 
     @cached_property
     def spread(self) -> np.ndarray | None:
-        """How undecided the policy is, (U,): entropy / log(n), or the mean std of a continuous one; None if unknown."""
+        """How random the policy is, (U,): entropy / log(n), or the mean std of a continuous policy; None if unknown."""
         entropy = self.smooth("loss/entropy") - self.entropy_shift
         if self.num_actions is not None:
             return entropy / math.log(self.num_actions) if self.num_actions > 1 else None
@@ -172,9 +172,7 @@ class Signals:
         return np.exp(entropy / dims - GAUSSIAN) if dims else None
 
     def _dims(self) -> int | None:
-        """Infer the action dimensions from the entropy of a policy that began with std 1; None if it did not look
-        like that.
-        """
+        """Infer the action dimensions from the first entropy, if that fits a policy with std 1; else return None."""
         entropy = self.raw("loss/entropy")
         first = float(entropy[0]) if len(entropy) else math.nan
         dims = round(first / GAUSSIAN) if math.isfinite(first) else 0
@@ -182,7 +180,7 @@ class Signals:
 
 
 def running_median(values: np.ndarray) -> np.ndarray:
-    """Return the trailing median over WIDTH values, (U,) as given; NaN is passed over."""
+    """Return the trailing median over WIDTH values, (U,) -> (U,). NaN values are skipped."""
     rows = np.flatnonzero(np.isfinite(values))
     result = np.full(len(values), np.nan)
     if len(rows) < WIDTH:
@@ -194,9 +192,9 @@ def running_median(values: np.ndarray) -> np.ndarray:
 
 
 def since(bad: np.ndarray, patience: int = PATIENCE) -> int | None:
-    """Return the row since which `bad` holds, (U,) bool; None if it does not.
+    """Return the row since which `bad`, (U,) bool, holds; None if it does not.
 
-    It begins to hold with `patience` in a row and ends with RELIEF in a row without it: so nothing flickers.
+    It starts to hold after `patience` true values in a row, and ends after RELIEF false ones, to avoid flicker.
     """
     last_good = _last_run(~bad, RELIEF)
     begun = _runs(bad, patience)
@@ -205,12 +203,12 @@ def since(bad: np.ndarray, patience: int = PATIENCE) -> int | None:
 
 
 def early(row: int) -> int:
-    """Return the row at which what a running median shows since `row` began: half its width before."""
+    """Return the row at which a change began that the running median shows since `row`: half its width earlier."""
     return max(0, row - WIDTH // 2)
 
 
 def _runs(bad: np.ndarray, length: int) -> np.ndarray:
-    """Return the first rows of all stretches of `length` in a row."""
+    """Return the first row of every window of `length` rows that are all true, (M,) int."""
     if len(bad) < length:
         return np.array([], dtype=int)
     return np.flatnonzero(np.convolve(bad, np.ones(length, dtype=int), "valid") == length)

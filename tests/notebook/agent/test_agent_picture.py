@@ -1,4 +1,4 @@
-"""What an agent thinks, drawn: what is true of the numbers is true of the pixels."""
+"""The picture of one step: the pixels agree with the numbers that were drawn."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,8 @@ from ppo_lab.notebook.data.action_arrays import ActionPart, numbers_of
 from ppo_lab.notebook.plots.canvas import BLUE, VERMILLION
 
 SMALL = Image.new("RGB", (40, 30), "white")
-LEFT = SMALL.width + agent_picture.GAP  # of the column of thoughts
-ACTIONS = 140  # where the rows of actions begin
+LEFT = SMALL.width + agent_picture.GAP  # pixels: left edge of the panel beside the scene
+ACTIONS = 140  # pixels: top of the rows of actions
 
 
 def picture(thought, **others):
@@ -20,17 +20,17 @@ def picture(thought, **others):
 
 
 def where(pixels, color):
-    """(rows, columns) of the pixels that have exactly this colour."""
+    """Return (rows, columns) of the pixels that have exactly this colour."""
     return np.nonzero((pixels == (*ImageColor.getrgb(color), 255)).all(-1))
 
 
 def bar_lengths(pixels, rows):
-    """Pixels of blue in the middle of each row of actions."""
+    """Count the blue pixels in the middle of each row of actions."""
     return [len(where(pixels[[ACTIONS + row * ROW + ROW // 2], LEFT + LABEL :], BLUE)[1]) for row in range(rows)]
 
 
 def marked(pixels, rows, height=ROW):
-    """The rows with the dot of the taken action."""
+    """Return the rows that have the dot of the taken action."""
     tops = [ACTIONS + row * height for row in range(rows)]
     return [row for row, top in enumerate(tops) if len(where(pixels[top : top + height], VERMILLION)[0]) > 20]
 
@@ -69,7 +69,7 @@ def test_the_scene_stands_left_on_a_transparent_page():
 
 
 def test_lines_and_letters_fade_without_a_fringe():
-    """Half-transparent pixels are as bright as the inks: no dark edge on white, no light one on black."""
+    """Check that half-transparent pixels are as bright as the colours drawn: no dark or light edges."""
     pixels = picture(discrete([0.4, 0.6]), values=np.random.default_rng(0).normal(size=100))
     edges = pixels[(pixels[..., 3] > 0) & (pixels[..., 3] < 255)]
     assert len(edges) > 500
@@ -190,7 +190,7 @@ def choice(sizes, chances, taken, key="", first=0):
 
 
 def spans(pixels, row):
-    """First and last column of blue in a row of several, from the beginning of its bar."""
+    """Return the first and last blue column of a row, relative to the start of its bar; None if there is none."""
     columns = where(pixels[[ACTIONS + row * WIDE_ROW + 9 - 4]], BLUE)[1] - (LEFT + LABEL + 4)
     return (columns.min(), columns.max()) if len(columns) else None
 

@@ -1,4 +1,4 @@
-"""An episode as a picture: the right episode, moving, small, and nothing else disturbed."""
+"""show_episode: it plays the right episode, the animation is small, and training is not affected."""
 
 import io
 import os
@@ -32,7 +32,7 @@ def policy(env_id):
 
 
 def noise(film, steps, size=(400, 600), mode="RGB"):
-    """Pictures that cannot be compressed, and of which no two are equal."""
+    """Fill a film with random pictures: they cannot be compressed, and no two are equal."""
     rng = np.random.default_rng(0)
     for step in range(steps):
         if film.wants(step):
@@ -42,7 +42,7 @@ def noise(film, steps, size=(400, 600), mode="RGB"):
 
 
 def frames_of(png):
-    """Every frame as RGBA, and milliseconds."""
+    """Return every frame as an RGBA array, with its duration in milliseconds."""
     picture = Image.open(io.BytesIO(png))
     result = []
     for frame in range(getattr(picture, "n_frames", 1)):
@@ -52,7 +52,7 @@ def frames_of(png):
 
 
 def gymnasium_draws(env_id="CartPole-v1"):
-    """Skip where a test needs a picture of one of Gymnasium's own and what they draw with is not installed."""
+    """Skip a test that renders one of Gymnasium's environments if pygame is not installed."""
     if not env_id.startswith("ppo_lab/"):
         pytest.importorskip("pygame", reason="Gymnasium draws with pygame: pip install pygame-ce")
 
@@ -159,7 +159,7 @@ def test_colours_with_transparency_are_kept():
     pixels = np.array(colours, np.uint8)[np.arange(64).reshape(8, 8) % 4]
     film = Film(fps=10)
     film.add(0, Image.fromarray(pixels).copy)
-    film.add(1, Image.fromarray(pixels[:, ::-1]).copy)  # here only the transparency of some changes
+    film.add(1, Image.fromarray(pixels[:, ::-1]).copy)  # for some pixels only the alpha changes
     (first, _), (second, _) = frames_of(film.png())
     np.testing.assert_array_equal(first, pixels)
     np.testing.assert_array_equal(second, pixels[:, ::-1])
@@ -279,7 +279,7 @@ def test_who_has_no_thoughts_is_told_so():
 
 
 def test_closing_one_leaves_pygame_to_the_others():
-    """Gymnasium's environments shut all of pygame down when they close."""
+    """Check that closing one Gymnasium environment, which shuts down all of pygame, does not break another."""
     pygame = pytest.importorskip("pygame")
     one, other = (Player(EnvConfig(id="CartPole-v1"), seed=1) for _ in range(2))
     one.frame()
@@ -294,7 +294,7 @@ def test_closing_one_leaves_pygame_to_the_others():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM there")
 def test_who_has_drawn_can_still_be_terminated():
-    """SDL, which pygame stands on, puts a handler there that does nothing."""
+    """Check that SIGTERM still works after drawing: SDL, which pygame uses, may install a handler that ignores it."""
     pytest.importorskip("pygame")
     code = """
 import os, signal, time
@@ -335,7 +335,7 @@ def test_an_environment_that_fails_to_begin_is_closed(monkeypatch):
     made = len(closed)
     with pytest.raises(EnvError, match="ZeroDivisionError"):
         Player(EnvConfig(id="CartPole-v1"), seed=1)
-    # one tells whether it has pictures, one with them whether it has masks (each is made twice), and the last plays
+    # made twice, to check for masks and to play: each time one to see if it can be rendered, and one that is rendered
     assert len(closed) == made + 4
 
 
@@ -388,9 +388,9 @@ def ffmpeg():
 
 
 def read(ffmpeg, path):
-    """Every frame of a video (frames, H, W, 3), and its frames per second."""
+    """Read every frame of a video (frames, H, W, 3), and its frames per second."""
     command = [ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    done = subprocess.run(command, capture_output=True, check=True)  # ffmpeg.read_frames leaves its pipes open
+    done = subprocess.run(command, capture_output=True, check=True)  # not ffmpeg.read_frames: it leaves its pipes open
     about = re.search(r"Video: h264.* (\d+)x(\d+).* ([\d.]+) fps", done.stderr.decode())
     width, height = int(about[1]), int(about[2])
     return np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3), float(about[3])
@@ -486,7 +486,7 @@ KINDS = {
 
 
 def made(name):
-    """A policy that was trained a little on an environment of this kind, and the settings."""
+    """Train a policy for a few updates on an environment of this kind. Return it and the settings."""
     ours = trainer(3, **KINDS[name])
     next(iter(ours))
     ours.close()
@@ -507,7 +507,7 @@ def test_every_kind_is_played_as_evaluate_does_it(name, deterministic):
 
 @pytest.mark.parametrize("name", ["gru", "lstm, shared, frames, time", "window, frames, time"])
 def test_values_are_what_the_critic_makes_of_the_whole_episode(name):
-    """Step by step with a memory of its own, against one pass over all observations."""
+    """Compare the step-by-step values, with a separate memory, with one pass over all observations."""
     ours, config = made(name)
     player, seen = Player(config, seed=3), []
     for _ in range(12):

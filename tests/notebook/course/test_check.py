@@ -1,4 +1,4 @@
-"""Exercises: a right solution passes however it is written, and each known mistake is told apart from the others."""
+"""Exercises: a right solution passes however it is written, and each known mistake has its own message."""
 
 import json
 import re
@@ -19,7 +19,7 @@ def my_gae(
     reward, value, next_value, terminated, done, gamma, gae_lambda,
     bootstrap=lambda terminated, done: not terminated, trace=lambda terminated, done: not done,
 ):  # fmt: skip
-    """As a reader would write it: element by element. bootstrap, trace: when each goes on."""
+    """Compute GAE element by element, as a reader might. bootstrap, trace: whether to use next_value, the trace."""
     T, N = reward.shape
     advantage = torch.zeros(T, N)
     for n in range(N):
@@ -41,7 +41,7 @@ def rows(log_prob, old_log_prob):
 
 
 def six_cases(ratio, advantage, clip_coef):
-    """Row by row, from the pictures: where the clip has been passed in the direction of the advantage, it counts."""
+    """Compute the clipped surrogate row by row: the ratio is clipped only in the direction of the advantage."""
     total = 0.0
     for r, a in zip(ratio, advantage, strict=True):
         passed = (a > 0 and r > 1 + clip_coef) or (a < 0 and r < 1 - clip_coef)
@@ -77,14 +77,14 @@ def test_every_known_mistake_has_its_own_message(exercise, message, mistake):
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ({"trace": always}, "ignores `done`: the trace leaked over the end of an episode"),
+        ({"trace": always}, "ignores `done`: the trace continues past the end of an episode"),
         ({"bootstrap": always}, "ignores `terminated`"),
         ({"trace": always, "bootstrap": always}, "neither `terminated` nor `done`"),
-        ({"bootstrap": lambda terminated, done: not done}, "a cut-off counts as an ending"),
-        ({"trace": lambda terminated, done: not terminated}, "leaked over a cut-off"),
+        ({"bootstrap": lambda terminated, done: not done}, "a truncation is treated as a termination"),
+        ({"trace": lambda terminated, done: not terminated}, "continues past a truncation"),
         (
             {"bootstrap": lambda terminated, done: not done, "trace": lambda terminated, done: not terminated},
-            "changed places",
+            "are swapped",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
@@ -122,7 +122,7 @@ def test_mistakes_on_the_leash():
     assert "minus is missing" in diagnose(lambda *arguments: -six_cases(*arguments))
     assert "sum instead of a mean" in diagnose(lambda r, *rest: six_cases(r, *rest) * len(r))
     assert "nothing is clipped" in diagnose(lambda r, a, eps: -(r * a).mean())
-    assert "clipped half alone" in diagnose(lambda r, a, eps: -(r.clip(1 - eps, 1 + eps) * a).mean())
+    assert "only the clipped term" in diagnose(lambda r, a, eps: -(r.clip(1 - eps, 1 + eps) * a).mean())
     assert "maximum" in diagnose(lambda r, a, eps: -torch.maximum(r * a, r.clip(1 - eps, 1 + eps) * a).mean())
     assert "exp() is missing" in check.RATIO.diagnose(lambda new, old: new - old)
     assert "upside down" in check.RATIO.diagnose(lambda new, old: old.exp() / new.exp())
@@ -143,7 +143,7 @@ def test_mistakes_of_normalisation():
         (lambda *arguments: -my_gae(*arguments), "-1 times the expected value: a minus sign?"),
         (lambda *arguments: my_gae(*arguments)[:, 0], "wrong shape: expected (6, 2), got (6,)"),
         (lambda *arguments: my_gae(*arguments).tolist(), "expected a tensor, got list"),
-        (lambda reward, *rest: my_gae(reward.add_(1), *rest), "changes what it is given"),
+        (lambda reward, *rest: my_gae(reward.add_(1), *rest), "changes its arguments in place"),
     ],
     ids=["twice", "half", "sign", "shape", "type", "in place"],
 )

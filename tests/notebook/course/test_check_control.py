@@ -1,4 +1,4 @@
-"""Exercises of 09_lateral_control: right solutions pass, and each known mistake is told apart."""
+"""Exercises of 09_lateral_control: right solutions pass, and each known mistake has its own message."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def row_by_row(target, lataccel):
 
 
 def with_a_controller(error, p, i, d):
-    """By the library's own PID."""
+    """Compute the commands with the PID controller of the library."""
     controller = PidController(p, i, d)
     return torch.stack([controller.update(row[None], None, None, None, torch.zeros_like(row)) for row in error])
 

@@ -1,4 +1,4 @@
-"""Exercises on policies, bodies and memories: right solutions pass, and each known mistake is told apart."""
+"""Exercises of notebooks 06 to 08: right solutions pass, and each known mistake has its own message."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def with_torch(action, mean, std):
 
 
 def squashed(z, log_prob):
-    """By torch: the density of tanh(z) over that of z does not depend on where z came from."""
+    """Compute it with torch: the ratio of the densities of tanh(z) and z does not depend on the distribution of z."""
     plain = Normal(torch.zeros_like(z), 1.0)
     bent = TransformedDistribution(plain, TanhTransform(cache_size=1))
     a = bent.transforms[0](z)
@@ -41,7 +41,7 @@ def squashed(z, log_prob):
 
 
 def legal_only(logits, mask):
-    """By the library's own mask."""
+    """Mask with the function of the library."""
     return Categorical(forbid(logits, mask)).log_probs.exp()
 
 

@@ -1,4 +1,4 @@
-"""Sliders and their picture: drawn from where the sliders are, alive after an error, a picture where nobody watches."""
+"""Figures with sliders: drawn from the values of the sliders, usable after an error, a picture if headless."""
 
 import io
 import threading
@@ -17,7 +17,7 @@ VALUES = {"gae_lambda": [0.0, 0.5, 1.0], "gamma": [0.9, 0.95, 0.99]}
 
 
 class Drawing:
-    """A draw function that keeps what it was asked for; `width` inches tell the pictures apart."""
+    """A draw function that records its arguments. The width of its figures depends on them."""
 
     def __init__(self):
         self.asked = []
@@ -49,7 +49,7 @@ def test_nothing_is_drawn_that_nobody_asked_for():
     draw = Drawing()
     shown = playground(draw)
     for slider in shown.sliders.values():
-        slider.send_state()  # what a browser gets when it draws it
+        slider.send_state()  # what a browser receives to draw the slider
         slider.value = slider.value
     assert len(draw.asked) == 1
 
@@ -138,7 +138,7 @@ def test_moves_from_several_threads_draw_one_at_a_time_and_only_the_last():
     threads = [move(1)]
     assert began.wait(10)
     newest = shown._newest
-    for value in range(2, 6):  # these come while the first is drawn
+    for value in range(2, 6):  # these arrive while the first is being drawn
         threads.append(move(value))
         while shown._newest is newest:
             pass
@@ -167,7 +167,7 @@ def test_what_does_not_fit_is_said_at_once(draw, values, defaults, message):
 
 @pytest.fixture
 def displayed(monkeypatch):
-    """What the cell's output would be."""
+    """Collect what would be the output of the cell."""
     kept = []
     monkeypatch.setattr(play_module, "get_ipython", lambda: InteractiveShell.instance)
     monkeypatch.setattr(play_module, "display", lambda *objects, **how: kept.extend(objects))
@@ -185,8 +185,8 @@ def test_headless_there_is_one_picture_of_the_first_slider_at_three_values(displ
     assert width == 400
     assert height == 3 * (100 + 30)
     pixels = np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGBA"))  # (height, width, RGBA)
-    assert (pixels[:, :, 3] == 0).any()  # the page shines through
-    assert all(pixels[top : top + 30, :, 3].any() for top in (0, 130, 260))  # a caption each
+    assert (pixels[:, :, 3] == 0).any()  # transparent: the page is visible behind it
+    assert all(pixels[top : top + 30, :, 3].any() for top in (0, 130, 260))  # each has a caption
 
 
 def test_headless_an_error_of_the_draw_function_is_an_error(displayed, monkeypatch):
@@ -206,7 +206,7 @@ def test_with_a_person_there_are_widgets_and_a_picture_that_stays_without_them(d
     bundle, picture = displayed
     assert bundle.keys() == {"application/vnd.jupyter.widget-view+json", "text/plain"}
     assert size(picture.data) == (350, 100)
-    assert len(draw.asked) == 1  # drawn once for both
+    assert len(draw.asked) == 1  # drawn once for the widget and the picture
 
 
 def test_without_a_first_picture_there_is_no_twin_of_it(displayed, monkeypatch):
