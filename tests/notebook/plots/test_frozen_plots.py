@@ -1,4 +1,4 @@
-"""Pictures of one update: what is drawn is what the arrays say, and all of it is inside the picture."""
+"""Plots of a single update: the data are drawn unchanged, and all texts fit into the picture."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ RNG = np.random.default_rng(0)
 
 
 def ends():
-    """One environment falls at 4, another is cut off at 11, the third goes on."""
+    """Return a rollout: one environment terminates at 4, another is truncated at 11, the third continues."""
     terminated, done = np.zeros((2, T, N), dtype=bool)
     terminated[4, 0] = done[4, 0] = done[11, 1] = True
     return terminated, done
@@ -32,7 +32,7 @@ def surrogate(clip_coef=0.2):
 
 
 def check_inside(figure):
-    """Titles, labels and ticks neither leave the picture nor are cut."""
+    """Assert that titles, labels and ticks are inside the picture."""
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     for ax in figure.axes:
