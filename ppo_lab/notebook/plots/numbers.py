@@ -48,7 +48,7 @@ def numbers_figure(
     for text in list(figure.texts):
         text.remove()
     if len(names) > MOST:
-        rest = f"and {len(names) - MOST} more: all are in session.history"
+        rest = f"and {len(names) - MOST} more: session.history has them all"
         figure.text(0.988, 0.005, rest, color=TEXT, fontsize=8, ha="right", va="bottom")
     return figure
 

@@ -160,7 +160,7 @@ def test_drift_shows_percentiles_and_says_how_many_are_outside():
     np.testing.assert_allclose(ax.lines[0].get_ydata(), np.median(ratio, axis=1))
     assert [line.get_ydata()[0] for line in ax.lines[1:3]] == [0.8, 1.2]
     outside = np.mean(np.abs(ratio[-1] - 1) > 0.2)
-    assert ax.get_title(loc="left") == f"After {S} steps {outside:.0%} of the ratios are outside of 1 ± 0.2"
+    assert ax.get_title(loc="left") == f"After {S} steps {outside:.0%} of the ratios are outside 1 ± 0.2"
 
 
 def test_minibatches_are_drawn_in_order_with_a_line_at_every_pass():
