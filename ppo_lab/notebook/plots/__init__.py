@@ -1,4 +1,4 @@
-"""Pictures of runs, from arrays."""
+"""Plots of runs and updates, drawn with matplotlib from arrays."""
 
 from ppo_lab.notebook.data.differences import differences
 from ppo_lab.notebook.plots.canvas import number, steps, style, to_png, to_small_png

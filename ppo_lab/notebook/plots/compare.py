@@ -1,4 +1,4 @@
-"""Runs beside each other: a curve for every run, or the mean of its seeds with an interval; the tree they form."""
+"""Plots that compare runs: one curve per run or per group of seeds (mean and interval), and the tree of forks."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from ppo_lab.notebook.plots.canvas import (
 from ppo_lab.notebook.plots.runs import plot_lineage
 from ppo_lab.runs.table import summarize
 
-GRID = 100  # points of a mean curve at most: each takes a bootstrap
-MOST_CURVES = len(COLORS) * len(DASHES)  # as many looks as there are
+GRID = 100  # maximum number of points of a mean curve: each needs a bootstrap
+MOST_CURVES = len(COLORS) * len(DASHES)  # as many as there are combinations
 LONGEST_LINE = 44
 YLABELS = {
     "episode/return_mean": "return",
@@ -50,16 +50,16 @@ YLABELS = {
 
 
 class Picture(Figure):
-    """A figure that a notebook shows by itself; pyplot is not needed for it."""
+    """A figure that a notebook displays without pyplot."""
 
-    alt = ""  # what is on it, for those who do not see it
+    alt = ""  # alternative text for screen readers
 
     def _repr_png_(self) -> tuple[str, dict[str, str]]:
         return b64encode(to_png(self)).decode("ascii"), {"alt": self.alt}
 
 
 class Band(NamedTuple):
-    """The mean over seeds at some env steps, and an interval of it, (points,) each."""
+    """The mean over seeds at some env steps, and its 95 % interval, (points,) each."""
 
     step: np.ndarray
     mean: np.ndarray
@@ -73,17 +73,18 @@ def compare(
     root: str | Path = "runs",
     ylabel: str | None = None,
 ) -> Figure:
-    """Draw one metric of several runs over env steps; runs that are seeds of one experiment are one curve with a band.
+    """Draw one metric of several runs over env steps; the seeds of one experiment become one curve with a band.
 
-    runs: a folder of runs, or several runs, each by its folder, its name in `root`, or its line of `list_runs`.
-    Runs whose settings differ in `run.*` only are one experiment, if they have different seeds, were changed alike
-    while they trained, and are no forks (or forks of one checkpoint). Its curve is the mean over the seeds, drawn where
-    all of them have come to, and its band a 95 % interval of that mean, at every step for itself, by the percentile
-    bootstrap of `ppo_lab.statistics.mean_interval`: it says where the mean of other seeds would be, not how far single
-    runs scatter. With 3 seeds it covers 75 % only; take 5 or more. Live changes are numbered triangles.
+    runs: a folder of runs, or several runs, each given as its folder, its name in `root`, or its line of `list_runs`.
+
+    Runs are seeds of one experiment if their settings differ only in `run.*`, their seeds differ, the same live changes
+    were made, and they are not forks (or are forks of the same checkpoint). The curve is the mean over the seeds, up to
+    the step that all of them have reached. The band is a 95 % interval of this mean, computed separately at every step
+    with the percentile bootstrap of `ppo_lab.statistics.mean_interval`. It shows the uncertainty of the mean, not the
+    spread of single runs. With 3 seeds it covers only 75 %; use 5 or more. Live changes are numbered triangles.
 
     Raises RunError for runs that do not exist, cannot be read, or have all recorded nothing; ConfigError for a metric
-    that none of them knows, or for more curves than can be told apart.
+    that no run has, or for more curves than can be distinguished.
     """
     found = run_groups.read_runs(runs, root)
     run_groups.check_metric(found, metric)
@@ -101,7 +102,7 @@ def compare(
 
 
 def lineage(runs: run_groups.Runs = "runs", root: str | Path = "runs") -> Figure:
-    """Draw the tree of runs over env steps (`plot_lineage`). runs, root: as in `compare`. Raise RunError."""
+    """Draw the tree of runs over env steps (`plot_lineage`). runs, root: as in `compare`. Raises RunError."""
     summaries = [summarize(folder) for folder in run_groups.find_runs(runs, root)]
     figure, ax = _picture(len(summaries))
     plot_lineage(summaries, ax)
@@ -116,10 +117,10 @@ def plot_seeds(
     metric: str = "episode/return_mean",
     ylabel: str = "return",
 ) -> None:
-    """Draw one curve for every label: of its run, or the mean of its several seeds with a 95 % interval (`seed_band`).
+    """Draw one curve per label: its run, or the mean of its seeds with a 95 % interval (`seed_band`).
 
-    columns_by_label: label -> the metrics of each seed, arrays (updates,). changes_by_label: what was changed live, in
-    all seeds of a label alike.
+    columns_by_label: label -> the metrics of each seed, arrays (updates,). changes_by_label: label -> the live changes,
+    which are the same in all seeds of a label.
     """
     style(ax)
     ax.set_ylabel(ylabel, color=TEXT, fontsize=8)
@@ -156,9 +157,10 @@ def plot_seeds(
 
 
 def seed_band(seeds: Sequence[Columns], metric: str) -> Band:
-    """Return the mean over seeds and its 95 % interval (`mean_interval`), where all seeds have values.
+    """Return the mean over seeds and its 95 % interval (`mean_interval`), in the range where all seeds have values.
 
-    Steps are those at which any seed has a value, at most GRID of them; between its own, a seed is a straight line.
+    The steps are those at which any seed has a value, at most GRID of them. The values of a seed are interpolated
+    linearly between its own steps. Empty arrays if a seed has no values.
     """
     curves = [points(columns, metric) for columns in seeds]
     empty = np.empty(0)
@@ -175,13 +177,13 @@ def seed_band(seeds: Sequence[Columns], metric: str) -> Band:
 
 
 def _picture(rows: float) -> tuple[Picture, Axes]:
-    """Make a picture with room for so many runs of a tree, or lines of a legend."""
+    """Create a picture with room for `rows` runs of a tree or lines of a legend."""
     figure = Picture(figsize=(9.0, 0.9 + 0.26 * max(rows, 3.0)), facecolor="none", layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()
 
 
 def _fitted(label: str) -> str:
-    """Break a label into lines that are not too long. A $ would begin a formula."""
+    """Cut the lines of a label to LONGEST_LINE characters, and escape $, which starts a formula."""
     lines = [line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 1]}…" for line in label.split("\n")]
     return "\n".join(lines).replace("$", r"\$")

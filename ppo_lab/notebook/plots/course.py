@@ -1,4 +1,4 @@
-"""The course of one environment through a rollout: what the policy would do at every step."""
+"""A panel that shows the policy's action distribution at every step of one environment in a rollout."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
     from ppo_lab.notebook.data.last_update import LastUpdate
 
 MOST_STEPS = 200  # more would be narrower than a pixel or two
-MOST_ACTIONS = 18  # told apart; the rest become one
+MOST_ACTIONS = 18  # drawn separately; the rest are merged into one
 MOST_DIMENSIONS = 3
 COURSE = (0.4, 0.095, 0.55, 0.335)  # left, bottom, width, height: shares of the figure
-FEW = (BLUE, OCHRE, GREEN, COLORS[3], VERMILLION)  # colours of actions, while there are so few
+FEW = (BLUE, OCHRE, GREEN, COLORS[3], VERMILLION)  # colours of actions, if there are at most five
 
 
 def course(last: LastUpdate, axes: list[Axes]) -> None:
-    """Draw what the policy would do at every step: a row for each number of the action, as many as fit.
+    """Draw the policy's action distribution at every step: one row per component of the action, as many as fit.
 
-    Choices are probabilities on top of each other; a continuous number is its mean and std, and what was drawn.
+    A discrete component is drawn as stacked probabilities, a continuous one as mean, std and the sampled actions.
     """
     rows = numbers_of(last.parts, MOST_DIMENSIONS)
     shown = _rows(axes, len(rows))
@@ -61,7 +61,7 @@ def course(last: LastUpdate, axes: list[Axes]) -> None:
 
 
 def _summary(last: LastUpdate, rows: int) -> str:
-    """Describe what all numbers of the action have in common."""
+    """Summarize all components of the action in words: the mean of the largest probability, or of the std."""
     every = numbers_of(last.parts, count(last.parts))
     sure = np.array([_mean(one.probabilities.max(-1)) for one in every if one.probabilities is not None])
     std = np.array([_mean(one.std) for one in every if one.std is not None])
@@ -77,10 +77,10 @@ def _summary(last: LastUpdate, rows: int) -> str:
 
 
 def _choice(row: Number, ax: Axes, first: int, rows: int) -> None:
-    """Draw probabilities of choices, on top of each other."""
+    """Draw the probabilities of a discrete component, stacked."""
     assert row.probabilities is not None
     known = np.nan_to_num(np.asarray(row.probabilities, dtype=float))
-    most = MOST_ACTIONS if rows == 1 else MOST_ACTIONS // rows - 1  # names that find room beside it
+    most = MOST_ACTIONS if rows == 1 else MOST_ACTIONS // rows - 1  # as many names as fit beside it
     probabilities, names = _likeliest(known, row.first, most)  # (T, n)
     edges = np.arange(first, len(probabilities) + 1) - 0.5
     tops = probabilities[first:].cumsum(-1)  # (t, n)
@@ -97,7 +97,7 @@ def _choice(row: Number, ax: Axes, first: int, rows: int) -> None:
 
 
 def _interval(row: Number, ax: Axes, first: int, rows: int) -> None:
-    """Draw the policy's mean, its spread, and what was drawn."""
+    """Draw the policy's mean, a band of one std, and the sampled actions as dots."""
     step = np.arange(first, len(row.taken))
     center, width, drawn = (np.asarray(part, dtype=float)[first:] for part in (row.mean, row.std, row.taken))
     low, high = spread(np.concatenate([center - width, center + width, drawn]))
@@ -117,9 +117,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _colors(n: int) -> list[Any]:
-    """Return a colour for every action. Where they are many, two ramps alternate, so that neighbours can be told
-    apart.
-    """
+    """Return n colours. If there are many, they alternate between two halves of a colour map, so neighbours differ."""
     if n <= len(FEW):
         return list(FEW[:n])
     ramp = [colormaps["cividis"](place) for place in np.linspace(0.0, 1.0, n)]
@@ -127,7 +125,7 @@ def _colors(n: int) -> list[Any]:
 
 
 def _rows(axes: list[Axes], rows: int) -> list[Axes]:
-    """Return as many axes as there are rows, in one place."""
+    """Place the first `rows` axes below each other, hide the others, and return the visible ones."""
     left, bottom, width, height = COURSE
     each = height / (rows + 0.2 * (rows - 1))
     for i, ax in enumerate(axes):
@@ -140,7 +138,7 @@ def _rows(axes: list[Axes], rows: int) -> list[Axes]:
 
 
 def _time_axis(last: LastUpdate, ax: Axes, first: int, colors: Sequence[str]) -> None:
-    """Label the steps of the rollout, and mark where episodes ended."""
+    """Label the x axis with the steps of the rollout, and mark where episodes ended."""
     T = len(last.done)
     ended = np.flatnonzero(last.done[first:]) + first + 0.5  # (episodes,)
     for i, color in enumerate(colors):
@@ -153,7 +151,7 @@ def _time_axis(last: LastUpdate, ax: Axes, first: int, colors: Sequence[str]) ->
 
 
 def _likeliest(probabilities: np.ndarray, first: int, most: int) -> tuple[np.ndarray, list[str]]:
-    """Return (T, n) with n of at most `most`, and the names of the choices; those left out are added up."""
+    """Keep the `most` likeliest choices: return (T, n) and n names, n <= most; the last one is the sum of the rest."""
     n = probabilities.shape[-1]
     if n <= most:
         return probabilities, [str(first + i) for i in range(n)]

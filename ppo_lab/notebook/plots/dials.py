@@ -1,4 +1,4 @@
-"""The dials: diagnostics of the update, beside the range they have in a healthy run where there is one."""
+"""The dials: diagnostics of the update over env steps, with the range of a healthy run where there is one."""
 
 from __future__ import annotations
 
@@ -30,60 +30,60 @@ from ppo_lab.notebook.plots.learning import learning_curve
 
 
 class Dial(NamedTuple):
-    """A diagnostic of the update, the range it has in a healthy run, and what it says."""
+    """A diagnostic of the update, its range in a healthy run, and the words for values below, inside and above it."""
 
     name: str
     unit: str
     low: float  # healthy from here
-    high: float  # to here
+    high: float  # up to here
     below: str
     inside: str
     above: str
     reason: str
-    floor: float = -math.inf  # values below are drawn here: one bad update would flatten all others
+    floor: float = -math.inf  # smaller values are drawn here, so that one bad update does not flatten the curve
 
 
-# Rules of thumb, not laws: a run may learn well outside of them, but then it is worth a look.
+# Rules of thumb: a run may learn well outside these ranges, but then it is worth checking.
 HEALTHY = {
     "update/approx_kl": Dial(
         "KL", "nats", 0.0, 0.02, "no change", "small steps", "big steps",
         "PPO implementations aim at or warn above 0.01 to 0.02 (Spinning Up's target_kl is 0.01, stop at 1.5 x)",
     ),
     "update/clip_fraction": Dial(
-        "Clipped", "share of samples", 0.0, 0.2, "no change", "leash mostly slack", "leash often tight",
-        "above a fifth, much of the data has no gradient left: the policy outran what it was measured with",
+        "Clipped", "share of samples", 0.0, 0.2, "no change", "small share", "large share",
+        "above 0.2, many samples have no gradient left: the policy has moved too far from the one that acted",
     ),
     "loss/entropy": Dial(
         "Entropy", "nats", math.nan, math.nan, "hardly explores", "still explores", "no preference yet",
-        "log(n) is the coin toss among n actions; below 5 % of it there is next to no exploration. "
-        "No such range exists for continuous actions",
+        "log(n) is the entropy of n equally likely actions; below 5 % of it there is almost no exploration. "
+        "Continuous actions have no such range",
     ),
     "update/explained_variance": Dial(
         "Explained var.", "1 is perfect", 0.5, 1.0, "critic guesses", "critic predicts", "",
-        "1 - Var(returns - V) / Var(returns): 0 is no better than always the mean; above 0.5 advantages mean something",
+        "1 - Var(returns - V) / Var(returns): 0 is no better than a constant; above 0.5 advantages are useful",
         floor=-1.0,
     ),
 }  # fmt: skip
 
 
-# No height of these is good or bad by itself; `_trend` says where they go.
+# No value of these is good or bad in itself; `_trend` describes the direction.
 MORE = {
     "update/grad_norm": Dial(
         "Gradient norm", "before clipping", math.nan, math.nan, "", "", "",
-        "mean over the gradient steps of an update; a longer one is cut to max_grad_norm, which is common and harmless",
+        "mean over the gradient steps of an update; gradients above max_grad_norm are scaled down, which is harmless",
         floor=0.0,
     ),
     "loss/policy": Dial(
         "Policy loss", "surrogate", math.nan, math.nan, "", "says little", "",
-        "it restarts around 0 in every update: a falling one is no progress, a rising one no decline",
+        "it starts near 0 in every update: falling values do not mean progress, rising ones do not mean decline",
     ),
     "loss/value": Dial(
         "Value loss", "squared error", math.nan, math.nan, "", "", "",
-        "squares of returns: it grows where returns grow; explained variance says whether the critic is any good",
+        "it has the scale of squared returns and grows with them; explained variance measures the critic's quality",
     ),
     "update/learning_rate": Dial(
         "Learning rate", "in force", math.nan, math.nan, "", "", "",
-        "with schedule and live changes",
+        "includes the schedule and live changes",
     ),
 }  # fmt: skip
 
@@ -98,8 +98,10 @@ def dials(
 ) -> None:
     """Draw KL, clip fraction, entropy and explained variance on four axes, with their healthy ranges shaded.
 
-    entropy_range: see `entropy_range`; None shades nothing. target_kl: the range of KL ends at 1.5 x it. desired_kl: of
-    an adaptive learning rate, which lets the KL go up to 2 x it. The title says where the newest values lie.
+    Each title compares the newest values with the range.
+    entropy_range: see the function `entropy_range`; None: no range for the entropy.
+    target_kl: the range of KL ends at 1.5 x this.
+    desired_kl: of an adaptive learning rate; the range of KL ends at 2 x this, if that is higher.
     """
     for (name, dial), ax in zip(HEALTHY.items(), axes, strict=True):
         if name == "loss/entropy" and entropy_range is not None:
@@ -112,7 +114,7 @@ def dials(
 
 
 def entropy_range(num_actions: int | None) -> tuple[float, float] | None:
-    """Return the healthy entropies of a choice among `num_actions`, in nats; None where actions are continuous."""
+    """Return the healthy range of entropy for `num_actions` choices, in nats; None for continuous actions."""
     if num_actions is None or num_actions < 2:
         return None
     most = math.log(num_actions)
@@ -127,14 +129,14 @@ def dashboard_figure(
 ) -> Figure:
     """Draw the learning curve and the four dials in one picture.
 
-    figure: one that this function returned earlier, to draw anew: most of a frame's time goes into making axes.
+    figure: an earlier result of this function to redraw; creating axes takes most of a frame's time.
     """
     figure = figure if figure is not None else _five_axes()
     curve, *four = figure.axes
     learning_curve(columns, curve, total_timesteps)
     dials(columns, four, total_timesteps, entropy_range(num_actions))
     for ax in four[:2]:
-        ax.set_xlabel("")  # the one below has it
+        ax.set_xlabel("")  # the panel below has it
     return figure
 
 
@@ -149,8 +151,8 @@ def dials_figure(
 ) -> Figure:
     """Draw eight dials: KL, clip fraction, entropy, explained variance; gradient norm, the two losses, learning rate.
 
-    target_kl: the healthy KL ends at 1.5 x it, where an update stops early. max_grad_norm: gradients are cut to it.
-    figure: one that this function returned earlier, to draw anew. desired_kl: see `dials`.
+    target_kl, desired_kl: see `dials`. max_grad_norm: the limit of the gradient norm, drawn as a line.
+    figure: an earlier result of this function to redraw.
     """
     figure = figure if figure is not None else _eight_axes()
     upper, lower = figure.axes[:4], figure.axes[4:]
@@ -162,7 +164,7 @@ def dials_figure(
         else:
             _dial(name, dial, columns, ax, total_timesteps)
     for ax in upper:
-        ax.set_xlabel("")  # the one below has it, and its numbers
+        ax.set_xlabel("")  # the panel below has the label and the numbers
         ax.tick_params(labelbottom=False)
     return figure
 
@@ -179,7 +181,7 @@ def _eight_axes() -> Figure:
 def _five_axes() -> Figure:
     figure = Figure(figsize=(10.0, 4.2), facecolor="none")
     FigureCanvasAgg(figure)
-    # fixed margins: letting matplotlib find them doubles the time of a frame
+    # fixed margins: computing them in matplotlib doubles the time of a frame
     grid = figure.add_gridspec(
         2, 3, width_ratios=(1.55, 1, 1), left=0.07, right=0.985, top=0.93, bottom=0.115, hspace=0.5, wspace=0.42
     )
@@ -191,7 +193,7 @@ def _five_axes() -> Figure:
 def _dial(
     name: str, dial: Dial, columns: Columns, ax: Axes, total_timesteps: int | None, line: float = math.nan
 ) -> None:
-    """Draw one dial. line: a value to draw a line at, because something else happens above it than below it."""
+    """Draw one dial. line: a limit to draw, with different words below and above it; NaN: none."""
     blank(ax)
     steps_axis(ax, column(columns, "global_step"), total_timesteps)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, digits=3)))
@@ -209,7 +211,7 @@ def _dial(
     shown = value.clip(min=dial.floor)
     ax.plot(step, shown, color=BLUE, linewidth=1.3, marker=marker(step))
     _limits(ax, shown, dial, line)
-    now = float(np.median(value[-5:]))  # the title is read, so it may not flicker
+    now = float(np.median(value[-5:]))  # the median of five, so that the title does not flicker
     healthy = not now > dial.high and not now < dial.low
     low, high = (dial.low, dial.high) if math.isnan(line) else (line, line)
     message = dial.above if now > high else dial.below if now < low else dial.inside
@@ -221,7 +223,7 @@ def _dial(
 
 
 def _trend(value: np.ndarray) -> str:
-    """Describe where the newest values lie among those before: of a (points,) that is never negative."""
+    """Compare the newest values with earlier ones: "rising", "falling" or "steady". value: (points,), not negative."""
     now, before = float(np.median(value[-5:])), float(np.median(value[-50:-5] if len(value) > 5 else value))
     if now > 1.25 * before:
         return "rising"
@@ -229,9 +231,7 @@ def _trend(value: np.ndarray) -> str:
 
 
 def _limits(ax: Axes, shown: np.ndarray, dial: Dial, line: float) -> None:
-    """Set limits with room for the data and the healthy range. A few spikes may leave: they would flatten all the
-    rest.
-    """
+    """Set the y limits to contain the data and the healthy range; rare spikes may exceed them."""
     low, high = float(shown.min()), float(shown.max())
     most = 2.0 * max(float(np.quantile(shown, 0.95)), float(shown[-5:].max()))
     if 0.0 < most < high / 2.0:

@@ -1,4 +1,4 @@
-"""Pictures of lateral control, from arrays: a drive beside the road, and what the drives of a set of segments cost."""
+"""Plots of lateral control: one drive compared with its target, and the costs of a set of segments."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ppo_lab.notebook.plots.canvas import COLORS, DASHES, TEXT, label, number, numbers, panels, short
 
-STEP_SECONDS, DRIVEN = 0.1, slice(100, 500)  # rows that the controller steers, as the challenge has them
+STEP_SECONDS, DRIVEN = 0.1, slice(100, 500)  # the rows that the controller steers in the challenge
 MOST_BARS = 24
-NARROW = 4.0  # costs that differ by a smaller factor need no logarithmic axis
+NARROW = 4.0  # costs that differ by a smaller factor have a linear axis
 
 
 def drive_figure(target: Any, lataccel: Mapping[str, Any], steering: Mapping[str, Any], segment: str = "") -> Figure:
-    """Draw one segment: target and actual lateral acceleration of some controllers, and below how they steered.
+    """Draw one segment: target and actual lateral acceleration of several controllers, and their steering below.
 
-    target: (T,) m/s^2. lataccel, steering: name -> (T,), the controller first. T is 500 or more; rows 100 to 499 are
-    shown, which are those that count.
+    target: (T,) m/s^2. lataccel, steering: name -> (T,), the controller first. T >= 500; rows 100 to 499, which are
+    scored, are shown.
     """
     figure, (above, below) = panels(2, 1, height=4.2, sharex=True)
     seconds = np.arange(DRIVEN.start, DRIVEN.stop) * STEP_SECONDS
@@ -36,18 +36,18 @@ def drive_figure(target: Any, lataccel: Mapping[str, Any], steering: Mapping[str
         moves.append(f"{short(name)} {number(_rms(np.diff(commands)))}")
     _legend(above)
     place = f"{short(segment)}: " if segment else ""
-    label(above, f"{place}off the target by (rms, m/s²) {', '.join(off)}", "", "lateral acceleration (m/s²)")
-    label(below, f"Steering moves a step by (rms) {', '.join(moves)}", "time (s)", "steering command (±2)")
+    label(above, f"{place}error (rms, m/s²): {', '.join(off)}", "", "lateral acceleration (m/s²)")
+    label(below, f"Steering change per step (rms): {', '.join(moves)}", "time (s)", "steering command (±2)")
     below.set_xlim(seconds[0], seconds[-1])
     figure.align_ylabels([above, below])
     return figure
 
 
 def costs_figure(totals: Mapping[str, Any], cost_name: str = "total_cost") -> Figure:
-    """Draw the costs of two controllers on the same segments: name -> (segments,), the one in question first.
+    """Draw the costs of two controllers on the same segments. totals: name -> (segments,), the evaluated one first.
 
-    Left their histograms over a logarithmic axis, since a few segments cost many times the median; right each segment
-    as a dot, below the line where the first one costs less.
+    Left: histograms, on a logarithmic axis if the costs differ by more than NARROW, since a few segments cost many
+    times the median. Right: a dot per segment, below the line where the first controller costs less.
     """
     (name, mine), (other, its) = ((short(key), np.asarray(costs, dtype=float)) for key, costs in totals.items())
     figure, (left, right) = panels(1, 2, height=3.2)

@@ -1,4 +1,4 @@
-"""Pictures of one update taken apart: a rollout over environments and time, and what each gradient step did to it."""
+"""Plots of a single update: the rollout over environments and time, and the effect of each gradient step."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from ppo_lab.notebook.plots.canvas import BLUE, TEXT, VERMILLION, number, style
 if TYPE_CHECKING:
     from ppo_lab.notebook.data.frozen_rollout import SurrogateSteps
 
-ON_BOTH = [withStroke(linewidth=3.2, foreground="white")]  # a black mark with a white rim is seen on any cell and page
+ON_BOTH = [withStroke(linewidth=3.2, foreground="white")]  # a black mark with a white rim is visible on any colour
 BANDS = ((1, 99), (10, 90), (25, 75))  # percentiles
 
 
 def rollout_figure(panels: Mapping[str, np.ndarray], terminated: np.ndarray, done: np.ndarray) -> Figure:
-    """Draw T steps of N environments: a row for each environment, time to the right, ends of episodes marked.
+    """Draw T steps of N environments as an image per panel: one row per environment, with the ends of episodes marked.
 
-    panels: title -> (T, N), NaN where there was nothing. Numbers of both signs are vermillion below 0 and blue above;
-    0 is the colour of the page. terminated, done: (T, N) bool.
+    panels: title -> (T, N), NaN where there is no value. If there are negative values, they are vermillion, positive
+    ones are blue, and 0 is transparent. terminated, done: (T, N) bool.
     """
     T, N = done.shape
     figure, axes = _figure(0.8 + 2.2 * len(panels), len(panels), 1, hspace=0.3)
@@ -66,24 +66,24 @@ def course_figure(
     done: np.ndarray,
     heading: str = "",
 ) -> Figure:
-    """Draw one environment over T steps: what was expected and what the critic is taught, and the difference as bars.
+    """Draw one environment over T steps: values and returns as lines, advantages as bars; all arrays are (T,).
 
-    All (T,). The scales grow in few steps, so that they hold still while a slider is pulled a little.
+    The axis limits are rounded up, so that they do not change with every small move of a slider.
     """
     figure, (top, bottom) = _figure(3.3, 2, 1, hspace=0.12, sharex=True)
     t = np.arange(len(value))
     starts = np.flatnonzero(np.concatenate([[True], done[:-1]]))
     for line, color, label in (
-        (value, TEXT, "value, the forecast"),
-        (returns, BLUE, "returns, what is taught"),
+        (value, TEXT, "value (forecast)"),
+        (returns, BLUE, "returns (target)"),
     ):
-        apart = np.insert(line.astype(float), starts[1:], np.nan)  # a line belongs to one episode
+        apart = np.insert(line.astype(float), starts[1:], np.nan)  # no line from one episode to the next
         top.plot(np.insert(t.astype(float), starts[1:], np.nan), apart, color=color, linewidth=1.6, label=label)
     top.set_ylabel("discounted reward", color=TEXT, fontsize=8)
     top.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8, frameon=False, labelcolor=TEXT)
     lowest, highest = min(returns.min(), value.min()), max(returns.max(), value.max())
     top.set_ylim(-_round_up(-lowest) if lowest < 0 else 0.0, _round_up(highest) if highest > 0 or lowest == 0 else 0.0)
-    # lines as wide as bars: a rectangle a step would take a third of a frame's time
+    # wide lines instead of bars: drawing rectangles would take a third of a frame's time
     width = 0.75 * 580.0 / len(t)  # in points; the axes are 580 wide
     bottom.vlines(t, 0.0, advantage, colors=[VERMILLION if a < 0 else BLUE for a in advantage], linewidth=width)
     bottom.axhline(0, color=TEXT, linewidth=0.8)
@@ -104,9 +104,9 @@ def course_figure(
 
 
 def drift_figure(ratio: np.ndarray, clip_coef: float, steps_per_epoch: int) -> Figure:
-    """Draw how the ratios of M samples leave 1 with each gradient step: bands of percentiles, and the clip range.
+    """Draw the distribution of the ratios of M samples after each gradient step: percentile bands and the clip range.
 
-    ratio: (S + 1, M), row 0 from before the first step.
+    ratio: (S + 1, M); row 0 is before the first step.
     """
     figure, (ax,) = _figure(3.0, 1, 1)
     last = len(ratio) - 1
@@ -116,7 +116,7 @@ def drift_figure(ratio: np.ndarray, clip_coef: float, steps_per_epoch: int) -> F
         ax.fill_between(step, *edges, color=BLUE, alpha=0.22, linewidth=0)
         for percent, edge in ((low, edges[0, -1]), (high, edges[1, -1])):
             ax.annotate(f" {percent} %", (last, edge), color=TEXT, fontsize=7, va="center")
-    ax.plot(step, np.median(ratio, axis=1), color=BLUE, linewidth=1.6, label="the middle one")
+    ax.plot(step, np.median(ratio, axis=1), color=BLUE, linewidth=1.6, label="median")
     for bound, label in ((1.0 - clip_coef, None), (1.0 + clip_coef, "clip range")):
         ax.axhline(bound, color=VERMILLION, linewidth=1.2, linestyle=(0, (5, 2)), label=label)
     _epochs(ax, last, steps_per_epoch, first=0)
@@ -125,7 +125,7 @@ def drift_figure(ratio: np.ndarray, clip_coef: float, steps_per_epoch: int) -> F
     ax.set_ylabel("ratio", color=TEXT, fontsize=8)
     ax.set_xlabel("gradient steps taken", color=TEXT, fontsize=8)
     outside = float((np.abs(ratio[-1] - 1.0) > clip_coef).mean())
-    _title(ax, f"After {last} steps {outside:.0%} of the ratios are outside of 1 ± {clip_coef:g}")
+    _title(ax, f"After {last} steps {outside:.0%} of the ratios are outside 1 ± {clip_coef:g}")
     return figure
 
 
@@ -136,12 +136,12 @@ def minibatch_figure(
     max_grad_norm: float,
     steps_per_epoch: int,
 ) -> Figure:
-    """Draw what each of S minibatches measured before its step; approx_kl (nats), clip_fraction, grad_norm: (S,)."""
+    """Draw the KL (nats), clip fraction and gradient norm of each of S minibatches before its step, (S,) each."""
     figure, axes = _figure(2.4, 1, 3, wspace=0.3)
     rows = (
         ("KL from the policy that acted", "nats", approx_kl),
-        ("Outside of the clip range", "share of samples", clip_fraction),
-        ("Gradient, before it is clipped", "norm", grad_norm),
+        ("Outside the clip range", "share of samples", clip_fraction),
+        ("Gradient before clipping", "norm", grad_norm),
     )
     for ax, (name, unit, values) in zip(axes, rows, strict=True):
         ax.plot(np.arange(1, len(values) + 1), values, color=BLUE, linewidth=1.2, marker=".", markersize=5)
@@ -157,10 +157,10 @@ def minibatch_figure(
 
 
 def surrogate_figure(surrogate: SurrogateSteps, steps_taken: int) -> Figure:
-    """Draw which samples still have a gradient after so many gradient steps, and how far the objective has come.
+    """Draw which samples still have a gradient after `steps_taken` gradient steps, and the objective so far.
 
-    Left every sample as a dot, ratio against advantage, the corners without gradient shaded; right the mean over all.
-    Advantages past the 98th percentile of their size are drawn at the edge.
+    Left: a dot per sample, advantage over ratio; the regions without a gradient are shaded. Right: the mean objective
+    after each step. Advantages beyond the 98th percentile of their absolute value are drawn at the edge.
     """
     figure, (dots, curve) = _figure(3.1, 1, 2, wspace=0.22, width_ratios=(1.5, 1))
     ratio, advantage, stopped = surrogate.ratio[steps_taken], surrogate.advantage, surrogate.stopped[steps_taken]
@@ -193,7 +193,7 @@ def surrogate_figure(surrogate: SurrogateSteps, steps_taken: int) -> Figure:
 
 
 def _figure(height: float, rows: int, columns: int, **grid: Any) -> tuple[Figure, list[Axes]]:
-    """Make a transparent figure with fixed margins: letting matplotlib find them doubles the time of a frame."""
+    """Create a transparent figure with fixed margins: computing them in matplotlib doubles the time of a frame."""
     figure = Figure(figsize=(9.0, height), facecolor="none")
     FigureCanvasAgg(figure)
     share = grid.pop("sharex", False)
@@ -201,7 +201,7 @@ def _figure(height: float, rows: int, columns: int, **grid: Any) -> tuple[Figure
     axes = figure.subplots(rows, columns, sharex=share, squeeze=False, gridspec_kw=places | grid)
     for ax in axes.flat:
         style(ax)
-        ax.xaxis.set_major_locator(MaxNLocator(6))  # ticks and their labels are most of a frame
+        ax.xaxis.set_major_locator(MaxNLocator(6))  # ticks and their labels take most of a frame's time
         ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     return figure, list(axes.flat)
 
@@ -211,15 +211,15 @@ def _title(ax: Axes, text: str) -> None:
 
 
 def _ends(terminated: np.ndarray, done: np.ndarray) -> list[tuple[np.ndarray, str, str]]:
-    """Return where episodes ended, and where they were only cut off; how to mark it, what to call it."""
+    """Return (mask, marker, label) for terminated and for truncated steps."""
     return [(terminated, "x", "terminated"), (done & ~terminated, "o", "truncated")]
 
 
 def _colors(values: np.ndarray) -> tuple[Colormap, float, float]:
-    """Return colours that begin at the colour of the page, and the numbers at both of their ends."""
+    """Return a colour map and the values at its two ends; with negative values it is transparent at 0."""
     shade = np.linspace(0.0, 1.0, 128)
     blue = np.column_stack([np.tile(to_rgb(BLUE), (128, 1)), shade])  # (128, RGBA)
-    low, high = np.nanpercentile(values, (1, 99))  # a few large ones would leave the rest pale
+    low, high = np.nanpercentile(values, (1, 99))  # percentiles: a few large values would make the rest pale
     if low >= 0:
         blue[:, 3] = 0.12 + 0.88 * shade
         return ListedColormap(blue), float(min(low, 0.9 * high)), float(high) or 1.0
@@ -229,7 +229,7 @@ def _colors(values: np.ndarray) -> tuple[Colormap, float, float]:
 
 
 def _epochs(ax: Axes, steps: int, steps_per_epoch: int, first: float) -> None:
-    """Draw a line where a new pass over the rollout begins."""
+    """Draw a line where each new epoch over the rollout starts."""
     for at in range(steps_per_epoch, steps, steps_per_epoch):
         ax.axvline(
             at + first, color=TEXT, linewidth=0.8, linestyle=":", label=None if at > steps_per_epoch else "next pass"
@@ -239,7 +239,7 @@ def _epochs(ax: Axes, steps: int, steps_per_epoch: int, first: float) -> None:
 
 
 def _round_up(value: float) -> float:
-    """Return a rounder number at or above `value`; 1 for 0."""
+    """Return the next round number (1, 1.5, 2, 3, 5, 7.5 x 10^k) at or above `value`; 1 for 0 or less."""
     if not value > 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
@@ -249,4 +249,4 @@ def _round_up(value: float) -> float:
 def _room(values: np.ndarray) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     room = (high - low) or 1.0
-    return low - 0.08 * room, high + 0.3 * room  # the legend stands above
+    return low - 0.08 * room, high + 0.3 * room  # space for the legend at the top

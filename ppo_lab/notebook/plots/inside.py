@@ -1,4 +1,4 @@
-"""Inside one update: the samples it learned from, and what it made of them."""
+"""A plot of the last update: ratios, clipping, advantages, the critic, and the policy over time."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from ppo_lab.notebook.plots.dials import HEALTHY
 if TYPE_CHECKING:
     from ppo_lab.notebook.data.last_update import LastUpdate
 
-BINS = 41  # odd: the middle bar is centred on what has not changed
-FARTHEST = math.log(1e6)  # ratios beyond are drawn here
+BINS = 41  # odd, so that the middle bar is centred on "unchanged"
+FARTHEST = math.log(1e6)  # ratios beyond this are drawn at the edge
 OFTEN = HEALTHY["update/clip_fraction"].high
 
 
 def inside_figure(last: LastUpdate, figure: Figure | None = None) -> Figure:
-    """Draw five views of an update: ratios, the clip, advantages, the critic, and what the policy does over time.
+    """Draw five views of an update: ratios, clipping, advantages, the critic, and the policy over time.
 
-    Values that are not finite are left out; infinite ratios are drawn at the edge. figure: one that this function
-    returned earlier, to draw anew.
+    Values that are not finite are left out, but infinite ratios are drawn at the edge.
+    figure: an earlier result of this function to redraw.
     """
     figure = figure if figure is not None else _axes()
     ratio, clip, advantage, critic, *below = figure.axes
@@ -67,7 +67,7 @@ def _axes() -> Figure:
 
 
 def _ratios(last: LastUpdate, log_ratio: np.ndarray, ax: Axes) -> None:
-    """Draw how far the policy has moved, sample by sample."""
+    """Draw a histogram of the ratios, with the clip range shaded. log_ratio: (S,)."""
     blank(ax)
     known = ~np.isnan(log_ratio)
     reach = _reach(log_ratio, last.clip_coef)
@@ -85,8 +85,9 @@ def _ratios(last: LastUpdate, log_ratio: np.ndarray, ax: Axes) -> None:
 
 
 def _clip(last: LastUpdate, log_ratio: np.ndarray, ax: Axes) -> None:
-    """Draw where the clip removes the gradient: beyond it in the direction that the advantage asks for, and only
-    there.
+    """Draw ratio over advantage, and shade where clipping removes the gradient. log_ratio: (S,).
+
+    That is only where the ratio has left the clip range in the direction that the advantage favours.
     """
     blank(ax)
     advantage = np.asarray(last.normalized, dtype=float)
@@ -94,7 +95,7 @@ def _clip(last: LastUpdate, log_ratio: np.ndarray, ax: Axes) -> None:
     reach = _reach(log_ratio, last.clip_coef)
     low, high = _clip_range(last.clip_coef)
     left, right = spread(np.append(advantage, 0.0))
-    top = 1.25 * reach  # room for words
+    top = 1.25 * reach  # room for text
     ax.axhspan(low, high, color=GREEN, alpha=0.16, linewidth=0)
     ax.fill_between([0.0, right], high, top, color=VERMILLION, alpha=0.12, linewidth=0)
     ax.fill_between([left, 0.0], -top, low, color=VERMILLION, alpha=0.12, linewidth=0)
@@ -117,7 +118,7 @@ def _clip(last: LastUpdate, log_ratio: np.ndarray, ax: Axes) -> None:
     if not known.any():
         return title(ax, "Clip: nothing to show")
     share = float(held[known].mean())
-    return title(ax, f"The clip takes the gradient of {percent(share)}", TEXT if share <= OFTEN else VERMILLION)
+    return title(ax, f"The clip removes the gradient of {percent(share)}", TEXT if share <= OFTEN else VERMILLION)
 
 
 def no_gradient(ratio: np.ndarray, advantage: np.ndarray, clip_coef: float) -> np.ndarray:
@@ -126,7 +127,7 @@ def no_gradient(ratio: np.ndarray, advantage: np.ndarray, clip_coef: float) -> n
 
 
 def _advantages(last: LastUpdate, ax: Axes) -> None:
-    """Draw one histogram with two scales: normalising moves and stretches, and keeps the shape."""
+    """Draw one histogram with two scales: normalising shifts and scales the advantages, but keeps the shape."""
     blank(ax)
     known = np.isfinite(last.advantage) & np.isfinite(last.normalized)
     before, after = (np.asarray(part[known], dtype=float) for part in (last.advantage, last.normalized))
@@ -153,11 +154,11 @@ def _advantages(last: LastUpdate, ax: Axes) -> None:
     _labels(ax, "in std of the rollout, from its mean\n(as GAE estimated it; dashed: 0)", "samples")
     if low <= -mean / std <= high:
         ax.axvline(-mean / std, color=TEXT, linewidth=1.2, linestyle="--")
-    return title(ax, f"Normalising turns the sign of {percent(float(turned.mean()))}")
+    return title(ax, f"Normalising flips the sign of {percent(float(turned.mean()))}")
 
 
 def _critic(last: LastUpdate, ax: Axes) -> None:
-    """Draw what the critic expected against the returns."""
+    """Draw the critic's values before the update over the returns, with the explained variance in the title."""
     blank(ax)
     known = np.isfinite(last.value) & np.isfinite(last.returns)
     value, returns = (np.asarray(part[known], dtype=float) for part in (last.value, last.returns))
@@ -179,9 +180,7 @@ def _critic(last: LastUpdate, ax: Axes) -> None:
 
 
 def _reach(log_ratio: np.ndarray, clip_coef: float) -> float:
-    """Return how far to either side of ratio 1 the axis goes, as a logarithm: nearly all samples and the clip range
-    fit.
-    """
+    """Return the limit of the axis as |log(ratio)|, so that nearly all samples and the clip range fit."""
     known = np.abs(log_ratio[np.isfinite(log_ratio)])
     far = float(np.quantile(known, 0.995)) if known.size else 0.0
     edges = [abs(math.log1p(side)) for side in (-clip_coef, clip_coef) if side > -1.0]
@@ -189,12 +188,12 @@ def _reach(log_ratio: np.ndarray, clip_coef: float) -> float:
 
 
 def _clip_range(clip_coef: float) -> tuple[float, float]:
-    """Return the logarithms of its ends; no ratio is below the range of a clip_coef of 1 or more."""
+    """Return the logarithms of both ends of the clip range; for clip_coef >= 1 the lower end is out of sight."""
     return math.log1p(-clip_coef) if clip_coef < 1.0 else -2.0 * FARTHEST, math.log1p(clip_coef)
 
 
 def _ratio_ticks(reach: float) -> tuple[list[float], list[str]]:
-    """Return ratios with few digits inside of exp(+-reach), at their logarithms."""
+    """Return tick positions, log(ratio), and labels, for round ratios within exp(+-reach)."""
     if reach > math.log(20):
         most = int(reach / math.log(10))
         apart = 1 + most // 4
@@ -208,7 +207,7 @@ def _ratio_ticks(reach: float) -> tuple[list[float], list[str]]:
 
 
 def _bars(ax: Axes, edges: np.ndarray, parts: list[tuple[np.ndarray, str]]) -> None:
-    """Draw histograms on top of each other."""
+    """Draw stacked histograms. edges: (bins + 1,); parts: (values, colour)."""
     below = np.zeros(len(edges) - 1)
     for values, color in parts:
         counts = below + np.histogram(values, edges)[0]

@@ -1,4 +1,4 @@
-"""The learning curve of one run, beside other runs and with what was changed on the way."""
+"""Plots of the learning curve of one run, with other runs for comparison and its live changes."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ RETURN, LENGTH = "episode/return_mean", "episode/length_mean"
 MOST_NAMED = 10  # other runs in the legend
 LEFT, RIGHT = 0.075, 0.985  # edges of the axes, as shares of the width
 NOTES = 0.715  # the right edge where a legend needs room
-ONE_MOVE = 0.02  # of the axis: changes of one setting that follow each other closer than this are one
+ONE_MOVE = 0.02  # of the axis: changes of one setting within this distance are merged
 LABEL_ROOM = 0.025  # of the axis, for one number
 
 
 class Move(NamedTuple):
-    """Changes of one setting in quick succession, as a dragged slider makes them; mostly a single one."""
+    """A change of one setting, or several in quick succession, e.g. from a dragged slider."""
 
     first: int  # number of the first change, counted from 1
     last: int
@@ -56,15 +56,15 @@ class Move(NamedTuple):
 
     @property
     def label(self) -> str:
-        """ "3", or "3–12"."""
+        """The numbers of the changes as text: "3", or "3–12"."""
         return f"{self.first}" if self.first == self.last else f"{self.first}–{self.last}"
 
 
 def learning_curve(columns: Columns, ax: Axes, total_timesteps: int | None = None) -> None:
     """Draw the mean return of the last 100 episodes over env steps, with a band of one standard deviation.
 
-    columns: "global_step", "episode/return_mean", "episode/return_std", each (updates,); absent ones are no data.
-    total_timesteps: the x axis ends there, so that the picture shows how far the run has come.
+    columns: "global_step", "episode/return_mean", "episode/return_std", (updates,) each; they may be missing.
+    total_timesteps: the end of the x axis, so that the plot shows the progress of the run (see `steps_axis`).
     """
     blank(ax)
     step, mean, std = (column(columns, name) for name in ("global_step", RETURN, "episode/return_std"))
@@ -91,11 +91,11 @@ def learning_figure(
     total_timesteps: int | None = None,
     figure: Figure | None = None,
 ) -> Figure:
-    """Return and length of episodes over env steps.
+    """Draw the return and the length of episodes over env steps.
 
-    changes: live changes of settings, as the journal has them: numbered triangles below the curve, the last few also in
-    words. others: name -> columns of other runs, drawn thinly behind. figure: one that this function returned earlier,
-    to draw anew.
+    changes: live changes from the journal, drawn as numbered triangles below the curve; the last few are also listed.
+    others: name -> columns of other runs, drawn as thin lines.
+    figure: an earlier result of this function to redraw.
     """
     others = others or {}
     figure = figure if figure is not None else _two_axes()
@@ -103,7 +103,7 @@ def learning_figure(
     learning_curve(columns, curve, total_timesteps)
     _length(columns, length, total_timesteps)
     reach = max((float(step[-1]) for run in others.values() if len(step := points(run, RETURN)[0])), default=0.0)
-    for ax in figure.axes:  # a parent may have gone further than this run has yet
+    for ax in figure.axes:  # a parent may have trained further than this run has so far
         ax.set_xlim(right=max(ax.get_xlim()[1], min(reach, total_timesteps or reach)))
     mine = list(curve.lines)
     notes = _notes(_others(others, curve, RETURN), mine)
@@ -113,7 +113,7 @@ def learning_figure(
         notes += _words(_marks(curve, moves, *points(columns, RETURN)), moves)
         for ax in figure.axes:
             ax.set_xlim(-0.03 * ax.get_xlim()[1])  # room for the number of a change at the beginning
-    curve.set_xlabel("")  # the one below has it
+    curve.set_xlabel("")  # the panel below has it
     curve.tick_params(labelbottom=False)
     edge = NOTES if notes else RIGHT
     curve.set_position((LEFT, 0.36, edge - LEFT, 0.57))
@@ -147,12 +147,12 @@ def _length(columns: Columns, ax: Axes, total_timesteps: int | None) -> None:
 
 
 def _others(others: Mapping[str, Columns], ax: Axes, metric: str) -> list[tuple[Any, str]]:
-    """Draw other runs, as far as the axis goes; their visible parts get room."""
+    """Draw other runs, adapt the y limits to their visible parts, and return lines with names for the legend."""
     lines, end = [], ax.get_xlim()[1]
     shown = [line.get_ydata() for line in ax.lines] and [ax.get_ylim()]  # without a curve there are no limits yet
     for i, (name, columns) in enumerate(others.items()):
         step, value = points(columns, metric)
-        color = COLORS[1:][i % len(COLORS[1:])]  # the first is this run's
+        color = COLORS[1:][i % len(COLORS[1:])]  # the first is for this run
         dashes = DASHES[1:][i % len(DASHES[1:])]
         (line,) = ax.plot(step, value, color=color, linestyle=dashes, linewidth=1.1, marker=marker(step), zorder=1.5)
         lines.append((line, short(name) if len(step) else f"{short(name)}: nothing yet"))
@@ -170,9 +170,7 @@ def _room(ax: Axes, values: Sequence[Any]) -> None:
 
 
 def _moves(columns: Columns, changes: Sequence[JournalLine], near: float) -> list[Move]:
-    """Return changes of this run with their numbers in the journal; those of one setting within `near` steps become
-    one.
-    """
+    """Return this run's changes, numbered as in the journal; merge those of one setting within `near` steps."""
     kept = {id(change) for change in own(columns, changes)}
     moves: list[Move] = []
     for i, change in enumerate(changes, start=1):
@@ -186,9 +184,9 @@ def _moves(columns: Columns, changes: Sequence[JournalLine], near: float) -> lis
 
 
 def _marks(ax: Axes, moves: Sequence[Move], step: np.ndarray, value: np.ndarray) -> Line2D:
-    """Draw triangles below the curve, (points,) each, with their numbers; of two that have no room, the newer stays."""
+    """Draw numbered triangles below the curve, (points,); if two numbers would overlap, only the newer is written."""
     low, high = ax.get_ylim()
-    low -= 0.12 * (high - low)  # on the curves nobody could read a number
+    low -= 0.12 * (high - low)  # below the curves, where the numbers are readable
     ax.set_ylim(low, high)
     at = np.array([move.began for move in moves], dtype=float)
     place = ax.get_xaxis_transform()
@@ -199,7 +197,7 @@ def _marks(ax: Axes, moves: Sequence[Move], step: np.ndarray, value: np.ndarray)
     if len(step):
         tops = np.interp(at, step, value)
         ax.vlines(at, low + 0.1 * (high - low), tops, color=TEXT, linewidth=0.8, linestyle=":", zorder=1)
-    end, free = ax.get_xlim()[1], np.inf  # up to where there is room
+    end, free = ax.get_xlim()[1], np.inf  # labels must end left of this
     for move in reversed(moves):
         half = LABEL_ROOM * end * (0.5 + 0.25 * (len(move.label) - 1))
         if move.began + half <= free:
@@ -211,7 +209,7 @@ def _marks(ax: Axes, moves: Sequence[Move], step: np.ndarray, value: np.ndarray)
 
 
 def _notes(lines: Sequence[tuple[Any, str]], mine: Sequence[Any]) -> list[tuple[Any, str]]:
-    """Return the names of other runs, and of this one, for the legend."""
+    """Return the legend entries of this run and the other runs; empty without other runs."""
     if not lines:
         return []
     more = [(lines[MOST_NAMED][0], f"and {len(lines) - MOST_NAMED} more")] if len(lines) > MOST_NAMED else []
@@ -219,7 +217,7 @@ def _notes(lines: Sequence[tuple[Any, str]], mine: Sequence[Any]) -> list[tuple[
 
 
 def _words(triangles: Any, moves: Sequence[Move]) -> list[tuple[Any, str]]:
-    """Return the last changes for the legend, oldest first."""
+    """Return the legend entries of the last changes, oldest first."""
     earlier = [(triangles, "earlier changes: see the journal")] if len(moves) > MOST_NOTES else []
     return earlier + [
         (triangles, f"{move.label}  {move.key} {_value(move.old)} → {_value(move.new)}") for move in moves[-MOST_NOTES:]

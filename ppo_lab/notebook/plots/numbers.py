@@ -1,4 +1,4 @@
-"""Numbers that are not the lab's own, each over env steps: from info, from the environments, from `trainer.record`."""
+"""A plot of metrics that ppo_lab does not compute itself: from info, from environments, from `trainer.record`."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from ppo_lab.notebook.plots.canvas import (
 )
 
 MOST = 8  # in one picture
-NONE = "No numbers of your own yet: env.info_metrics takes them from info, trainer.record({'probe/x': 0.3}) from you"
+NONE = "No metrics of your own yet: env.info_metrics adds those in info, trainer.record({'probe/x': 0.3}) adds others"
 
 
 def numbers_figure(
     columns: Columns, names: Sequence[str], total_timesteps: int | None = None, figure: Figure | None = None
 ) -> Figure:
-    """Draw the metrics of these names, at most eight of them, each on its own axes.
+    """Draw the named metrics over env steps, at most eight, each on its own axes.
 
-    figure: one that this function returned earlier, to draw anew if it has as many axes.
+    figure: an earlier result of this function to redraw; it is replaced if the number of axes differs.
     """
     shown = names[:MOST]
     if figure is None or len(figure.axes) != max(1, len(shown)) or not figure.axes[0].axison:
@@ -43,7 +43,7 @@ def numbers_figure(
         _draw(name, columns, ax, total_timesteps)
     if not shown:
         blank(figure.axes[0])
-        figure.axes[0].set_axis_off()  # a first number comes with axes of its own
+        figure.axes[0].set_axis_off()  # the first metric creates new axes
         figure.axes[0].text(0.5, 0.5, NONE, color=TEXT, fontsize=9, ha="center", va="center", parse_math=False)
     for text in list(figure.texts):
         text.remove()

@@ -1,4 +1,4 @@
-"""The pictures of 08_memory, from arrays: what a memory holds, and for how long."""
+"""Plots of 08_memory: what a recurrent memory contains, and for how long."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ppo_lab.notebook.plots.canvas import COLORS, DASHES, GREEN, TEXT, VERMILLION, label, number, panels, percent
 
-MOST = 32.0  # ratios beyond it, or below its inverse, are drawn there
-SAME = 1e-4  # a ratio this close to 1 is 1: float32, another batch shape
+MOST = 32.0  # larger ratios, and those below 1 / MOST, are drawn at the edge
+SAME = 1e-4  # a ratio this close to 1 counts as 1: float32 rounding with another batch shape
 
 
 def principal(rows: Any) -> np.ndarray:
-    """Project rows (M, features) on the two directions in which they scatter most, (M, 2): PCA by the SVD."""
+    """Project rows (M, features) onto their first two principal components, (M, 2): PCA by the SVD."""
     rows = np.asarray(rows, dtype=float)
     centred = rows - rows.mean(0)
     return np.asarray(centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T)
 
 
 def memory_figure(memory: Mapping[str, Any], cue: Any, moments: Mapping[str, int]) -> Figure:
-    """Draw memories along their two widest directions, coloured by what there was to remember; a row for each agent.
+    """Draw memories along their first two principal components, coloured by the cue to remember; one row per agent.
 
-    memory: name -> (steps, M, size) of M episodes. cue: (M,) int. moments: name -> step, a column each. The two sides
-    of a row are those of all its moments together, so that its panels can be compared.
+    memory: name -> (steps, M, size) of M episodes. cue: (M,) int. moments: name -> step, one column each. The
+    components are computed from all moments of a row together, so that its panels are comparable.
     """
     cue = np.asarray(cue)
     figure, axes = panels(len(memory), len(moments), height=0.5 + 1.75 * len(memory), sharex="row", sharey="row")
@@ -44,9 +44,10 @@ def memory_figure(memory: Mapping[str, Any], cue: Any, moments: Mapping[str, int
 
 
 def told_apart(memory: Any, cue: Any) -> np.ndarray:
-    """Return how well a linear reader finds the cue in the memory, at each step: (steps, M, size), (M,) -> (steps,).
+    """Return the accuracy of a linear probe that predicts the cue from the memory at each step, (steps,).
 
-    A linear reader is fitted by least squares on the first half of the episodes and tried on the second.
+    memory: (steps, M, size). cue: (M,) int. The probe is fitted by least squares on the first half of the episodes and
+    evaluated on the second half.
     """
     memory, cue = np.asarray(memory, dtype=float), np.asarray(cue)
     half = len(cue) // 2
@@ -65,7 +66,7 @@ def recall_figure(
     xlabel: str = "delay (steps)",
     title: str = "How often the answer is right",
 ) -> Figure:
-    """Draw the share of right answers over how long there was to remember: name -> (delay, share), (delays,) each."""
+    """Draw the share of correct answers over the delay. right: name -> (delay, share), (delays,) each."""
     figure, (ax,) = panels(1, 1, height=2.6)
     for (name, (delay, share)), color, dashes in zip(right.items(), COLORS, DASHES, strict=False):
         ax.plot(delay, share, color=color, linestyle=dashes, linewidth=1.6, marker="o", markersize=3.5, label=name)
@@ -78,14 +79,14 @@ def recall_figure(
 
 
 def ratios_figure(ratio: Mapping[str, Any]) -> Figure:
-    """Draw ratios of a rollout before any gradient step, by the way they are computed: name -> any shape.
+    """Draw histograms of the ratios of a rollout before any gradient step, for several ways to compute them.
 
-    Both axes are logarithmic: twice and half as likely are equally far from 1.
+    ratio: name -> any shape. Both axes are logarithmic: ratios of 2 and 1/2 are equally far from 1.
     """
     figure, axes = panels(len(ratio), 1, height=0.9 + 1.05 * len(ratio), sharex=True)
     values = {name: np.asarray(each, dtype=float).ravel() for name, each in ratio.items()}
     reach = max(1.1, *(float(np.exp(np.abs(np.log(each.clip(1 / MOST, MOST))).max())) for each in values.values()))
-    edges = np.geomspace(1 / reach, reach, 82).tolist()  # an odd number of bars: 1 is in the middle of one
+    edges = np.geomspace(1 / reach, reach, 82).tolist()  # an odd number of bars, so that one is centred on 1
     for (name, each), ax in zip(values.items(), axes, strict=True):
         wrong = float((np.abs(each - 1.0) > SAME).mean())
         ax.hist(

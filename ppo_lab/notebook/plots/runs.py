@@ -1,4 +1,4 @@
-"""Pictures of several runs, from arrays and plain values: who descends from whom, and their curves together."""
+"""Plots of several runs: the tree of forks, and one metric of all runs on the same axes."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ from ppo_lab.notebook.plots.canvas import (
 
 
 class Branch(NamedTuple):
-    """A run as the tree shows it."""
+    """A run in the tree."""
 
     name: str
     parent: str | None
-    forked_at: int | None  # env step at which it left its parent
-    steps: int  # env step it has come to
+    forked_at: int | None  # env step at which it was forked from its parent
+    steps: int  # env step it has reached
 
 
 def new_figure(rows: float = 10.0) -> tuple[Figure, Axes]:
-    """Make a transparent figure with one axes; its height has room for so many runs of a tree, or lines of a legend."""
+    """Create a transparent figure with one axes, high enough for `rows` runs of a tree or lines of a legend."""
     figure = Figure(figsize=(9.0, 0.9 + 0.26 * max(rows, 3.0)), facecolor="none", layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()
 
 
 def plot_lineage(summaries: Iterable[Any], ax: Axes) -> None:
-    """Draw the tree of runs over env steps: a line from where each began to where it is, attached to its parent.
+    """Draw the tree of runs over env steps: a line from the first to the last step of each, connected to its parent.
 
     summaries: `ppo_lab.list_runs(root)`, or tuples (name, parent, forked_at, steps). A fork whose parent is not among
-    them hangs on a dotted line that comes from the left.
+    them starts with a dotted line from the left.
     """
     branches = [_branch(summary) for summary in summaries]
-    rows = _rows(branches)  # name -> row, the first on top
+    rows = _rows(branches)  # name -> row, 0 at the top
     style(ax)
     ax.grid(visible=False, axis="y")
     for branch in branches:
@@ -67,7 +67,7 @@ def plot_lineage(summaries: Iterable[Any], ax: Axes) -> None:
         ax.plot([begin, max(branch.steps, begin)], [row, row], color=BLUE, linewidth=2.6, zorder=2)
         ax.plot([max(branch.steps, begin)], [row], color=BLUE, marker="o", markersize=6, zorder=3)
     ax.set_yticks(list(rows.values()), [_label(branches, name, rows) for name in rows])
-    ax.set_ylim(max(len(rows), 1) - 0.4, -0.6)  # row 0 on top
+    ax.set_ylim(max(len(rows), 1) - 0.4, -0.6)  # row 0 at the top
     end = max((max(branch.steps, _begin(branch)) for branch in branches), default=0) or 1
     _steps_axis(ax, 0.0, end)
     _title(ax, f"{len(branches)} run{'s' if len(branches) != 1 else ''}" if branches else "No runs yet")
@@ -82,8 +82,8 @@ def plot_runs(
 ) -> None:
     """Draw one metric of several runs on one axis, over env steps.
 
-    columns_by_name: run -> `ppo_lab.read_metrics`, arrays (updates,). changes_by_name: run -> `ppo_lab.read_journal`;
-    a numbered triangle stands where a setting was changed. What a fork inherited from its parent is not marked again.
+    columns_by_name: run -> the result of `ppo_lab.read_metrics`, arrays (updates,). changes_by_name: run -> the result
+    of `ppo_lab.read_journal`; changes are numbered triangles. Changes that a fork inherited are marked only once.
     """
     style(ax)
     ax.set_ylabel(ylabel, color=TEXT, fontsize=8)
@@ -113,14 +113,14 @@ def plot_runs(
 
 
 def _rows(branches: Sequence[Branch]) -> dict[str, int]:
-    """Return a row for every run: forks under their parent, the latest first, so that no connector crosses a line."""
+    """Assign a row to every run: forks below their parent, the latest first, so that no connector crosses a line."""
     known = {branch.name for branch in branches}
     children: dict[str | None, list[str]] = {}
     for branch in sorted(branches, key=_begin, reverse=True):
         children.setdefault(branch.parent if branch.parent in known else None, []).append(branch.name)
     roots = [branch.name for branch in branches if branch.parent not in known]
     rows: dict[str, int] = {}
-    for root in [*roots, *(branch.name for branch in branches)]:  # the rest: runs that claim to descend from each other
+    for root in [*roots, *(branch.name for branch in branches)]:  # the rest: runs that name each other as parent
         waiting = [root]
         while waiting:
             name = waiting.pop()
@@ -147,7 +147,7 @@ def _label(branches: Sequence[Branch], name: str, rows: Mapping[str, int]) -> st
 
 
 def _steps_axis(ax: Axes, begin: float, end: float) -> None:
-    room = 0.02 * (end - begin)  # for the markers at both ends
+    room = 0.02 * (end - begin)  # for the markers at both ends of a line
     ax.set_xlim(begin - room, end + room)
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.xaxis.set_major_formatter(FuncFormatter(steps))

@@ -1,4 +1,4 @@
-"""The pictures of 07_pixels_and_entities, from arrays: what an agent is shown, and what its layers make of it."""
+"""Plots of 07_pixels_and_entities: observations, feature maps, attention weights and action probabilities."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ KINDS = ("paddle", "ball", "decoy")
 
 
 def views_figure(frame: Any, pixels: Any, entities: Any, present: Any, vector: Any) -> Figure:
-    """Draw one moment of Catch: as people see it, and as the three kinds of observation show it.
+    """Draw one step of Catch: the rendered frame, and the three kinds of observation.
 
-    frame: (H, W, 3) uint8. pixels: (h, w). entities: (n, 5), x, y and the kind one-hot; present: (n,) bool.
-    vector: (k,), x of the paddle, x and y of the ball, x of the decoys.
+    frame: (H, W, 3) uint8. pixels: (h, w). entities: (n, 5): x, y, and the kind, one-hot. present: (n,) bool.
+    vector: (k,): x of the paddle, x and y of the ball, x of the decoys.
     """
     figure, (people, grid, scatter, bars) = panels(1, 4, height=2.6)
     people.imshow(np.asarray(frame))
@@ -30,22 +30,25 @@ def views_figure(frame: Any, pixels: Any, entities: Any, present: Any, vector: A
             rows[:, 0], rows[:, 1], color=color, marker="so^"[kind], markersize=8, linestyle="none", label=name
         )
     scatter.set_xlim(-0.1, 1.1)
-    scatter.set_ylim(1.12, -0.12)  # y grows downwards, as in the picture
+    scatter.set_ylim(1.12, -0.12)  # y points down, as in the frame
     vector = np.asarray(vector, dtype=float)
     bars.bar(np.arange(len(vector)), vector, color=np.where(vector < 0, VERMILLION, BLUE), linewidth=0)
     bars.axhline(0.0, color=TEXT, linewidth=0.8)
     names = ["paddle x", "ball x", "ball y", *(f"decoy {i}" for i in range(1, len(vector) - 2))]
     bars.set_xticks(range(len(vector)), names[: len(vector)], rotation=60)
     people.set_axis_off()
-    label(people, "for people", "")
+    label(people, "rendered frame", "")
     label(grid, f"pixels: {np.asarray(pixels).size} numbers", "")
-    label(scatter, f"a set: {int(present.sum())} of {len(present)} there", "x", "y")
+    label(scatter, f"a set: {int(present.sum())} of {len(present)} present", "x", "y")
     label(bars, f"a vector: {len(vector)} numbers", "")
     return figure
 
 
 def features_figure(image: Any, layers: Mapping[str, Any], most: int = 8) -> Figure:
-    """Draw an image (h, w) and its convolutions: name -> (channels, h, w), a row each, the most active first."""
+    """Draw an image (h, w) and its feature maps, one row per layer: name -> (channels, h, w).
+
+    At most `most` channels are shown, those with the largest std first.
+    """
     figure, axes = panels(len(layers), most + 1, height=1.15 * len(layers) + 0.4)
     for row, (name, maps) in enumerate(layers.items()):
         maps = np.asarray(maps, dtype=float)
@@ -62,25 +65,25 @@ def features_figure(image: Any, layers: Mapping[str, Any], most: int = 8) -> Fig
 
 
 def attention_figure(weights: Any, names: Sequence[str]) -> Figure:
-    """Draw who attends to whom, a panel for each head: weights (heads, n, n), rows look at columns."""
+    """Draw attention weights, one panel per head: weights (heads, n, n), from the row (query) to the column (key)."""
     weights = np.asarray(weights, dtype=float)
     figure, axes = panels(1, len(weights), height=2.7, sharey=True)
     for head, (matrix, ax) in enumerate(zip(weights, axes, strict=True)):
         ax.imshow(matrix, vmin=0.0, vmax=1.0, cmap="Blues")
         for row, column in np.ndindex(matrix.shape):
             text = number(float(matrix[row, column])) if matrix[row, column] >= 0.005 else "0"
-            color = "white" if matrix[row, column] > 0.55 else "black"  # on the blue of the cell, not on the page
+            color = "white" if matrix[row, column] > 0.55 else "black"  # for contrast with the blue of the cell
             ax.text(column, row, text, color=color, fontsize=7, ha="center", va="center")
         ax.grid(visible=False)
         ax.set_xticks(range(len(names)), names, rotation=35)
         ax.set_yticks(range(len(names)), names)
         label(ax, f"head {head}", "")
-    axes[0].set_ylabel("who looks", color=TEXT, fontsize=8)
+    axes[0].set_ylabel("from (query)", color=TEXT, fontsize=8)
     return figure
 
 
 def probabilities_figure(rows: Mapping[str, Any], actions: Sequence[str]) -> Figure:
-    """Draw probabilities of a few actions side by side: name -> (actions,)."""
+    """Draw action probabilities as bars, one panel per entry of rows: name -> (actions,)."""
     figure, axes = panels(1, len(rows), height=1.9, sharey=True)
     for (name, values), ax in zip(rows.items(), axes, strict=True):
         values = np.asarray(values, dtype=float)
@@ -95,7 +98,7 @@ def probabilities_figure(rows: Mapping[str, Any], actions: Sequence[str]) -> Fig
 
 
 def _picture(ax: Axes, values: np.ndarray, colors: str) -> None:
-    """Draw a small picture without axes, on its own scale."""
+    """Draw values (h, w) as an image without ticks, on its own colour scale."""
     style(ax)
     ax.imshow(values, cmap=colors)
     ax.set_axis_on()

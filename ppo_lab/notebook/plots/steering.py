@@ -1,4 +1,4 @@
-"""The pictures of 06_continuous_control, from arrays: densities, draws at the bounds of a Box, exploring, its width."""
+"""Plots of 06_continuous_control: action densities, samples at the bounds of a Box, exploration, std and entropy."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from ppo_lab.notebook.plots.canvas import (
     steps_axis,
 )
 
-NEAR = 0.005  # of the width of the Box: this close to a bound counts as at it
+NEAR = 0.005  # of the width of the Box: a sample this close to a bound counts as at the bound
 
 
 def densities_figure(densities: Mapping[str, tuple[Any, Any]], low: float, high: float, height: float = 2.3) -> Figure:
-    """Draw densities over one action, side by side on one scale: name -> (action, density), (points,) each.
+    """Draw densities of one action side by side. densities: name -> (action, density), (points,) each.
 
-    Dotted lines are the bounds of the Box. What lies outside of them is red; each title says how much that is.
+    low, high: the bounds of the Box, drawn as dotted lines. The part outside is red; each title states its share.
     """
     figure, axes = panels(1, len(densities), height, sharex=True)
     for (name, (x, density)), ax in zip(densities.items(), axes, strict=True):
@@ -52,9 +52,10 @@ def densities_figure(densities: Mapping[str, tuple[Any, Any]], low: float, high:
 
 
 def bounds_figure(drawn: Mapping[str, Any], taken: Mapping[str, Any], low: float, high: float) -> Figure:
-    """Draw what policies sample and what the environment gets, a column for each: name -> (draws,) of one action.
+    """Draw what policies sample and what the environment receives, one column per policy: name -> (draws,).
 
-    drawn: in numbers in which the Box is [-1, 1] (one that is squashed: before tanh). taken: in the Box.
+    drawn: in units in which the Box is [-1, 1] (for a squashed policy, before tanh). taken: in the units of the Box,
+    whose bounds are low and high.
     """
     figure, axes = panels(2, len(drawn), height=3.9)
     top, bottom = axes[: len(drawn)], axes[len(drawn) :]
@@ -66,7 +67,7 @@ def bounds_figure(drawn: Mapping[str, Any], taken: Mapping[str, Any], low: float
         at_bound = (gets < low + NEAR * (high - low)) | (gets > high - NEAR * (high - low))
         below.hist(gets, bins=np.linspace(low, high, 41).tolist(), color=OCHRE, alpha=0.85, linewidth=0)
         label(above, f"{name}: std {number(float(draws.std()))}", "drawn (dotted: the bounds)")
-        label(below, f"{percent(float(at_bound.mean()))} within 0.5 % of a bound", "what the environment gets")
+        label(below, f"{percent(float(at_bound.mean()))} within 0.5 % of a bound", "what the environment receives")
         for ax in (above, below):
             ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     top[0].set_ylabel("draws", color=TEXT, fontsize=8)
@@ -76,7 +77,7 @@ def bounds_figure(drawn: Mapping[str, Any], taken: Mapping[str, Any], low: float
 
 
 def explore_figure(action: Mapping[str, Any], place: Mapping[str, Any], goal: float) -> Figure:
-    """Draw how exploring looks, a column for each way: name -> actions and places of N agents, (steps, N) each."""
+    """Draw actions and positions of N cars for several ways to explore, one column each: name -> (steps, N)."""
     figure, axes = panels(2, len(action), height=3.9, sharey="row")
     top, bottom = axes[: len(action)], axes[len(action) :]
     for (name, actions), above, below in zip(action.items(), top, bottom, strict=True):
@@ -86,15 +87,15 @@ def explore_figure(action: Mapping[str, Any], place: Mapping[str, Any], goal: fl
         below.axhline(goal, color=TEXT, linewidth=1.0, linestyle=":")
         span = float(np.median(np.ptp(places, axis=0)))
         label(above, f"{name}: std {number(float(actions.std()))} over all cars", "step")
-        label(below, f"half of the {places.shape[1]} cars roam over {number(span)} or more", "step")
+        label(below, f"half of the {places.shape[1]} cars cover {number(span)} or more", "step")
     top[0].set_ylabel("action of one car", color=TEXT, fontsize=8)
-    bottom[0].set_ylabel("place (dotted: the goal)", color=TEXT, fontsize=8)
+    bottom[0].set_ylabel("position (dotted: the goal)", color=TEXT, fontsize=8)
     figure.align_ylabels(axes)
     return figure
 
 
 def width_figure(std: Mapping[str, Any], angle: Any, speed: Any) -> Figure:
-    """Draw where policies explore how widely: name -> std (speeds, angles), on one scale of colours."""
+    """Draw the policy's std by angle and speed on one colour scale: name -> std (speeds, angles)."""
     figure, axes = panels(1, len(std), height=2.7, sharey=True)
     values = [np.asarray(each, dtype=float) for each in std.values()]
     low, high = min(v.min() for v in values), max(v.max() for v in values)
@@ -111,8 +112,9 @@ def width_figure(std: Mapping[str, Any], angle: Any, speed: Any) -> Figure:
 
 
 def entropy_figure(above: Mapping[str, tuple[Any, Any]]) -> Figure:
-    """Draw the entropy during training, name -> (env steps, nats above that of the uniform distribution), (updates,)
-    each.
+    """Draw the entropy during training, relative to the uniform distribution over the Box.
+
+    above: name -> (env steps, nats), (updates,) each.
     """
     figure, (ax,) = panels(1, 1, height=2.6)
     ends = [0.0]
@@ -122,5 +124,5 @@ def entropy_figure(above: Mapping[str, tuple[Any, Any]]) -> Figure:
     ax.axhline(0.0, color=TEXT, linewidth=1.0, linestyle=":", label="uniform over the Box")
     steps_axis(ax, np.array([max(ends)]), None)
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, frameon=False, labelcolor=TEXT)
-    label(ax, "Nothing that stays in the Box is above the dotted line", "env steps", "entropy above uniform (nats)")
+    label(ax, "No distribution inside the Box is above the dotted line", "env steps", "entropy above uniform (nats)")
     return figure

@@ -1,4 +1,4 @@
-"""The pictures of 02_ppo_explained, from arrays: each draws what a run in the notebook has just measured."""
+"""Plots of 02_ppo_explained, drawn from what the notebook's cells have measured."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from ppo_lab.notebook.plots.canvas import (
     steps_axis,
 )
 
-MOST_DOTS = 600  # samples a clip picture shows; more would be a blot
+MOST_DOTS = 600  # samples in a clip picture; more would overlap
 
 
 def habits_figure(probability: Mapping[str, np.ndarray], action: str) -> Figure:
-    """Draw how the habits of many dogs change, a panel for each way of teaching.
+    """Draw how the action probabilities of many dogs (learners) change, one panel per learning rule.
 
-    probability: name -> (lessons + 1, dogs) of choosing `action`. Thin lines are dogs, the thick one is their median.
+    probability: name -> probability of choosing `action`, (lessons + 1, dogs). Thin lines are single dogs, the thick
+    line is their median.
     """
     figure, axes = panels(1, len(probability), height=2.9, sharey=True)
     for (name, habit), color, ax in zip(probability.items(), COLORS, axes, strict=False):
@@ -49,7 +50,7 @@ def habits_figure(probability: Mapping[str, np.ndarray], action: str) -> Figure:
 
 
 def noise_figure(gradient: Mapping[str, np.ndarray]) -> Figure:
-    """Draw how far single lessons move a habit, and where: a row for each way of teaching, name -> (lessons,)."""
+    """Draw histograms of the gradient of single lessons, one row per learning rule: name -> (lessons,)."""
     rows = {name: np.asarray(values, dtype=float) for name, values in gradient.items()}
     figure, axes = panels(len(rows), 1, height=1.0 + 1.15 * len(rows), sharex=True)
     low, high = min(values.min() for values in rows.values()), max(values.max() for values in rows.values())
@@ -71,18 +72,18 @@ def patience_figure(returns: Mapping[float, np.ndarray]) -> Figure:
     ax.set_xlim(0, max(len(next(iter(returns.values()))) - 1, 1))
     ax.set_ylim(bottom=0)
     ax.legend(loc="upper right", fontsize=8, frameon=False, labelcolor=TEXT, handlelength=3.2)
-    label(ax, "The less patient, the later it sees the end coming", "step of the episode", "discounted return")
+    label(ax, "With a smaller γ the return falls later before the end", "step of the episode", "discounted return")
     return figure
 
 
 def episode_figure(reward: np.ndarray, value: np.ndarray, delta: np.ndarray, advantage: np.ndarray) -> Figure:
-    """Draw one episode: rewards, values, TD errors and advantages below each other; (steps,) each."""
+    """Draw rewards, values, TD errors and advantages of one episode, (steps,) each, in four rows."""
     figure, axes = panels(4, 1, height=4.6, sharex=True)
     rows = (
-        (reward, "reward r", "What came"),
-        (value, "value V", "What the critic still expected"),
-        (delta, "delta δ", "How each step surprised it"),
-        (advantage, "advantage A", "The verdict on each action: this surprise and those after it"),
+        (reward, "reward r", "Reward of each step"),
+        (value, "value V", "Return that the critic still expected"),
+        (delta, "delta δ", "Surprise of each step"),
+        (advantage, "advantage A", "Rating of each action: its surprise and the discounted later ones"),
     )
     for ax, (column_values, unit, text) in zip(axes, rows, strict=True):
         values = np.asarray(column_values, dtype=float)
@@ -99,7 +100,10 @@ def episode_figure(reward: np.ndarray, value: np.ndarray, delta: np.ndarray, adv
 
 
 def critics_figure(value: Mapping[str, np.ndarray], global_step: np.ndarray, truth: float) -> Figure:
-    """Draw what critics predict on average while they learn, name -> (updates,), beside the true value."""
+    """Draw the mean prediction of critics during training, and the true value.
+
+    value: name -> (updates,). global_step: (updates,) env steps.
+    """
     figure, (ax,) = panels(1, 1, height=2.7)
     for (name, values), color, dashes in zip(value.items(), COLORS, DASHES, strict=False):
         ax.plot(global_step, values, color=color, linestyle=dashes, linewidth=1.8, label=name)
@@ -111,21 +115,22 @@ def critics_figure(value: Mapping[str, np.ndarray], global_step: np.ndarray, tru
     ax.set_ylim(top=1.18 * max(truth, *(float(np.max(values)) for values in value.values())))
     steps_axis(ax, global_step, None)
     ax.legend(loc="lower right", fontsize=8, frameon=False, labelcolor=TEXT, handlelength=3.2)
-    label(ax, "What the critic expects of a pole that will not fall", "env steps", "mean value")
+    label(ax, "Value that the critic predicts for a pole that does not fall", "env steps", "mean value")
     return figure
 
 
 def clip_figure(ratio: np.ndarray, advantage: np.ndarray, clip_coef: float) -> Figure:
-    """Draw PPO's objective over the ratio for both signs of the advantage, and the samples of a run; any equal shape.
+    """Draw PPO's objective over the ratio for both signs of the advantage, and the samples of a run.
 
-    The objective is drawn per unit of |advantage|, so that all samples of a sign lie on one curve.
+    ratio, advantage: any shape, the same for both. The objective is divided by |advantage|, so that all samples of one
+    sign are on one curve.
     """
     figure, axes = panels(1, 2, height=3.2)
     signs = ((1.0, "Better than expected (A > 0): do it more"), (-1.0, "Worse than expected (A < 0): do it less"))
     ratio, advantage = np.asarray(ratio, dtype=float).ravel(), np.asarray(advantage, dtype=float).ravel()
     for ax, (sign, text) in zip(axes, signs, strict=True):
         mine = ratio[advantage * sign > 0]
-        slack = mine * sign <= sign + clip_coef  # the leash holds only in the direction the advantage asks for
+        slack = mine * sign <= sign + clip_coef  # clipping acts only in the direction that the advantage favours
         reach = max(2.0 * clip_coef, 1.1 * float(np.abs(mine - 1.0).max(initial=0.0)))
         grid = np.linspace(max(0.0, 1.0 - reach), 1.0 + reach, 201)
         ax.plot(grid, _objective(grid, sign, clip_coef), color=TEXT, linewidth=1.2)
@@ -146,9 +151,10 @@ def clip_figure(ratio: np.ndarray, advantage: np.ndarray, clip_coef: float) -> F
 
 
 def leash_figure(runs: Mapping[str, Sequence[Columns]], healthy_kl: float) -> Figure:
-    """Draw how far each update moved the policy, and the return: name -> runs that differ in their seed.
+    """Draw the KL of each update and the return, for several configurations with several seeds each.
 
-    columns: "global_step", "update/approx_kl", "episode/return_mean", each (updates,). healthy_kl: shaded up to here.
+    runs: name -> the columns of each seed: "global_step", "update/approx_kl", "episode/return_mean", (updates,) each.
+    healthy_kl: the KL up to which the left panel is shaded.
     """
     figure, (left, right) = panels(1, 2, height=2.9)
     ends = [0.0]
@@ -169,7 +175,7 @@ def leash_figure(runs: Mapping[str, Sequence[Columns]], healthy_kl: float) -> Fi
     right.legend(loc="upper left", fontsize=8, frameon=False, labelcolor=TEXT, handlelength=3.2)
     right.set_ylim(top=1.15 * right.get_ylim()[1])
     label(left, "How far an update moved the policy", "env steps", "KL (nats)")
-    label(right, "What came of it", "env steps", "return")
+    label(right, "The resulting return", "env steps", "return")
     return figure
 
 

@@ -1,10 +1,10 @@
-"""Where the texts of a drawn picture are."""
+"""Helpers that check the positions of the texts in a drawn figure."""
 
 from itertools import combinations
 
 
 def texts(figure):
-    """Every visible text of a drawn figure with the box it fills, in pixels."""
+    """Return every visible text of a drawn figure with its bounding box, in pixels."""
     figure.canvas.draw()
     found = []
     for ax in figure.axes:
@@ -22,10 +22,10 @@ def texts(figure):
 
 
 def check(figure):
-    """Every text is inside the figure, and none is on another."""
+    """Assert that every text is inside the figure and that no two texts overlap."""
     found = texts(figure)
     for text, box in found:
         inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
-        assert inside, f"{text!r} at {box} leaves the picture"
+        assert inside, f"{text!r} at {box} is partly outside the picture"
     for (text, box), (other, its) in combinations(found, 2):
-        assert not box.overlaps(its), f"{text!r} is on {other!r}"
+        assert not box.overlaps(its), f"{text!r} overlaps {other!r}"

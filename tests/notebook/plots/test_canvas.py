@@ -1,4 +1,4 @@
-"""Pictures for notebooks: a small one shows what the full one shows, on both pages."""
+"""PNGs for notebooks: the one with 256 colours looks like the full one, on light and dark pages."""
 
 import io
 

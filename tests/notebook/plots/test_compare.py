@@ -1,4 +1,4 @@
-"""Runs beside each other: what is one curve, what its band is, what the table tells, and what a reader is told."""
+"""Comparing runs: grouping of seeds, the band of the mean, the table of differences, and error messages."""
 
 import base64
 import itertools
@@ -32,7 +32,7 @@ def root(tmp_path, monkeypatch):
 
 
 def write(root, name, offset=0.0, updates=20, parent=None, at=None, journal=(), **settings):
-    """A run as the disk has it; its return is 20 + offset, and grows by 1 an update."""
+    """Write a run folder whose return is 20 + offset and grows by 1 per update."""
     folder = root / name
     folder.mkdir(parents=True)
     keys = {key.replace("__", "."): value for key, value in settings.items()}
@@ -54,7 +54,7 @@ def change(update, new=0.1):
 
 
 def sweep(root):
-    """Two settings, three seeds each, and a run of a third setting."""
+    """Write two settings with three seeds each, and one run of a third setting."""
     for seed in (1, 2, 3):
         write(root, f"slow-{seed}", offset=seed, run__seed=seed, ppo__learning_rate=0.001)
         write(root, f"fast-{seed}", offset=10 * seed, run__seed=seed, ppo__learning_rate=0.01)
@@ -62,7 +62,7 @@ def sweep(root):
 
 
 def drawn(figure):
-    """label -> (curve, band or None), and the texts of the legend."""
+    """Return label -> (curve, band or None), and the texts of the legend."""
     figure.canvas.draw()
     (ax,) = figure.axes
     texts = [text.get_text() for text in ax.get_legend().get_texts()]

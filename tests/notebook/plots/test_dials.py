@@ -1,4 +1,4 @@
-"""Pictures: everything is inside the picture, says what it shows, and is small."""
+"""Dials and learning curve: texts fit into the picture, titles are right, and the data are drawn unchanged."""
 
 import re
 
@@ -89,8 +89,8 @@ def test_decimation_keeps_the_last_point():
     [
         ("update/approx_kl", 0.01, "small steps"),
         ("update/approx_kl", 0.05, "big steps"),
-        ("update/clip_fraction", 0.1, "slack"),
-        ("update/clip_fraction", 0.5, "tight"),
+        ("update/clip_fraction", 0.1, "small share"),
+        ("update/clip_fraction", 0.5, "large share"),
         ("loss/entropy", 0.6, "still explores"),
         ("loss/entropy", 0.01, "hardly explores"),
         ("update/explained_variance", 0.9, "predicts"),

@@ -1,4 +1,4 @@
-"""Pictures of drives and of their costs: they show the numbers they were given, and everything is inside."""
+"""Plots of drives and their costs: the data are drawn unchanged, and all texts fit into the picture."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Pictures of one update: what is drawn is what the arrays say, and all of it is inside the picture."""
+"""Plots of a single update: the data are drawn unchanged, and all texts fit into the picture."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ RNG = np.random.default_rng(0)
 
 
 def ends():
-    """One environment falls at 4, another is cut off at 11, the third goes on."""
+    """Return a rollout: one environment terminates at 4, another is truncated at 11, the third continues."""
     terminated, done = np.zeros((2, T, N), dtype=bool)
     terminated[4, 0] = done[4, 0] = done[11, 1] = True
     return terminated, done
@@ -32,7 +32,7 @@ def surrogate(clip_coef=0.2):
 
 
 def check_inside(figure):
-    """Titles, labels and ticks neither leave the picture nor are cut."""
+    """Assert that titles, labels and ticks are inside the picture."""
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     for ax in figure.axes:
@@ -160,7 +160,7 @@ def test_drift_shows_percentiles_and_says_how_many_are_outside():
     np.testing.assert_allclose(ax.lines[0].get_ydata(), np.median(ratio, axis=1))
     assert [line.get_ydata()[0] for line in ax.lines[1:3]] == [0.8, 1.2]
     outside = np.mean(np.abs(ratio[-1] - 1) > 0.2)
-    assert ax.get_title(loc="left") == f"After {S} steps {outside:.0%} of the ratios are outside of 1 ± 0.2"
+    assert ax.get_title(loc="left") == f"After {S} steps {outside:.0%} of the ratios are outside 1 ± 0.2"
 
 
 def test_minibatches_are_drawn_in_order_with_a_line_at_every_pass():

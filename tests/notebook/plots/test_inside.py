@@ -1,4 +1,4 @@
-"""Inside one update: what is drawn is what the arrays say, and nothing that can be in them breaks the picture."""
+"""Inside the update: the data are drawn unchanged, and any values, also infinite and NaN, can be drawn."""
 
 import dataclasses
 from itertools import pairwise
@@ -18,7 +18,7 @@ from tests.notebook.plots import layout
 
 
 def last(S=300, T=40, n=3, A=0, spread=0.1, **fields):
-    """An update of S samples; n discrete actions, or A continuous ones."""
+    """Return an update of S samples with n discrete actions, or with A continuous ones."""
     rng = np.random.default_rng(S + T)
     advantage = rng.normal(3, 12, S).astype(np.float32)
     returns = rng.normal(100, 40, S).astype(np.float32)
@@ -52,13 +52,13 @@ def last(S=300, T=40, n=3, A=0, spread=0.1, **fields):
 
 
 def choices(probabilities, first, sizes, key=""):
-    """What a policy chose that finds them equally likely; probabilities (T, k, n)."""
+    """Return the choices of a uniform policy; probabilities (T, k, n)."""
     taken = np.random.default_rng(0).integers(0, sizes, (len(probabilities), len(sizes))) + first
     return ActionPart(taken, probabilities, first, sizes, key=key)
 
 
 def several(T, sizes, key=""):
-    """Choices with some probabilities."""
+    """Return choices with random probabilities."""
     rng = np.random.default_rng(T)
     chances = np.zeros((T, len(sizes), max(sizes)))
     for i, size in enumerate(sizes):
@@ -144,13 +144,13 @@ def test_a_figure_drawn_anew_equals_a_new_one():
 
 
 def bars(ax):
-    """color -> (heights, edges) of every staircase."""
+    """Return colour -> (heights, edges) of every staircase."""
     parts = [patch for patch in ax.patches if isinstance(patch, StepPatch)]
     return {to_hex(p.get_facecolor()).lower(): (p.get_data()[0] - p.get_data()[2], p.get_data()[1]) for p in parts}
 
 
 def scattered(ax):
-    """color -> (points, 2)."""
+    """Return colour -> (points, 2)."""
     return {to_hex(p.get_color()).lower(): p.get_xydata() for p in ax.lines if p.get_linestyle() == "None"}
 
 
@@ -205,7 +205,7 @@ def test_the_clip_holds_good_and_bad_actions_in_opposite_directions():
     np.testing.assert_allclose(drawn[VERMILLION.lower()], points[[0, 3]])
     np.testing.assert_allclose(drawn[OCHRE.lower()], points[[1, 2, 6]])
     np.testing.assert_allclose(drawn[BLUE.lower()], points[[4, 5]])
-    assert said(figure, 1).get_text() == "The clip takes the gradient of 29 %"
+    assert said(figure, 1).get_text() == "The clip removes the gradient of 29 %"
 
 
 def test_no_gradient_is_what_the_loss_says():
@@ -232,7 +232,7 @@ def test_advantages_have_two_scales():
     for text in ax.get_xticklabels():
         after, before = (float(part.strip("()")) for part in text.get_text().split("\n"))
         assert update.advantage.mean() + after * update.advantage.std() == pytest.approx(before, abs=0.6)
-    assert said(figure, 2).get_text() == f"Normalising turns the sign of {100 * turned.mean():.2g} %"
+    assert said(figure, 2).get_text() == f"Normalising flips the sign of {100 * turned.mean():.2g} %"
     dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
     assert dashed[0].get_xdata()[0] == pytest.approx(-update.advantage.mean() / update.advantage.std(), rel=1e-4)
 

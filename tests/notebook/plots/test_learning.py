@@ -1,4 +1,4 @@
-"""The learning curve beside other runs, and what was changed on the way."""
+"""The learning curve with other runs and live changes."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def legend_of(figure):
 
 
 def triangles(figure):
-    """(step, number) of every mark, the first one first; no number where there was no room."""
+    """Return (step, number) of every mark in order of steps; "" where there was no room for the number."""
     ax = figure.axes[0]
     (marks,) = [line for line in ax.lines if line.get_marker() == "^"]
     labels = {text.get_position()[0]: text.get_text() for text in ax.texts[1:]}  # the first is the title

@@ -1,4 +1,4 @@
-"""Pictures of policies, bodies and memories: they show the numbers they were given, and everything is inside."""
+"""Plots of policies, bodies and memories: the data are drawn unchanged, and all texts fit into the picture."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_draws_are_counted_whole_and_those_at_a_bound_named():
 
 
 def test_exploring_says_how_far_half_of_them_roam():
-    assert titles("exploring")[3] == "half of the 5 cars roam over 59 or more"
+    assert titles("exploring")[3] == "half of the 5 cars cover 59 or more"
     assert titles("exploring")[1] == "held: std 0 over all cars"
 
 
@@ -103,7 +103,7 @@ def test_only_those_that_are_there_are_drawn():
     scatter = FIGURES["views"]().axes[2]
     drawn = np.concatenate([np.column_stack(line.get_data()) for line in scatter.lines])
     np.testing.assert_allclose(drawn, ENTITIES[:3, :2])
-    assert scatter.get_title(loc="left") == "a set: 3 of 4 there"
+    assert scatter.get_title(loc="left") == "a set: 3 of 4 present"
 
 
 def test_the_widest_sides_are_those_of_the_covariance():

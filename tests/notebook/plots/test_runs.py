@@ -1,4 +1,4 @@
-"""Pictures of several runs: what is drawn is what the data say, and all of it is inside the picture."""
+"""Plots of several runs: the data are drawn unchanged, and all texts fit into the picture."""
 
 import subprocess
 import sys
@@ -41,7 +41,7 @@ def tree_of(case):
 
 
 def horizontal(ax):
-    """(row, from, to) of every solid horizontal line longer than a point."""
+    """Return (row, from, to) of every solid horizontal line longer than a point."""
     lines = [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_linestyle() == "-"]
     return [
         (line.get_ydata()[0], *line.get_xdata())
@@ -51,7 +51,7 @@ def horizontal(ax):
 
 
 def vertical(ax):
-    """(x, from row, to row) of every connector."""
+    """Return (x, from row, to row) of every connector."""
     lines = [line for line in ax.lines if len(line.get_xdata()) == 2]
     return [
         (line.get_xdata()[0], *line.get_ydata())
@@ -111,7 +111,7 @@ def change(update, key="learning_rate", old=0.003, new=0.1):
 
 
 def since(update):
-    """A fork: the columns of a run without its first updates."""
+    """Return the columns of a fork: those of a run without its first updates."""
     return {name: values[update:] for name, values in columns(60).items()}
 
 

@@ -1,4 +1,4 @@
-"""Pictures of the walkthrough: they show the numbers they were given, and everything is inside the picture."""
+"""Plots of 02_ppo_explained: the data are drawn unchanged, and all texts fit into the picture."""
 
 import numpy as np
 import pytest
@@ -83,7 +83,7 @@ def test_critics_stand_beside_the_truth():
 
 
 def test_every_sample_lies_on_the_curve_and_those_that_are_held_have_no_slope():
-    """Against the library's loss and its gradient, sample by sample."""
+    """Compare with the library's loss and its gradient, sample by sample."""
     ratio = torch.tensor(RATIO.ravel(), requires_grad=True)
     advantage = torch.tensor(ADVANTAGE.ravel())
     clipped_surrogate(ratio, advantage, 0.2).backward()
