@@ -30,7 +30,9 @@ class ActorCritic(nn.Module):
     def __init__(self, config: ModelConfig, observation_space: Space, action_space: Space) -> None:
         super().__init__()
         if config.shared and config.privileged:
-            raise ConfigError("model.privileged: a shared body would show these keys to the actor; set model.shared to false")
+            raise ConfigError(
+                "model.privileged: a shared body would show these keys to the actor; set model.shared to false"
+            )
         self.features = make_input(observation_space, config)
         self.actor_body = make_body(self.features.space, config, config.privileged)
         self.critic_body = self.actor_body if config.shared else make_body(self.features.space, config)
@@ -160,7 +162,7 @@ class ActorCritic(nn.Module):
         return f"{actor + critic:,} parameters (actor {actor:,}, critic {critic:,}{shared})"
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Return the parameters of the actor (a shared body included) and of the critic, each once, in a fixed order."""
+        """Return the parameters of the actor (including a shared body) and of the critic, each once, in fixed order."""
         known: set[int] = set()
         groups: list[list[nn.Parameter]] = []
         for parts in (

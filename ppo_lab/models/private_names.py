@@ -23,7 +23,7 @@ def holds(owner: object, *names: str) -> bool:
 
 
 def adam_kernel(kind: type) -> Kernel | None:
-    """Return the fused kernel of Adam or AdamW; None for other optimizers, or if torch has none that works as expected."""
+    """Return the fused kernel of Adam or AdamW; None for other optimizers, or if none works as expected."""
     name = KERNELS.get(kind)
     kernel = None if name is None else getattr(torch, name, None)
     return kernel if kernel is not None and _works(kind, kernel) else None
@@ -51,7 +51,11 @@ def _works(kind: type, kernel: Kernel) -> bool:
     expected = [kept - RATE, (1 - BETA1) * slope, (1 - BETA2) * slope**2, 1.0]  # the first step has length RATE
     if len(found) == len(expected) and all(map(partial(math.isclose, rel_tol=1e-5), found, expected)):
         return True
-    LOG.warning("torch %s: the fused Adam kernel does not work as expected: %s; optimizer.step() is used", torch.__version__, found)
+    LOG.warning(
+        "torch %s: the fused Adam kernel does not work as expected: %s; optimizer.step() is used",
+        torch.__version__,
+        found,
+    )
     return False
 
 

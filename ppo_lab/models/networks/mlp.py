@@ -75,9 +75,10 @@ class MLP(nn.Module):
 class TanhLayers(torch.autograd.Function):
     """The layers of a tanh MLP with NumPy's tanh: x (M, inputs), W_1, b_1, ..., W_n, b_n -> (M, outputs).
 
-    They compute tanh(... tanh(x W_1' + b_1) ... W_n' + b_n). On processors for which MKL has no fast tanh, torch's takes
-    2 ns per number, nearly twice as long as a product with 64 others. NumPy's takes 0.2 ns; its error is about one unit
-    in the last place, torch's half a unit. One autograd node for all layers, instead of four per layer, is faster too.
+    They compute tanh(... tanh(x W_1' + b_1) ... W_n' + b_n). On processors for which MKL has no fast tanh, torch's
+    takes 2 ns per number, nearly twice as long as a product with 64 others. NumPy's takes 0.2 ns; its error is about
+    one unit in the last place, torch's half a unit. One autograd node for all layers, instead of four per layer, is
+    faster too.
     """
 
     @staticmethod

@@ -74,7 +74,7 @@ class ObsNormalizer(nn.Module):
 
         For few rows it takes a fifth of the time of `forward`. It overwrites its last result.
         """
-        center, scale, clip = self.center.numpy(), self.scale.numpy(), self.clip  # a module's buffers are slow to look up
+        center, scale, clip = self.center.numpy(), self.scale.numpy(), self.clip  # module attributes are slow
         out = np.empty((rows, len(center)), np.float32)
 
         def normalized(features: np.ndarray) -> np.ndarray:

@@ -197,11 +197,13 @@ def visible(space: Space, hidden: Collection[str]) -> Space:
     keys = leaves.keys() - set(set_masks(space).values())
     for key in hidden:
         if key not in keys or not key:
-            known = ", ".join(filter(None, sorted(keys))) or "none, it is no dictionary"
+            known = ", ".join(filter(None, sorted(keys))) or "none, it is not a dictionary"
             raise ConfigError(f"model.privileged: no key {key!r} in the observation; keys: {known}")
     gone = {*hidden, *(f"{key}_mask" for key in hidden)}
     if gone >= leaves.keys():
-        raise ConfigError(f"model.privileged: {', '.join(hidden)}: these are all the keys; leave at least one for the actor")
+        raise ConfigError(
+            f"model.privileged: {', '.join(hidden)}: these are all the keys; leave at least one for the actor"
+        )
     return spaces.Dict({key: leaf for key, leaf in leaves.items() if key not in gone})
 
 

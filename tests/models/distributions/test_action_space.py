@@ -156,7 +156,12 @@ def test_an_unsupported_space_is_named(space):
 @pytest.mark.parametrize(
     ("space", "settings", "error", "message"),
     [
-        (spaces.Box(0, 3, (2,), np.int64), {}, EnvError, "whole numbers: not supported; use Discrete or MultiDiscrete"),
+        (
+            spaces.Box(0, 3, (2,), np.int64),
+            {},
+            EnvError,
+            "integers, which are not supported; use Discrete or MultiDiscrete",
+        ),
         (spaces.Box(-1, 1, (0,)), {}, EnvError, "nothing to choose"),
         (spaces.Dict({}), {}, EnvError, "nothing to choose"),
         (
@@ -167,9 +172,9 @@ def test_an_unsupported_space_is_named(space):
         ),
         (spaces.Box(0, np.inf, (9,)), {"distribution": "beta"}, EnvError, r"low \[0, 0, 0, 0, ...\], high \[inf, "),
         (spaces.Box(1, 1, (1,)), {"distribution": "beta"}, EnvError, "low < high"),
-        (spaces.Box(-1, 1), {"distribution": "beta", "std": "gsde"}, ConfigError, "model.std: gsde goes with"),
-        (spaces.Box(-1, 1), {"distribution": "beta", "bound": "clip"}, ConfigError, "model.bound: clip goes with"),
-        (spaces.Box(-1, 1), {"distribution": "squashed", "bound": "clip"}, ConfigError, "model.bound: clip goes with"),
+        (spaces.Box(-1, 1), {"distribution": "beta", "std": "gsde"}, ConfigError, "model.std: gsde needs"),
+        (spaces.Box(-1, 1), {"distribution": "beta", "bound": "clip"}, ConfigError, "model.bound: clip needs"),
+        (spaces.Box(-1, 1), {"distribution": "squashed", "bound": "clip"}, ConfigError, "model.bound: clip needs"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(space, settings, error, message):
