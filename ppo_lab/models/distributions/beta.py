@@ -47,7 +47,10 @@ class Beta:
         return ((self.a + tiny) / (self.a + self.b + 2 * tiny)).clamp(EDGE, 1 - EDGE)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """Return the log density, (*batch): the sum over A of a log x + b log(1 - x) - log B(1 + a, 1 + b), - log_volume."""
+        """Return the log density, (*batch).
+
+        The sum over A of a log x + b log(1 - x) - log B(1 + a, 1 + b), - log_volume.
+        """
         a, b, x = self.a.double(), self.b.double(), action.double()
         each = a * x.log() + b * (-x).log1p() - _log_beta(a, b)
         return (each.sum(-1) - self.log_volume).to(self.a.dtype)

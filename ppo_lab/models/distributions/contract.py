@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 Noise = tuple[Tensor, Tensor]
-"""gSDE: the noise matrix of each environment (N, F, A), and a mask (N,) bool of those that `sample` redraws in place."""
+"""gSDE: the noise matrix of each environment (N, F, A), and which of them `sample` redraws in place, (N,) bool."""
 
 HALVES = (torch.float16, torch.bfloat16)
 M = TypeVar("M", bound=nn.Module)
@@ -25,7 +25,7 @@ class Distribution(Protocol):
         ...
 
     def mode(self) -> Tensor:
-        """Return the deterministic action per row, of the shape of `sample`: the most likely one unless stated otherwise."""
+        """Return the action per row without exploration: the most likely one, or as the distribution defines it."""
         ...
 
     def log_prob(self, action: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def without_noise(head: nn.Module, num_envs: int) -> dict[str, Tensor]:
 
 
 def initial_noise(head: nn.Module, num_envs: int, num_features: int, size: int) -> dict[str, Tensor]:
-    """Return gSDE's part of the memory: "noise" (N, F, A) float, and "noise_age" (N,) int64, steps since it was drawn."""
+    """Return gSDE's part of the memory: "noise" (N, F, A) float and "noise_age" (N,) int64, steps since the draw."""
     weight = next(head.parameters())
     return {
         "noise": weight.new_zeros(num_envs, num_features, size),

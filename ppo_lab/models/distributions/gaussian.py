@@ -19,7 +19,7 @@ NODES_REACH = 6.0  # standard deviations; 2e-9 of the mass lies beyond
 class HeldNoise:
     """The noise of generalised state-dependent exploration (Raffin et al. 2021): the same matrix for many steps.
 
-    noise(s) = phi(s) @ E, E (F, A) with E_fa ~ N(0, sigma_fa^2), so the noise is a smooth function of the state and not white.
+    noise(s) = phi(s) @ E, E (F, A) with E_fa ~ N(0, sigma_fa^2), so noise is smooth in the state and not white.
     """
 
     def __init__(self, features: Tensor, sigma: Tensor, noise: Noise) -> None:
@@ -109,7 +109,7 @@ class SquashedGaussian:
         return self.normal.sample(generator)
 
     def mode(self) -> Tensor:
-        """Return z at the median in each dimension, (*batch, A), as in SAC. (With a large std the density has two peaks.)"""
+        """Return z at the median of each dimension, (*batch, A), as in SAC. With a large std the density has two peaks."""
         return self.normal.mean
 
     def log_prob(self, action: Tensor) -> Tensor:

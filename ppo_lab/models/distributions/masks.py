@@ -16,7 +16,7 @@ PADDING = -3e38
 
 
 def forbid(logits: Tensor, mask: Tensor) -> Tensor:
-    """Return logits with ILLEGAL where mask (same shape; True = legal) is False: probability and gradient are 0 there."""
+    """Return logits, ILLEGAL where mask (same shape; True = legal) is False: probability and gradient are 0 there."""
     return torch.where(mask if mask.dtype == torch.bool else mask != 0, logits, ILLEGAL)
 
 

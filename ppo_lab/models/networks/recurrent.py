@@ -100,7 +100,7 @@ class Recurrent(nn.Module):
             return self._padded(x, memory, segments, groups)
 
     def sequence(self, x: Tensor, memory: Tensor, starts: Tensor, ends: Tensor | None) -> SequenceResult:
-        """Compute the features of a chunk, and the memory after its last row and after the rows in `ends` (L, B) bool."""
+        """Compute a chunk's features, and the memory after its last row and after the rows in `ends`, (L, B) bool."""
         with self._full_precision(x):
             x, memory = x.to(memory.dtype), fresh(memory, starts[0])
             if not starts[1:].any() and (ends is None or not ends[:-1].any()):
@@ -126,7 +126,7 @@ class Recurrent(nn.Module):
         return torch.stack(rows)
 
     def _whole(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute columns of equal length: x (M, S, F), memory (S, *memory) -> features (M, S, H) and the memory after."""
+        """Compute columns of equal length: x (M, S, F), memory (S, *memory) -> features (M, S, H), memory after."""
         features, state = self.rnn(x, self._to_library(memory))
         return features, self._from_library(state)
 

@@ -53,7 +53,7 @@ class Core(Protocol):
         """
 
     def sequence(self, x: Tensor, memory: Tensor, starts: Tensor, ends: Tensor | None) -> SequenceResult:
-        """Compute the features of a chunk, and the memory after its last row and after the rows in `ends` (L, B) bool."""
+        """Compute a chunk's features, and the memory after its last row and after the rows in `ends`, (L, B) bool."""
 
 
 def run_core(core: Core, x: Tensor, memory: Tensor, starts: Tensor, ends: Tensor | None = None) -> SequenceResult:
@@ -76,7 +76,10 @@ def fresh(memory: Tensor, starts: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Segments:
-    """The columns of a chunk after cutting, longest first: column i holds the rows first[i] + k * B for k < length[i]."""
+    """The columns of a chunk after cutting, longest first.
+
+    Column i holds the rows first[i] + k * B for k < length[i].
+    """
 
     shape: tuple[int, int]  # (L, B) of the chunk
     first: Indices  # (S,) place t * B + b of its first row
@@ -95,7 +98,7 @@ class Segments:
         return self.first < self.shape[1]
 
     def rows(self, columns: slice, steps: int) -> tuple[Indices, NDArray[np.bool_]]:
-        """Return the place of the row at each step of these columns, and whether it is a real row, both (steps, columns).
+        """Return the place of the row at each step of these columns, and whether it is real, both (steps, columns).
 
         After the end of a column its last row is repeated, so that padding never mixes columns.
         """

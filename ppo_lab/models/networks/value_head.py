@@ -38,7 +38,7 @@ class ValueHead(nn.Linear):
         return value if self.moments is None else torch.addcmul(self.mean, value, self.scale)
 
     def normalized(self, value: Tensor) -> Tensor:
-        """Divide values or returns, (*x), by the std, to the units of the loss. The mean cancels in every difference."""
+        """Divide a value or return by the std, to the units of the loss. The mean cancels in every difference."""
         return value if self.moments is None else value / self.scale
 
     @torch.no_grad()

@@ -40,11 +40,11 @@ class Window(nn.Module):
         return features.squeeze(0), after
 
     def features(self, x: Tensor, memory: Tensor, starts: Tensor) -> Tensor:
-        """Compute the features of a chunk: x (L, B, F), memory (B, *memory), starts (L, B) bool -> features (L, B, H)."""
+        """Compute a chunk's features: x (L, B, F), memory (B, *memory), starts (L, B) bool -> features (L, B, H)."""
         return self._attend(x, memory, starts)[0]
 
     def sequence(self, x: Tensor, memory: Tensor, starts: Tensor, ends: Tensor | None) -> SequenceResult:
-        """Compute the features of a chunk, and the memory after its last row and after the rows in `ends` (L, B) bool."""
+        """Compute a chunk's features, and the memory after its last row and after the rows in `ends`, (L, B) bool."""
         features, inputs, episode = self._attend(x, memory, starts)  # inputs: (B, layers, window - 1 + L, size)
         L, before = len(x), self.window - 1
         now = episode[:, -1:]  # (B, 1)
@@ -123,7 +123,7 @@ class WindowLayer(nn.Module):
         return rows + self.down(F.gelu(self.hidden(self.norm_hidden(rows))))
 
     def _spans(self, x: Tensor, view: _View) -> Tensor:
-        """Arrange (B, window - 1 + L, size) as the rows that each block sees, (B, blocks, heads, size / heads, span)."""
+        """Arrange (B, window - 1 + L, size) as the rows each block sees: (B, blocks, heads, size / heads, span)."""
         spans = F.pad(x, (0, 0, 0, view.fill)).unfold(1, view.span, view.block)  # (B, blocks, size, span)
         return spans.unflatten(2, (self.heads, -1))
 

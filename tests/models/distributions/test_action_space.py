@@ -1,4 +1,4 @@
-"""Heads map actions into the space, both ends included, and refuse what they cannot."""
+"""Tests that heads map actions into the space, both ends included, and reject unsupported spaces and settings."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_the_whole_range_of_a_float_is_no_bound():
 def test_a_float64_box_is_not_left_by_rounding():
     low, high = np.float64(0.7), np.float64(0.1) + 1
     space = spaces.Box(low, high, (1,), np.float64)
-    assert float(np.float32(low)) < low  # what a plain cast does
+    assert float(np.float32(low)) < low  # the result of a plain cast
     done = head_of(space).to_env(torch.tensor([[-1.0], [1.0]])).double().numpy()
     assert all(space.contains(action) for action in done)
     assert np.allclose(done.ravel(), [low, high], rtol=1e-6)
