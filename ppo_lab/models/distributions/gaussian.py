@@ -92,7 +92,7 @@ class SquashedGaussian:
 
     def __init__(self, normal: DiagonalGaussian, log_volume: float) -> None:
         self.normal = normal
-        self.log_volume = log_volume  # sum over A of log((high - low) / 2): the log slope of the affine map
+        self.log_volume = log_volume  # sum over A of log((high - low) / 2), for the affine map
 
     @property
     def mean(self) -> Tensor:
@@ -109,7 +109,7 @@ class SquashedGaussian:
         return self.normal.sample(generator)
 
     def mode(self) -> Tensor:
-        """Return z at the median of each dimension, (*batch, A), as in SAC. With a large std the density has two peaks."""
+        """Return z at the median of each dimension, (*batch, A), as in SAC. A large std makes the density bimodal."""
         return self.normal.mean
 
     def log_prob(self, action: Tensor) -> Tensor:

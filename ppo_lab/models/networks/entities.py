@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ppo_lab.config import ModelConfig
 from ppo_lab.models.networks.mlp import orthogonal
 
-WIDENING = 4  # of the layer after each attention: its width / attention_size (Vaswani et al. 2017)
+WIDENING = 4  # hidden width / attention_size of the layers after each attention (Vaswani et al. 2017)
 
 
 @final

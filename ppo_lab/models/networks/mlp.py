@@ -65,7 +65,7 @@ class MLP(nn.Module):
         return x
 
     def _in_numpy(self, x: Tensor) -> bool:
-        """Return whether `TanhLayers` can compute this and is the faster way."""
+        """Return whether `TanhLayers` can compute this and is faster."""
         plain = self.activation is torch.tanh and x.device.type == "cpu" and x.dtype == torch.float32
         hooked = any(holds(layer, "_forward_hooks", "_forward_pre_hooks") for layer in self.layers)
         special = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or hooked

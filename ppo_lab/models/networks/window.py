@@ -110,7 +110,7 @@ class WindowLayer(nn.Module):
         self.hidden, self.down = orthogonal(size, 4 * size, gain=2**0.5), orthogonal(4 * size, size, gain)
 
     def forward(self, inputs: Tensor, rows: Tensor, view: _View) -> Tensor:
-        """Apply the layer: inputs (B, window - 1 + L, size), of which the last L are `rows` (B, L, size) -> (B, L, size)."""
+        """Apply the layer: inputs (B, window - 1 + L, size), which end with `rows` (B, L, size) -> (B, L, size)."""
         L = rows.shape[1]
         normed = self.norm(inputs)
         query = F.pad(self.query(normed[:, -L:]), (0, 0, 0, view.fill)).unflatten(1, (view.blocks, view.block))

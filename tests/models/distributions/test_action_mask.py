@@ -1,4 +1,4 @@
-"""Tests of masks: illegal actions have probability and gradient exactly 0; a mask without a legal action is an error."""
+"""Tests of masks: illegal actions have probability and gradient exactly 0; masks without a legal action are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of running moments, equal to NumPy's over all rows, and of the normaliser: clipped, changed only by `refresh`."""
+"""Tests of running moments, equal to NumPy's over all rows, and the normaliser: clipped, changed only by `refresh`."""
 
 from __future__ import annotations
 
