@@ -1,1 +1,1 @@
-"""The networks: actor and critic, their bodies, and the distributions of actions."""
+"""The model: actor and critic, their networks, and the action distributions."""

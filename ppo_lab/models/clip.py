@@ -11,9 +11,9 @@ Bound = TypeVar("Bound", float, Tensor)
 
 
 def clip(x: Tensor, low: Bound, high: Bound) -> Tensor:
-    """Limit x to [low, high], (*x): slope 1 there, the bounds included, and 0 outside. NaN stays NaN.
+    """Limit x to [low, high], (*x). The gradient is 1 inside and at the bounds, 0 outside. NaN stays NaN.
 
-    The slope of `torch.clamp` at a bound depends on the version: 1 in torch 2.13; in 2.14 it is 0 for bounds that are
-    numbers, so that a log std that begins at its bound would never leave it, and 1/2 for bounds that are tensors.
+    The gradient of `torch.clamp` at a bound depends on the version: it is 1 in torch 2.13. In 2.14 it is 0 for bounds
+    that are numbers, so a log std that starts at its bound would never leave it, and 1/2 for bounds that are tensors.
     """
     return torch.where((x >= low) & (x <= high), x, x.detach().clamp(low, high))

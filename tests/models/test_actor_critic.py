@@ -1,4 +1,4 @@
-"""The model: initialisation, separate and shared bodies, shapes, one answer by every route."""
+"""Tests of the model: initialisation, separate and shared bodies, shapes, equal results from `step` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_statistics_move_only_when_refreshed():
     m = model(normalize_obs=True)
     obs = torch.randn(100, 4) * 5 + 3
     before = m.value(obs)
-    assert torch.equal(m.value(obs), before)  # looking changes nothing
+    assert torch.equal(m.value(obs), before)  # computing values does not change the statistics
     m.refresh_statistics(obs)
     assert not torch.equal(m.value(obs), before)
     assert torch.allclose(m.features(obs).mean(0), torch.zeros(4), atol=1e-5)

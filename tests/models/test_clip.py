@@ -1,4 +1,4 @@
-"""Our clamp, whose slope at a bound does not depend on torch's version."""
+"""Tests of `clip`: its gradient at a bound does not depend on torch's version."""
 
 from __future__ import annotations
 

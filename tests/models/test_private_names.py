@@ -1,4 +1,4 @@
-"""What another version of a library may name otherwise, or take other arguments for: the public way gives the same."""
+"""Tests of private names that other library versions may change: without them the public way gives the same results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def another_schema(*_, **__):
 
 
 def counting_by_itself(values, gradients, means, squares, highest, steps, **settings):
-    """One that adds to the steps, as a newer one might."""
+    """Act as a kernel that increases the step counts itself, as a newer one might."""
     torch._foreach_add_(steps, 1)
     torch._fused_adam_(values, gradients, means, squares, highest, steps, **settings)
 
@@ -47,7 +47,7 @@ def doing_nothing(*_, **__):
 
 
 def stepped(config, steps=3):
-    """Parameters, moments and numbers of steps after some gradient steps on the same gradients, as one list."""
+    """Return parameters, moments and step counts after some gradient steps with fixed gradients, as one list."""
     state, _, _ = state_and_batch(config)
     flat, random = FlatParameters(state.model.parameters()), torch.Generator().manual_seed(1)
     for group in state.optimizer.param_groups:
@@ -62,7 +62,7 @@ def stepped(config, steps=3):
 
 @pytest.fixture
 def changed(monkeypatch):
-    """A function that puts another kernel, or none, in the place of torch's for us; torch itself has its own."""
+    """Return a function that makes ppo_lab use another kernel, or none; torch itself keeps its own."""
 
     def change(kernel):
         monkeypatch.setattr(private_names, "KERNELS", dict.fromkeys(KINDS, "_renamed_adam_"))
@@ -75,7 +75,7 @@ def changed(monkeypatch):
 @pytest.mark.parametrize("kernel", [None, other_arguments, another_schema, counting_by_itself, doing_nothing])
 @pytest.mark.parametrize("kind", ["adam", "adamw"])
 def test_without_the_kernel_the_optimizer_steps_by_itself(kernel, kind, changed, caplog):
-    """The same weights, moments and numbers of steps: no step is taken twice, and it is tried once."""
+    """Check for the same weights, moments and step counts: no step is taken twice, and the kernel is tried once."""
     config = made(BOX, ppo__optimizer=kind, ppo__weight_decay=0.1 if kind == "adamw" else 0.0)
     expected = stepped(config)
     changed(kernel)
@@ -91,7 +91,7 @@ def test_without_the_kernel_the_optimizer_steps_by_itself(kernel, kind, changed,
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_kernels_of_the_torch_that_is_pinned_are_used(kind, root):
-    """Of another one they may have changed: training is as right as before then, and somewhat slower."""
+    """Check only the pinned version: kernels of others may have changed, which makes training slower, but not wrong."""
     if f"torch=={torch.__version__.split('+')[0]}\n" not in (root / "requirements.txt").read_text():
         pytest.skip(f"torch {torch.__version__} is not the pinned one")
     assert adam_kernel(kind) is not None
@@ -132,7 +132,7 @@ def test_gamma_without_a_generator(monkeypatch):
     draw = torch._standard_gamma
 
     def without_a_generator(shapes, generator=None):
-        if generator is not None:  # torch's own Gamma hands over None from 2.14 on
+        if generator is not None:  # torch's own Gamma passes None since 2.14
             raise TypeError
         return draw(shapes)
 

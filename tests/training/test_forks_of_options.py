@@ -188,7 +188,7 @@ def test_a_policy_acts_without_what_only_the_critic_saw():
     action = policy.predict(seen)
     policy.reset()
     assert torch.equal(policy.predict({**obs, "mission": "words no network reads"}), action)
-    with pytest.raises(ConfigError, match=r"an observation has the keys .*vector"):
+    with pytest.raises(ConfigError, match=r"an observation needs the keys .*vector"):
         policy.predict({key: rows for key, rows in seen.items() if key != "vector"})
 
 

@@ -1,4 +1,4 @@
-"""Action space -> action distribution: the heads that make one, and what one can do.
+"""Action distributions, and the heads that compute them from features, for each kind of action space.
 
 | space         | head                 | distribution                                              |
 |---------------|----------------------|-----------------------------------------------------------|

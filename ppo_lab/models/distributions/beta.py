@@ -14,7 +14,7 @@ EDGE = 1e-6  # actions keep this distance from 0 and 1, where the density is 0 o
 
 @final
 class Beta:
-    """x ~ Beta(1 + a, 1 + b) in each of A dimensions, a, b >= 0: one peak, and finite everywhere.
+    """x ~ Beta(1 + a, 1 + b) in each of A dimensions, with a, b >= 0: one peak, and a finite density everywhere.
 
     Actions are x in [EDGE, 1 - EDGE]; log_prob and entropy are of low + x (high - low): a density that integrates to 1
     over the Box. They are computed in float64: lgamma(200) is 857, and float32 would keep only 1e-4 of it.
@@ -26,41 +26,50 @@ class Beta:
 
     @property
     def mean(self) -> Tensor:
-        """Of x, (*batch, A)."""
+        """Mean of x, (*batch, A)."""
         return (1 + self.a) / (2 + self.a + self.b)
 
     @property
     def std(self) -> Tensor:
-        """Of x, (*batch, A)."""
+        """Standard deviation of x, (*batch, A)."""
         return (self.mean * (1 - self.mean) / (3 + self.a + self.b)).sqrt()
 
     def sample(self, generator: Generator | None = None) -> Tensor:
-        """Sample x, (*batch, A): G_a / (G_a + G_b) with G ~ Gamma; as torch.distributions, which takes no generator."""
+        """Sample x, (*batch, A), as G_a / (G_a + G_b) with G ~ Gamma. (torch.distributions takes no generator.)"""
         with torch.no_grad():
             shapes = torch.stack((self.a, self.b)) + 1
             first, second = standard_gamma(shapes, generator)
             return (first / (first + second)).clamp(EDGE, 1 - EDGE)
 
     def mode(self) -> Tensor:
-        """Return the peak a / (a + b), (*batch, A); 1/2 for the uniform distribution, which has none."""
+        """Return the peak a / (a + b), (*batch, A); 1/2 for the uniform distribution, which has no peak."""
         tiny = 1e-12
         return ((self.a + tiny) / (self.a + self.b + 2 * tiny)).clamp(EDGE, 1 - EDGE)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """Return sum_a of a log x + b log(1 - x) - log B(1 + a, 1 + b), - log_volume, (*batch)."""
+        """Return the log density, (*batch).
+
+        The sum over A of a log x + b log(1 - x) - log B(1 + a, 1 + b), - log_volume.
+        """
         a, b, x = self.a.double(), self.b.double(), action.double()
         each = a * x.log() + b * (-x).log1p() - _log_beta(a, b)
         return (each.sum(-1) - self.log_volume).to(self.a.dtype)
 
     def entropy(self) -> Tensor:
-        """Return sum_a of log B - a psi(1 + a) - b psi(1 + b) + (a + b) psi(2 + a + b), + log_volume, (*batch)."""
+        """Return the entropy in nats, (*batch).
+
+        The sum over A of log B(1 + a, 1 + b) - a psi(1 + a) - b psi(1 + b) + (a + b) psi(2 + a + b), + log_volume.
+        """
         a, b = self.a.double(), self.b.double()
         each = _log_beta(a, b) - a * (1 + a).digamma() - b * (1 + b).digamma() + (a + b) * (2 + a + b).digamma()
         return (each.sum(-1) + self.log_volume).to(self.a.dtype)
 
     def kl(self, other: Beta) -> Tensor:
-        """Return sum_a of log(B_q / B_p) + (a_p - a_q) psi(1 + a_p) + (b_p - b_q) psi(1 + b_p)
-        - (a_p - a_q + b_p - b_q) psi(2 + a_p + b_p), (*batch)."""
+        """Return KL(p || q) of self p and other q, (*batch).
+
+        The sum over A of log(B_q / B_p) + (a_p - a_q) psi(1 + a_p) + (b_p - b_q) psi(1 + b_p)
+        - (a_p - a_q + b_p - b_q) psi(2 + a_p + b_p).
+        """
         a, b = self.a.double(), self.b.double()
         more_a, more_b = a - other.a.double(), b - other.b.double()
         each = _log_beta(other.a.double(), other.b.double()) - _log_beta(a, b)

@@ -1,4 +1,4 @@
-"""Features -> distribution over a Box."""
+"""The heads for Box action spaces: features -> distribution."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ppo_lab.models.distributions.contract import Noise, in_float32, initial_noi
 from ppo_lab.models.distributions.gaussian import DiagonalGaussian, HeldNoise, SquashedGaussian
 from ppo_lab.models.networks.mlp import orthogonal
 
-VARIANCE_FLOOR = 1e-6  # gSDE: features that are all 0 explore nothing, but their density is finite
+VARIANCE_FLOOR = 1e-6  # gSDE: keeps the density finite for features that are all 0, which get no noise
 MOST_CERTAIN = 1e4  # largest alpha - 1 of a Beta: a std of 0.4 % of the Box
 
 
 @final
 class BoxRange(nn.Module):
-    """The numbers that a Box allows, flat and in float32."""
+    """The bounds of a Box, flattened and in float32, and the maps into it."""
 
     low: Tensor  # (A,)
     high: Tensor  # (A,)
@@ -35,16 +35,16 @@ class BoxRange(nn.Module):
         self.shape = tuple(space.shape)
         self.size = math.prod(self.shape)
         if space.dtype is None or space.dtype.kind != "f":
-            raise EnvError(f"action space {space} has whole numbers: not supported; use Discrete or MultiDiscrete")
+            raise EnvError(f"action space {space} has integers, which are not supported; use Discrete or MultiDiscrete")
         if self.size == 0:
             raise EnvError(f"action space {space} has nothing to choose")
         self.register_buffer("low", torch.from_numpy(_inside(space.low, np.inf)), persistent=False)
         self.register_buffer("high", torch.from_numpy(_inside(space.high, -np.inf)), persistent=False)
-        self.bounded = bool((self.high - self.low).isfinite().all())  # also where float32's whole range is no bound
+        self.bounded = bool((self.high - self.low).isfinite().all())  # False if the width overflows float32 as well
 
     @property
     def is_unit(self) -> bool:
-        """It is [-1, 1] in every direction: stretching that over it changes nothing."""
+        """Whether the Box is [-1, 1] in every dimension, so that stretching [-1, 1] over it changes nothing."""
         return bool((self.low == -1.0).all() and (self.high == 1.0).all())
 
     def log_width(self, distribution: str) -> float:
@@ -52,7 +52,7 @@ class BoxRange(nn.Module):
         if not self.bounded or not bool((self.low < self.high).all()):
             raise EnvError(
                 f"model.distribution: {distribution} needs a Box with finite bounds, low < high; got low "
-                f"{_few(self.low)}, high {_few(self.high)}; gaussian takes any"
+                f"{_few(self.low)}, high {_few(self.high)}; gaussian works with any Box"
             )
         return float((self.high.double() - self.low.double()).log().sum())
 
@@ -71,11 +71,11 @@ class BoxRange(nn.Module):
 
 @final
 class GaussianHead(nn.Module):
-    """Features -> DiagonalGaussian; its [-1, 1] is the Box (bound: rescale), or its numbers are the Box's (clip).
+    """Features -> DiagonalGaussian, whose [-1, 1] is stretched over the Box (bound: rescale) or which is only clipped.
 
-    std: free - log_std is a parameter (A,); state - a linear function of the features; gsde - held noise, whose
-    marginal std is sqrt(phi^2 @ sigma^2) with log sigma a parameter (F, A), features phi not trained through it. At
-    the start that is exp(log_std_init) * |phi|, as in Stable-Baselines3.
+    std: free - log_std is a parameter (A,); state - a linear function of the features; gsde - noise held for many
+    steps. Its marginal std is sqrt(phi^2 @ sigma^2), where log sigma is a parameter (F, A) and the features phi get no
+    gradient. At the start it is exp(log_std_init) * |phi|, as in Stable-Baselines3.
     """
 
     def __init__(self, num_features: int, space: spaces.Box, settings: ModelConfig) -> None:
@@ -90,7 +90,7 @@ class GaussianHead(nn.Module):
         else:
             shape = (num_features, size) if settings.std == "gsde" else (size,)
             self.log_std = nn.Parameter(torch.full(shape, start))
-        self.log_std_bounds = (settings.log_std_min, settings.log_std_max)  # inside, the clamp changes nothing
+        self.log_std_bounds = (settings.log_std_min, settings.log_std_max)  # no effect inside the bounds
         self.rescale = settings.bound == "rescale" and self.box.bounded
         self.stretches = self.rescale and not self.box.is_unit
         self.num_features = num_features
@@ -101,14 +101,12 @@ class GaussianHead(nn.Module):
         self.noise_size = size if settings.std == "gsde" else 0
 
     def initial_noise(self, num_envs: int) -> dict[str, Tensor]:
-        """Return what gSDE keeps in memory, see `contract.initial_noise`; {} for another std."""
+        """Return gSDE's part of the memory, see `contract.initial_noise`; {} for another std."""
         return initial_noise(self, num_envs, self.num_features, self.noise_size) if self.noise_size else {}
 
     @in_float32
     def forward(self, features: Tensor, mask: Tensor | None = None, noise: Noise | None = None) -> DiagonalGaussian:
-        """Return a distribution over (*batch, A) from features (*batch, F). With gSDE, samples of (N, F) use
-        `noise`.
-        """
+        """Return a distribution over (*batch, A) from features (*batch, F). With gSDE, `noise` is for (N, F)."""
         mean = self.mean(features)
         source = self.log_std
         log_std = clip(source(features) if isinstance(source, nn.Linear) else source, *self.log_std_bounds)
@@ -121,7 +119,7 @@ class GaussianHead(nn.Module):
     def to_env(self, action: Tensor) -> Tensor:
         """Map (*batch, A) to (*batch, *shape) inside the Box: [-1, 1] is stretched over [low, high], the rest clipped.
 
-        Both bounds are reachable, exactly. A Box with an infinite side is not stretched, only clipped.
+        Both bounds can be reached exactly. A Box with an infinite side is not stretched, only clipped.
         """
         if self.stretches:
             return self.box.stretch((action.clamp(-1.0, 1.0) + 1.0) * 0.5)
@@ -145,7 +143,7 @@ class SquashedHead(nn.Module):
         self.noise_size = self.normal.noise_size
 
     def initial_noise(self, num_envs: int) -> dict[str, Tensor]:
-        """Do as `GaussianHead.initial_noise`."""
+        """Return gSDE's part of the memory, see `GaussianHead.initial_noise`."""
         return self.normal.initial_noise(num_envs)
 
     def forward(self, features: Tensor, mask: Tensor | None = None, noise: Noise | None = None) -> SquashedGaussian:
@@ -167,7 +165,7 @@ class BetaHead(nn.Module):
         super().__init__()
         _refuse_clip(settings)
         if settings.std != "free":
-            raise ConfigError(f"model.std: {settings.std} goes with distribution gaussian or squashed; beta has none")
+            raise ConfigError(f"model.std: {settings.std} needs distribution gaussian or squashed; beta has no std")
         self.box = BoxRange(space)
         self.log_volume = self.box.log_width("beta")
         self.concentration = orthogonal(num_features, 2 * self.box.size, gain=0.01)
@@ -197,18 +195,20 @@ BOX_HEADS: dict[str, type[GaussianHead] | type[SquashedHead] | type[BetaHead]] =
 
 def _refuse_clip(settings: ModelConfig) -> None:
     if settings.bound == "clip":
-        raise ConfigError(f"model.bound: clip goes with distribution gaussian; {settings.distribution} never leaves")
+        raise ConfigError(
+            f"model.bound: clip needs distribution gaussian; {settings.distribution} never leaves the Box"
+        )
 
 
 def _inside(bound: np.ndarray, inwards: float) -> np.ndarray:
-    """Round a bound to float32, inwards: the nearest float32 may lie outside a float64 Box."""
+    """Round a bound to float32, towards the inside: the nearest float32 may lie outside a float64 Box."""
     flat = bound.ravel()
-    with np.errstate(over="ignore"):  # what is beyond float32 is no bound
+    with np.errstate(over="ignore"):  # a bound beyond float32 becomes infinite: no bound
         rounded = flat.astype(np.float32)
     outside = rounded < flat if inwards > 0 else rounded > flat
     return np.where(outside, np.nextafter(rounded, np.float32(inwards)), rounded)
 
 
 def _few(numbers: Tensor) -> str:
-    """Format at most four of them."""
+    """Format at most four of the numbers."""
     return f"[{', '.join(f'{x:g}' for x in numbers[:4].tolist())}{', ...' if len(numbers) > 4 else ''}]"

@@ -1,4 +1,4 @@
-"""What a distribution can do, and what the heads that make them have in common."""
+"""The interface of action distributions, and the functions that their heads share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 Noise = tuple[Tensor, Tensor]
-"""gSDE: the noise matrix of each environment (N, F, A), which `sample` draws anew in place where (N,) bool says so."""
+"""gSDE: the noise matrix of each environment (N, F, A), and which of them `sample` redraws in place, (N,) bool."""
 
 HALVES = (torch.float16, torch.bfloat16)
 M = TypeVar("M", bound=nn.Module)
@@ -18,14 +18,14 @@ D = TypeVar("D")
 
 
 class Distribution(Protocol):
-    """What the policy may do at each row of a batch (*batch)."""
+    """The distribution of the policy's action for each row of a batch (*batch)."""
 
     def sample(self, generator: Generator | None = None) -> Tensor:
         """Sample an action per row with `generator`: (*batch) or (*batch, A)."""
         ...
 
     def mode(self) -> Tensor:
-        """Return the action to take when not exploring, per row: the most likely one, or as the distribution says."""
+        """Return the action per row without exploration: the most likely one, or as the distribution defines it."""
         ...
 
     def log_prob(self, action: Tensor) -> Tensor:
@@ -44,12 +44,13 @@ class Distribution(Protocol):
 def in_float32(forward: Callable[[M, Tensor, Tensor | None, Noise | None], D]) -> Callable[..., D]:
     """Make a head compute in float32 on half-precision features and under autocast (float64 stays float64).
 
-    A probability in bfloat16 has three digits, and the ratio of two of them is no ratio.
+    A probability in bfloat16 has three digits, too few for the ratio of two probabilities.
     """
 
     @wraps(forward)
     def wrapper(self: M, features: Tensor, mask: Tensor | None = None, noise: Noise | None = None) -> D:
-        # asked at every step: both kinds by name are faster than the one of the features, and *args cost a microsecond
+        # runs at every step: asking for both devices is faster than reading the features' device, and *args would
+        # cost a microsecond
         if not (features.dtype in HALVES or torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")):
             return forward(self, features, mask, noise)
         with torch.autocast(features.device.type, enabled=False):
@@ -59,14 +60,12 @@ def in_float32(forward: Callable[[M, Tensor, Tensor | None, Noise | None], D]) -
 
 
 def without_noise(head: nn.Module, num_envs: int) -> dict[str, Tensor]:
-    """Return {}: the `initial_noise` of a head that holds none."""
+    """Return {}: the `initial_noise` of a head without gSDE."""
     return {}
 
 
 def initial_noise(head: nn.Module, num_envs: int, num_features: int, size: int) -> dict[str, Tensor]:
-    """Return what gSDE keeps in memory: "noise" (N, F, A) float and "noise_age" (N,) int64, the steps since it was
-    drawn.
-    """
+    """Return gSDE's part of the memory: "noise" (N, F, A) float and "noise_age" (N,) int64, steps since the draw."""
     weight = next(head.parameters())
     return {
         "noise": weight.new_zeros(num_envs, num_features, size),

@@ -10,22 +10,22 @@ from torch import Generator, Tensor
 
 @final
 class Categorical:
-    """One of n actions; pi(i) = softmax(logits)_i. What is illegal has logit `masks.ILLEGAL`, and probability 0."""
+    """One of n actions; pi(i) = softmax(logits)_i. Illegal ones have logit `masks.ILLEGAL`, probability 0."""
 
     def __init__(self, logits: Tensor) -> None:
         self.log_probs = logits.log_softmax(-1)  # (*batch, n)
 
     @property
     def probabilities(self) -> Tensor:
-        """(*batch, n)."""
+        """Probability of each action, (*batch, n)."""
         return self.log_probs.exp()
 
     def sample(self, generator: Generator | None = None) -> Tensor:
-        """Index of each row's action, (*batch) int64.
+        """Sample the index of each row's action, (*batch) int64.
 
-        The exponential race: argmax_i p_i / E_i with E_i ~ Exp(1) is i with probability p_i. Three small operations
-        on any device, where torch.multinomial copies to the host to check its input. Torch never draws E_i = 0, so
-        that p_i = 0 never wins.
+        The exponential race: argmax_i p_i / E_i with E_i ~ Exp(1) is i with probability p_i. It takes three small
+        operations on any device, while torch.multinomial copies to the host to check its input. Torch never draws
+        E_i = 0, so p_i = 0 never wins.
         """
         race = torch.empty_like(self.log_probs).exponential_(generator=generator)
         return (self.log_probs.exp() / race).argmax(-1)
@@ -39,12 +39,13 @@ class Categorical:
         return self.log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
     def entropy(self) -> Tensor:
-        """Return H = -sum_i p_i log p_i, (*batch)."""
+        """Return the entropy in nats: -sum_i p_i log p_i, (*batch)."""
         return -(self.log_probs.exp() * self.log_probs).sum(-1)
 
     def kl(self, other: Categorical) -> Tensor:
-        """Return sum_i p_i (log p_i - log q_i), (*batch). Both need the same mask, or the result is practically
-        infinite.
+        """Return KL(self || other): sum_i p_i (log p_i - log q_i), (*batch).
+
+        Both need the same mask, or the result is practically infinite.
         """
         return (self.log_probs.exp() * (self.log_probs - other.log_probs)).sum(-1)
 
@@ -61,7 +62,7 @@ class MultiCategorical:
 
     @property
     def probabilities(self) -> Tensor:
-        """(*batch, k, n), 0 where a component has fewer choices."""
+        """Probability of each choice, (*batch, k, n); 0 where a component has fewer choices."""
         return self.each.probabilities
 
     def sample(self, generator: Generator | None = None) -> Tensor:

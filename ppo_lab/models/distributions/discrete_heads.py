@@ -1,4 +1,4 @@
-"""Features -> distribution over finitely many actions."""
+"""The heads for discrete action spaces: features -> distribution over finitely many actions."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class MultiCategoricalHead(nn.Module):
     """
 
     start: Tensor  # (k,) int64
-    column: Tensor  # (k * n,) int64: which logit stands at [component, choice]
+    column: Tensor  # (k * n,) int64: the logit of [component, choice]
     padding: Tensor  # (k, n) bool: True where a component has no such choice
 
     initial_noise = without_noise
@@ -99,8 +99,8 @@ class MultiCategoricalHead(nn.Module):
 class BinaryHead(nn.Module):
     """Features -> m independent bits, a MultiBinary space of any shape: one logit each, P(1) = sigmoid(logit).
 
-    As a MultiCategorical of two choices with logits (0, logit), which is the same, and takes masks the same way.
-    Mask: (*batch, 2 m): may bit 0 be 0, may it be 1, may bit 1 be 0, ...
+    The distribution is a MultiCategorical of two choices with logits (0, logit), which is equivalent and handles masks.
+    Mask: (*batch, 2 m): whether bit 0 may be 0, bit 0 may be 1, bit 1 may be 0, ...
     """
 
     initial_noise = without_noise

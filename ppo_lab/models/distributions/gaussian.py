@@ -1,4 +1,4 @@
-"""Normal distributions: as they are, with gSDE's noise, and squashed into (-1, 1)."""
+"""Normal distributions: plain, with gSDE's noise, and squashed into (-1, 1)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NODES_REACH = 6.0  # standard deviations; 2e-9 of the mass lies beyond
 class HeldNoise:
     """The noise of generalised state-dependent exploration (Raffin et al. 2021): the same matrix for many steps.
 
-    noise(s) = phi(s) @ E, E (F, A) with E_fa ~ N(0, sigma_fa^2), so exploring is smooth in the state and not white.
+    noise(s) = phi(s) @ E, E (F, A) with E_fa ~ N(0, sigma_fa^2), so noise is smooth in the state and not white.
     """
 
     def __init__(self, features: Tensor, sigma: Tensor, noise: Noise) -> None:
@@ -31,7 +31,8 @@ class HeldNoise:
     def draw(self, generator: Generator | None) -> Tensor:
         """Return phi @ E, (N, A), after redrawing stale matrices in place.
 
-        All are drawn and some used: which ones is known on the device only, and the generator moves on by the same.
+        All matrices are drawn, but only stale ones are replaced: the host does not know which ones these are, and the
+        generator always advances by the same amount.
         """
         fresh = torch.empty_like(self.matrix).normal_(generator=generator) * self.sigma  # (N, F, A)
         self.matrix.copy_(torch.where(self.stale[:, None, None], fresh, self.matrix))
@@ -47,10 +48,10 @@ class DiagonalGaussian:
         self.log_std = log_std  # (A,), or (*batch, A) where it depends on the state
         self.std = log_std.exp()
         self.sum_log_std = log_std.sum(-1)  # () or (*batch)
-        self.held = held  # where samples take their noise from; None: white
+        self.held = held  # the source of noise for samples; None: white noise
 
     def sample(self, generator: Generator | None = None) -> Tensor:
-        """Sample mean + std * noise, not clipped: the likelihood belongs to this number, (*batch, A)."""
+        """Sample mean + std * noise, (*batch, A). It is not clipped, since the likelihood is that of this number."""
         if self.held is not None:
             return self.mean + self.held.draw(generator)
         noise = torch.empty_like(self.mean).normal_(generator=generator)
@@ -61,19 +62,20 @@ class DiagonalGaussian:
         return self.mean
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """Return sum_a of -((x - mean) / std)^2 / 2 - log std - log(2 pi) / 2, (*batch)."""
+        """Return the log density: the sum over A of -((x - mean) / std)^2 / 2 - log std - log(2 pi) / 2, (*batch)."""
         squares = ((action - self.mean) / self.std).square().sum(-1)  # (*batch)
         return -0.5 * squares - self.sum_log_std - 0.5 * math.log(2 * math.pi) * self.mean.shape[-1]
 
     def entropy(self) -> Tensor:
-        """Return sum_a of log std + log(2 pi e) / 2, (*batch)."""
+        """Return the entropy in nats: the sum over A of log std + log(2 pi e) / 2, (*batch)."""
         entropy = self.sum_log_std + 0.5 * math.log(2 * math.pi * math.e) * self.mean.shape[-1]
         return entropy.expand(self.mean.shape[:-1])
 
     def kl(self, other: DiagonalGaussian) -> Tensor:
-        """Return sum_a of log(q/p) + (p^2 + (mean_p - mean_q)^2) / 2q^2 - 1/2 with stds p, q, (*batch).
+        """Return KL(self || other): the sum over A of log(q/p) + (p^2 + (mean_p - mean_q)^2) / 2q^2 - 1/2, (*batch).
 
-        Written with expm1, so that it is 0 for equals, and small ones have all their digits: no epsilon is needed.
+        p and q are the stds of self and other. With expm1 the result is exactly 0 for equal distributions, and small
+        results are accurate to all digits, so no epsilon is needed.
         """
         twice = 2 * (self.log_std - other.log_std)  # log of the ratio of variances
         apart = ((self.mean - other.mean) / other.std).square()
@@ -82,24 +84,24 @@ class DiagonalGaussian:
 
 @final
 class SquashedGaussian:
-    """a = affine(tanh(z)) with z normal: never outside the Box (Haarnoja et al. 2018, appendix C).
+    """The distribution of affine(tanh(z)) with z normal: never outside the Box (Haarnoja et al. 2018, appendix C).
 
-    Actions are z, from before the tanh: atanh of a saturated action would be infinite. log_prob and entropy are of the
-    action in the Box that z stands for: a density that integrates to 1 over it.
+    Actions are z, before the tanh: atanh of a saturated action would be infinite. log_prob and entropy are those of
+    the action in the Box: a density that integrates to 1 over the Box.
     """
 
     def __init__(self, normal: DiagonalGaussian, log_volume: float) -> None:
         self.normal = normal
-        self.log_volume = log_volume  # sum_a of log((high - low) / 2): what the affine map does to a density
+        self.log_volume = log_volume  # sum over A of log((high - low) / 2), for the affine map
 
     @property
     def mean(self) -> Tensor:
-        """(*batch, A), of z."""
+        """Mean of z, (*batch, A)."""
         return self.normal.mean
 
     @property
     def std(self) -> Tensor:
-        """(A,) or (*batch, A), of z."""
+        """Standard deviation of z, (A,) or (*batch, A)."""
         return self.normal.std
 
     def sample(self, generator: Generator | None = None) -> Tensor:
@@ -107,20 +109,19 @@ class SquashedGaussian:
         return self.normal.sample(generator)
 
     def mode(self) -> Tensor:
-        """Return the median in each dimension, (*batch, A), as in SAC: under a large std the density peaks at both
-        ends.
-        """
+        """Return z at the median of each dimension, (*batch, A), as in SAC. A large std makes the density bimodal."""
         return self.normal.mean
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """Return log N(z) - sum_a log(1 - tanh(z_a)^2) - log_volume, (*batch)."""
+        """Return the log density: log N(z) - sum_a log(1 - tanh(z_a)^2) - log_volume, (*batch)."""
         return self.normal.log_prob(action) - _log_slope(action).sum(-1) - self.log_volume
 
     def entropy(self) -> Tensor:
-        """Return H(z) + sum_a E[log(1 - tanh(z_a)^2)] + log_volume, (*batch); the expectation has no closed form.
+        """Return the entropy in nats: H(z) + sum_a E[log(1 - tanh(z_a)^2)] + log_volume, (*batch).
 
-        It is taken by the trapezoidal rule over the normal density: for smooth functions as exact as Gauss's, and
-        unlike the usual single sample it has no variance, no need of a generator, and a gradient.
+        The expectation has no closed form; it is computed with the trapezoidal rule over the normal density. For smooth
+        functions this is as accurate as Gauss quadrature. Unlike the usual single sample it has no variance, needs no
+        generator, and has a gradient.
         """
         t = torch.linspace(-NODES_REACH, NODES_REACH, NODES, dtype=self.mean.dtype, device=self.mean.device)
         weights = (-0.5 * t.square()).softmax(0)  # (nodes,) exp(-t^2 / 2), summing to 1
@@ -129,7 +130,7 @@ class SquashedGaussian:
         return self.normal.entropy() + expected + self.log_volume
 
     def kl(self, other: SquashedGaussian) -> Tensor:
-        """Return the divergence of the normals, (*batch): no invertible map changes it."""
+        """Return KL(self || other) of the normals, (*batch): an invertible map does not change it."""
         return self.normal.kl(other.normal)
 
 

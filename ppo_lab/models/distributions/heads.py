@@ -1,4 +1,4 @@
-"""Action space -> head."""
+"""Selection of the head for an action space, and the head for Dict spaces."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SUPPORTED = "Discrete, MultiDiscrete, MultiBinary, Box, and Dict of these"
 
 @final
 class JointHead(nn.Module):
-    """Features -> Joint over a flat Dict space: one head a key, in the order of the space.
+    """Features -> Joint over a flat Dict space: one head per key, in the order of the space.
 
-    Masks and gSDE's noise of the components lie side by side in the same order; those without take no columns.
+    Masks and gSDE noise of the components are concatenated in the same order; components without them have no columns.
     """
 
     def __init__(self, num_features: int, space: spaces.Dict, settings: ModelConfig) -> None:
@@ -32,7 +32,7 @@ class JointHead(nn.Module):
             raise EnvError("action space Dict() has nothing to choose")
         self.keys = tuple(space.spaces)
         self.num_features = num_features
-        # a list, as the names in a ModuleDict must not have a dot
+        # a list, as the names in a ModuleDict must not contain a dot
         self.heads = nn.ModuleList(_component(key, each, num_features, settings) for key, each in space.items())
         self.columns = [Columns(head.action_shape, head.action_dtype) for head in self.parts]
         whole = all(head.action_dtype == torch.int64 for head in self.parts)
@@ -45,10 +45,10 @@ class JointHead(nn.Module):
     @property
     def parts(self) -> list[LeafHead]:
         """The components' heads."""
-        return list(self.heads)  # type: ignore[arg-type]  # ModuleList forgets what it holds
+        return list(self.heads)  # type: ignore[arg-type]  # ModuleList does not know the type of its items
 
     def initial_noise(self, num_envs: int) -> dict[str, Tensor]:
-        """Do as `GaussianHead.initial_noise`, for all components together."""
+        """Return gSDE's part of the memory for all components together, see `GaussianHead.initial_noise`."""
         return initial_noise(self, num_envs, self.num_features, self.noise_size) if self.noise_size else {}
 
     def forward(self, features: Tensor, mask: Tensor | None = None, noise: Noise | None = None) -> Joint:
@@ -58,7 +58,7 @@ class JointHead(nn.Module):
         noises: list[Noise | None] = [None] * len(heads)
         if mask is not None:
             masks = [*mask.split([head.mask_size for head in heads], dim=-1)]
-        if noise is not None:  # views: what a component draws is written to the whole
+        if noise is not None:  # views: noise that a component draws is written to the whole tensor
             noises = [(own, noise[1]) for own in noise[0].split([head.noise_size for head in heads], dim=-1)]
         parts = [
             head(features, masks[i] if head.mask_size else None, noises[i] if head.noise_size else None)
@@ -67,7 +67,7 @@ class JointHead(nn.Module):
         return Joint(parts, self.columns)
 
     def to_env(self, action: Tensor) -> dict[str, Tensor]:
-        """Convert (*batch, sum of widths) to what the environment takes under each key."""
+        """Convert (*batch, sum of widths) to the environment's action, one tensor per key."""
         own = split(action, self.columns)
         return {key: head.to_env(part) for key, head, part in zip(self.keys, self.parts, own, strict=True)}
 
@@ -83,7 +83,7 @@ def make_head(space: Space, num_features: int, settings: ModelConfig) -> Head:
     action; mask_size and mask_layout (see `check_mask`; 0 and () where there is nothing to mask); noise_size and
     initial_noise(num_envs) (see `contract.Noise`).
 
-    Raises EnvError for a space without a head, ConfigError for settings of the Box's distribution that contradict.
+    Raises EnvError for a space without a head, ConfigError for contradictory settings of a Box's distribution.
     """
     return (
         JointHead(num_features, space, settings)

@@ -1,4 +1,4 @@
-"""Several actions at once, each with its own distribution."""
+"""The distribution of several actions at once, each with its own distribution."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ppo_lab.models.distributions.contract import Distribution
 
 
 class Columns(NamedTuple):
-    """Where a component lies in a joint action."""
+    """The columns of a joint action that belong to one component."""
 
     shape: tuple[int, ...]  # of the component's own action: () or (A,)
     dtype: torch.dtype
@@ -62,7 +62,7 @@ class Joint:
         return _total([part.entropy() for part in self.parts])
 
     def kl(self, other: Joint) -> Tensor:
-        """Return the sum of the components' divergences, (*batch)."""
+        """Return KL(self || other), the sum of the components' divergences, (*batch)."""
         return _total([mine.kl(theirs) for mine, theirs in zip(self.parts, other.parts, strict=True)])
 
     def _join(self, actions: list[Tensor]) -> Tensor:
@@ -71,7 +71,7 @@ class Joint:
 
 
 def _total(terms: list[Tensor]) -> Tensor:
-    """Return their sum, (*batch)."""
+    """Return the sum of the terms, (*batch)."""
     total = terms[0]
     for term in terms[1:]:
         total = total + term

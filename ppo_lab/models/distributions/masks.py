@@ -1,4 +1,4 @@
-"""Masks: which actions are legal."""
+"""Action masks, which say what actions are legal."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch import Tensor
 from ppo_lab.errors import EnvError
 
 # exp() of both is exactly 0, and sums and differences of them are finite: no 0 * inf, so no NaN in an entropy or a KL.
-# Padding lies below all that is illegal: even where a whole row is, an index that does not exist is never drawn.
+# PADDING is below ILLEGAL: even in a row without a legal action, an index that does not exist is never drawn.
 ILLEGAL = -1e38
 PADDING = -3e38
 
 
 def forbid(logits: Tensor, mask: Tensor) -> Tensor:
-    """Set logits to ILLEGAL where mask (same shape; True = legal) is False: probability and gradient there are 0."""
+    """Return logits, ILLEGAL where mask (same shape; True = legal) is False: probability and gradient are 0 there."""
     return torch.where(mask if mask.dtype == torch.bool else mask != 0, logits, ILLEGAL)
 
 
 def check_mask(mask: Tensor, layout: Sequence[int], live: Tensor | None = None) -> None:
     """Raise EnvError if the masks (*batch, N, K) leave some component of an action without a legal choice.
 
-    layout: number of choices of each component, one after the other in K (`head.mask_layout`). live: (*batch, N) bool,
-    False where nothing is chosen, such as the row of a reset; None: all are. The error names the environment (last
-    axis of the batch). Without one, training would continue with actions that do not exist.
+    layout: number of choices of each component, in their order in K (`head.mask_layout`). live: (*batch, N) bool,
+    False where no action is chosen, such as in a reset row; None: everywhere True. The error names the environment
+    (last axis of the batch). Without this check, training would continue with actions that do not exist.
     """
     if mask.shape[-1] != sum(layout):
         raise EnvError(

@@ -1,4 +1,4 @@
-"""Network bodies: from an observation to features. Which body a config asks for is decided in `BODIES`.
+"""Network bodies, which compute features from observations. `BODIES` lists them by their name in `model.body`.
 
 inputs = make_input(observation_space, config)      # observation -> floats; one for actor and critic
 body = make_body(inputs.space, config)              # floats -> (*batch, body.num_features)
@@ -28,7 +28,7 @@ Factory = Callable[[Space, ModelConfig], nn.Module]
 
 
 class Body(NamedTuple):
-    """How a body is made, and what reaches it in its own shape; all other observations reach it as vectors."""
+    """A kind of body: its factory, and the kinds of observations that keep their shape; all others become vectors."""
 
     make: Factory
     keeps: tuple[Shaped, ...]
@@ -41,11 +41,11 @@ BUILT_IN = {
     "impala": Body(partial(make_trunk, encoder=impala_cnn), ("image",)),
     "entities": Body(partial(make_trunk, encoder=SetEncoder), ("set",)),
 }
-BODIES = dict(BUILT_IN)  # with those of `register_body`
+BODIES = dict(BUILT_IN)  # and those added by `register_body`
 
 
 def register_body(name: str, factory: Factory) -> None:
-    """Make `model.body: <name>` mean a network of your own; again with the same name takes its place.
+    """Register a network of your own as `model.body: <name>`. Registering the same name again replaces it.
 
         class Mine(torch.nn.Module):
             def __init__(self, space, config):
@@ -58,24 +58,24 @@ def register_body(name: str, factory: Factory) -> None:
 
         ppo_lab.register_body("mine", Mine)
 
-    factory(space, config) gives a module with the attribute `num_features` and forward(inputs) -> (*batch,
-    num_features) for any leading dimensions: (N,) while acting, (L, B) while training. `space` is what comes in: a Box
-    of floats for a tensor, a Dict of them for a dictionary, without keys that this network must not see. Images and
-    sets keep their shape (uint8 images are in [0, 1]), everything else is one vector. `hidden_sizes` are yours to use.
-    A process that resumes or loads such a run has to register the name too.
+    factory(space, config) returns a module with the attribute `num_features` and forward(inputs) -> (*batch,
+    num_features) for any leading dimensions: (N,) while acting, (L, B) while training. `space` describes the inputs: a
+    Box of floats for a tensor, a Dict of such Boxes for a dictionary, without the keys that this network must not see.
+    Images and sets keep their shape (uint8 images are scaled to [0, 1]); everything else is one vector. The network may
+    use `hidden_sizes` or ignore it. A process that resumes or loads such a run must register the name as well.
 
     Raises ConfigError for the name of a built-in body.
     """
     if name in BUILT_IN:
-        raise ConfigError(f"register_body: {name!r} is a built-in body; take another name")
+        raise ConfigError(f"register_body: {name!r} is a built-in body; choose another name")
     BODIES[name] = Body(factory, ("image", "set"))
 
 
 def make_input(space: Space, config: ModelConfig) -> ObsInput:
-    """Make the module that turns observations of a (flat) `space` into what the body of `config` takes.
+    """Make the module that converts observations of a (flat) `space` to the inputs of the body of `config`.
 
-    Raises EnvError for a space that no network can read; ConfigError for an unknown body, and for one that looks at
-    images or sets where there are none.
+    Raises EnvError for a space that no network can read; ConfigError for an unknown body, and for a body that needs an
+    image or a set if the observation has none.
     """
     name, body = config.body, find_body(config.body)
     leaves = leaf_spaces(space)
@@ -89,18 +89,18 @@ def make_input(space: Space, config: ModelConfig) -> ObsInput:
 def make_body(space: Space, config: ModelConfig, hidden: Collection[str] = ()) -> nn.Module:
     """Make the body of `config` for inputs in `space` (of an ObsInput): (*batch, *inputs) -> (*batch, num_features).
 
-    hidden: keys of the inputs that this body does not see.
-    Raises ConfigError for an unknown body, a key that is not there, images that are too small for the body, and a
-    registered body without num_features.
+    hidden: keys of the inputs that this body must not see.
+    Raises ConfigError for an unknown body, an unknown key, images that are too small for the body, and a registered
+    body without num_features.
     """
     seen = visible(space, hidden)
     module = find_body(config.body).make(seen, config)
-    width(module)  # a registered body may have forgotten to say
+    width(module)  # raises if a registered body has no num_features
     return Blinkers(module, tuple(leaf_spaces(seen))) if hidden else module
 
 
 def find_body(name: str) -> Body:
-    """Return the body of this name. Raise ConfigError, with the nearest and all known names, if there is none."""
+    """Return the body with this name. Raise ConfigError, with the nearest and all known names, if there is none."""
     if name not in BODIES:
         close = difflib.get_close_matches(name, BODIES, n=1)
         nearest = f"; did you mean {close[0]!r}?" if close else ""
@@ -111,7 +111,7 @@ def find_body(name: str) -> Body:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Count the numbers that are learned, shared ones once."""
+    """Count the trainable parameters, shared ones once."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 

@@ -1,4 +1,4 @@
-"""Cores: the memory between a body and a head. Which one a config asks for is decided in `CORES`."""
+"""Cores, the layers with memory between a body and a head. `CORES` lists them by their name in `model.core`."""
 
 from __future__ import annotations
 

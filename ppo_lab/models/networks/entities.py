@@ -1,4 +1,4 @@
-"""Attention over a set: any number of entities whose order means nothing -> features."""
+"""The attention encoder for sets: any number of entities, in any order -> features."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch.nn import functional as F
 from ppo_lab.config import ModelConfig
 from ppo_lab.models.networks.mlp import orthogonal
 
-WIDENING = 4  # of the linear layers between attentions (Vaswani et al. 2017)
+WIDENING = 4  # hidden width / attention_size of the layers after each attention (Vaswani et al. 2017)
 
 
 @final
 class SetEncoder(nn.Module):
-    """A Transformer without positions over n entities of f features each (Vaswani et al. 2017; normalisation first,
-    Xiong et al. 2020), then the mean and the maximum over the entities that are there.
+    """A Transformer without positions over n entities of f features, then the mean and the maximum over those present.
 
-    (*batch, n, f) -> (*batch, 2 * attention_size); the same for every order of the entities, and whatever stands in
-    the place of absent ones. Without any entity: zeros.
+    (*batch, n, f) -> (*batch, 2 * attention_size). The result depends neither on the order of the entities nor on the
+    content of absent ones. Without any entity it is zeros. Attention: Vaswani et al. 2017; normalisation first: Xiong
+    et al. 2020.
     """
 
     def __init__(self, shape: tuple[int, ...], config: ModelConfig) -> None:
@@ -40,7 +40,7 @@ class SetEncoder(nn.Module):
             x = self._attend(x, None)
             return torch.cat([x.mean(-2), x.amax(-2)], -1).reshape(*batch, self.num_features)
         present = present.reshape(math.prod(batch), n, 1)  # (M, n, 1)
-        # zeros before anything is computed: NaN times a weight of 0 is NaN, forwards and backwards
+        # absent entities become zeros first: NaN times a weight of 0 is NaN, forward and backward
         x = self._attend(x.where(present, 0.0), present)  # (M, n, size)
         count = present.sum(-2)  # (M, 1)
         mean = x.where(present, 0.0).sum(-2) / count.clamp(min=1)
@@ -51,8 +51,8 @@ class SetEncoder(nn.Module):
         """Apply the attention layers: (M, n, f) -> (M, n, size)."""
         seen = None
         if present is not None:
-            # a softmax over nothing is NaN, or 0, as the kernel likes: where nobody is there all see all, and the
-            # pooling drops them
+            # a softmax over nothing is NaN or 0, depending on the kernel: in an empty set every entity attends to all,
+            # and the pooling ignores them
             seen = (present | ~present.any(-2, keepdim=True)).transpose(-1, -2).unsqueeze(1)  # (M, 1, 1, n)
         x = self.embed(x)
         for block in self.blocks:
@@ -62,10 +62,10 @@ class SetEncoder(nn.Module):
 
 @final
 class AttentionBlock(nn.Module):
-    """x + attention(norm(x)), then x + linear(gelu(linear(norm(x)))).
+    """A Transformer block: x + attention(norm(x)), then x + linear(gelu(linear(norm(x)))).
 
-    branches: how many are added up in the whole network. Each starts with 1/sqrt(branches) of its scale, so that their
-    sum does not grow with the depth (Radford et al. 2019).
+    branches: number of residual branches in the whole network. Each starts at 1/sqrt(branches) of its scale, so that
+    their sum does not grow with the depth (Radford et al. 2019).
     """
 
     def __init__(self, size: int, heads: int, branches: int) -> None:
@@ -78,7 +78,7 @@ class AttentionBlock(nn.Module):
         self.narrow = orthogonal(WIDENING * size, size, gain=branches**-0.5)
 
     def forward(self, x: Tensor, seen: Tensor | None) -> Tensor:
-        """Attend: x (M, n, size), seen (M, 1, 1, n) bool: which entities are looked at -> (M, n, size)."""
+        """Apply the block: x (M, n, size), seen (M, 1, 1, n) bool, True for entities to attend to -> (M, n, size)."""
         normed = self.norm_1(x)
         query, key, value = (
             layer(normed).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (M, heads, n, size / heads)

@@ -1,4 +1,4 @@
-"""Convolutions: images of any size and either layout -> features."""
+"""Convolutional encoders: images of any size and either channel layout -> features."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ IMPALA_SMALLEST = 2 ** len(IMPALA)  # every stage halves the image
 
 @final
 class ImageEncoder(nn.Module):
-    """A stack of layers over images, flattened: (*batch, *shape) -> (*batch, num_features).
+    """A stack of layers over images, with flattened output: (*batch, *shape) -> (*batch, num_features).
 
-    shape: (H, W), (C, H, W) or (H, W, C) as `channels` says. The stack sees (M, C, H, W), so that the same picture
-    gives the same features in either layout.
+    shape: (H, W), (C, H, W) or (H, W, C), as `channels` says. The stack gets (M, C, H, W), so the same image gives the
+    same features in either layout.
     """
 
     def __init__(self, shape: tuple[int, ...], channels: str, stack: nn.Sequential) -> None:
@@ -38,15 +38,15 @@ class ImageEncoder(nn.Module):
         if self.rank == 2:
             x = x.unsqueeze(1)  # (M, 1, H, W)
         elif self.last:
-            x = x.permute(0, 3, 1, 2)  # (M, C, H, W), a view: convolutions run as well on this order of memory
+            x = x.permute(0, 3, 1, 2)  # (M, C, H, W), a view: convolutions are as fast with this memory layout
         return self.stack(x).reshape(*batch, self.num_features)
 
 
 def plain_cnn(shape: tuple[int, ...], config: ModelConfig) -> ImageEncoder:
-    """Make a stack of convolutions, ReLU after each, as `config.convolutions` says.
+    """Make an encoder from the convolutions in `config.convolutions`, with a ReLU after each.
 
     By default those of Mnih et al. 2015 (DQN): 84 x 84 pixels become 7 x 7 x 64 = 3136 features. Raises ConfigError for
-    images on which the last convolution has nothing left to slide over: below 36 x 36 with the default.
+    images that are too small for the last convolution: below 36 x 36 by default.
     """
     num_channels, height, width = as_chw(shape, config.channels)
     smallest = 1
@@ -61,8 +61,9 @@ def plain_cnn(shape: tuple[int, ...], config: ModelConfig) -> ImageEncoder:
 
 
 def small_cnn(shape: tuple[int, ...], config: ModelConfig) -> ImageEncoder:
-    """Make an encoder for boards and small grids of any size: 16, then 32 3x3 convolutions that keep the size, with
-    ReLU.
+    """Make an encoder for boards and small grids of any size.
+
+    Two 3x3 convolutions that keep the size, with 16 and 32 channels and a ReLU after each.
     """
     num_channels, _, _ = as_chw(shape, config.channels)
     stack = nn.Sequential(
@@ -79,12 +80,12 @@ def impala_cnn(shape: tuple[int, ...], config: ModelConfig) -> ImageEncoder:
     """
     num_channels, height, width = as_chw(shape, config.channels)
     _check_size("impala", shape, (height, width), IMPALA_SMALLEST)
-    # 2 blocks a stage, each adding its share of the variance: all of them make it e times as large, where gain sqrt(2)
-    # would make it 2 ** 6 times, and a tanh layer on top would give nothing but +-1
+    # 2 blocks per stage, each adding its share of the variance: all blocks together increase it about e times. With
+    # gain sqrt(2) it would grow 2 ** 6 times, and a tanh layer on top would saturate at +-1
     gain = (2 / (2 * len(IMPALA))) ** 0.5
     layers: list[nn.Module] = []
     for width_out in IMPALA:
-        # gain 1: what comes in has not lost its negative half to a ReLU
+        # gain 1: no ReLU has set the negative half of the input to 0
         layers += [conv(num_channels, width_out, 3, padding=1, gain=1.0), nn.MaxPool2d(3, stride=2, padding=1)]
         layers += [ResidualBlock(width_out, gain), ResidualBlock(width_out, gain)]
         num_channels = width_out
@@ -93,7 +94,10 @@ def impala_cnn(shape: tuple[int, ...], config: ModelConfig) -> ImageEncoder:
 
 @final
 class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(relu(x)))), both 3x3: (M, C, H, W) -> the same. `gain` is that of the second convolution."""
+    """A residual block, x + conv(relu(conv(relu(x)))) with 3x3 convolutions: (M, C, H, W) -> (M, C, H, W).
+
+    gain: of the second convolution.
+    """
 
     def __init__(self, num_channels: int, gain: float) -> None:
         super().__init__()
@@ -108,9 +112,7 @@ class ResidualBlock(nn.Module):
 def conv(
     num_inputs: int, num_outputs: int, kernel: int, stride: int = 1, padding: int = 0, gain: float = 2**0.5
 ) -> nn.Conv2d:
-    """Make a convolution whose weight, as a matrix (out, in * kernel^2), is orthogonal times `gain`, and whose bias
-    is 0.
-    """
+    """Make a convolution with bias 0 whose weight, as a matrix (out, in * kernel^2), is orthogonal times `gain`."""
     layer = nn.Conv2d(num_inputs, num_outputs, kernel, stride, padding)
     nn.init.orthogonal_(layer.weight, gain)
     assert layer.bias is not None
@@ -119,20 +121,18 @@ def conv(
 
 
 def channels_last(shape: tuple[int, ...], channels: str) -> bool:
-    """Return whether a rank 3 image is (H, W, C); "auto": where its last dimension is smaller than its first."""
+    """Return whether an image of rank 3 is (H, W, C). "auto": if its last dimension is smaller than its first."""
     return channels == "last" or (channels == "auto" and shape[-1] < shape[0])
 
 
 def as_chw(shape: tuple[int, ...], channels: str) -> tuple[int, int, int]:
-    """Return (C, H, W) of an image of this shape; one channel for (H, W). Raise ConfigError for more than 3
-    dimensions.
-    """
+    """Return (C, H, W) for an image of this shape; (H, W) has one channel. Raise ConfigError for any other rank."""
     if len(shape) == 2:
         return 1, *shape
     if len(shape) != 3:
         raise ConfigError(
             f"model.body: convolutions take images (H, W), (C, H, W) or (H, W, C), got {shape}; "
-            "use mlp, or a wrapper that makes stacked frames channels"
+            "use mlp, or a wrapper that turns stacked frames into channels"
         )
     return (shape[2], *shape[:2]) if channels_last(shape, channels) else shape
 
@@ -141,5 +141,5 @@ def _check_size(body: str, shape: tuple[int, ...], size: tuple[int, int], smalle
     if min(size) < smallest:
         raise ConfigError(
             f"model.body: {body} needs images of at least {smallest} x {smallest}, got {size[0]} x {size[1]} "
-            f"(an image {shape}; model.channels says where its channels are); use cnn_small"
+            f"(image shape {shape}; model.channels sets which dimension holds the channels); use cnn_small"
         )

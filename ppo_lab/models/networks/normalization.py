@@ -1,4 +1,4 @@
-"""Running mean and variance, and the observation normaliser that lives in the model."""
+"""Running mean and variance, and the observation normaliser, which is part of the model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RunningMoments(nn.Module):
 
     @torch.no_grad()
     def update(self, rows: Tensor) -> None:
-        """Merge rows (M, *shape); none is fine."""
+        """Merge rows (M, *shape) into the statistics; M may be 0."""
         if len(rows) == 0:
             return
         rows = rows.double()
@@ -49,10 +49,10 @@ class RunningMoments(nn.Module):
 
 
 class ObsNormalizer(nn.Module):
-    """(obs - mean) / std, clipped to +- clip, with statistics that stand still until `refresh`.
+    """Observation normaliser: (obs - mean) / std, clipped to [-clip, clip]. Only `refresh` changes the statistics.
 
-    The statistics a policy acts with must be the ones it is trained with, or the ratio is not 1 before the first
-    step: so `update` only gathers, and `refresh` (once, after an update) takes over what was gathered.
+    A policy must be trained with the statistics that it acted with, or the probability ratio is not 1 before the first
+    gradient step. So `refresh` is called once, after each update.
     """
 
     center: Tensor  # (features) float32, in use
@@ -70,10 +70,11 @@ class ObsNormalizer(nn.Module):
         return ((features - self.center) * self.scale).clamp_(-self.clip, self.clip)
 
     def in_numpy(self, rows: int) -> Callable[[np.ndarray], np.ndarray]:
-        """Return the same for arrays (rows, features) on the CPU, in a fifth of the time for few rows; it reuses its
-        memory.
+        """Return a function that normalises arrays (rows, features) on the CPU.
+
+        For few rows it takes a fifth of the time of `forward`. It overwrites its last result.
         """
-        center, scale, clip = self.center.numpy(), self.scale.numpy(), self.clip  # a module's are slow to look up
+        center, scale, clip = self.center.numpy(), self.scale.numpy(), self.clip  # module attributes are slow
         out = np.empty((rows, len(center)), np.float32)
 
         def normalized(features: np.ndarray) -> np.ndarray:
@@ -85,7 +86,7 @@ class ObsNormalizer(nn.Module):
         return normalized
 
     def refresh(self, features: Tensor) -> None:
-        """Merge the rows (M, features) the policy saw, and use the statistics from now on."""
+        """Merge the rows (M, features) that the policy saw, and use the new statistics from now on."""
         self.moments.update(features)
         self.center.copy_(self.moments.mean)
         self.scale.copy_((self.moments.var + 1e-8).rsqrt())

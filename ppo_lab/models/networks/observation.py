@@ -1,8 +1,8 @@
-"""Observation -> what a body sees: float tensors, normalised where asked. Looks at spaces; bodies only see shapes.
+"""Conversion of observations to the inputs of a body: float tensors, normalised if configured.
 
-`LeafInput` reads one space, `DictInput` a flat Dict of them key by key; a tensor gives a tensor, a dict a dict.
-A model owns one of them, so that actor and critic share one set of statistics; what each of the two sees of its
-result is `visible`.
+`LeafInput` reads one space, `DictInput` a flat Dict of spaces key by key. A tensor gives a tensor, a dict gives a dict.
+Spaces are handled here; bodies only know shapes. A model has one such input module, so that actor and critic share
+their statistics. `visible` selects what each of the two gets.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ FLOATS = (torch.float32, torch.float64)
 
 @final
 class LeafInput(nn.Module):
-    """One observation space as floats: (*batch, *obs) -> (*batch, n), or (*batch, *obs) where the shape is kept.
+    """Input for one observation space: (*batch, *obs) -> floats (*batch, n), or (*batch, *obs) if the shape is kept.
 
-    Box               as it is, normalised if asked, element by element; with integers the statistics are floats too.
-    Box uint8, rank 2 or more: a picture, divided by the highest value of its space (255) and never normalised.
+    Box               unchanged, or normalised element by element if configured; integers become floats.
+    Box uint8, rank 2 or more: an image, divided by the highest value of its space (255) and never normalised.
     Discrete, MultiDiscrete    one-hot, component by component, counted from `start`; a number outside gives zeros.
     MultiBinary, Box of bool   0.0 and 1.0.
 
     keeps: the kinds whose shape is kept. "image": a Box of rank 3 or more, or of integers and rank 2 (H, W); not
-    normalised. "set": a Box of floats and rank 2, n entities of f features each; normalised feature by feature, all
-    entities alike, so that their order stays without meaning.
+    normalised. "set": a Box of floats and rank 2, n entities of f features each; normalised feature by feature, with
+    the same statistics for all entities, so that their order has no effect.
     """
 
-    values: Tensor  # (n) the number that turns column i of a one-hot on
-    component: Tensor  # (n) the component it belongs to
+    values: Tensor  # (n) the value for which column i of the one-hot is 1
+    component: Tensor  # (n) the component that column i belongs to
 
     def __init__(self, space: Space, normalize: bool, clip: float, keeps: Collection[Shaped] = ()) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class LeafInput(nn.Module):
             counts, start = _counts(space)
             columns = [(i, first + j) for i, (n, first) in enumerate(zip(counts, start, strict=True)) for j in range(n)]
             component, values = torch.tensor(columns).unbind(-1)
-            self.register_buffer("component", component, persistent=False)  # follow from the space: not in checkpoints
+            self.register_buffer("component", component, persistent=False)  # from the space: not in checkpoints
             self.register_buffer("values", values, persistent=False)
             shape: tuple[int, ...] = (len(columns),)
         elif isinstance(space, spaces.Box | spaces.MultiBinary):
@@ -64,7 +64,7 @@ class LeafInput(nn.Module):
         self.picture = is_picture(space)
         self.highest = brightest(space)
         self.reshaped = shape != self.obs_shape
-        self.unchanged = not (self.one_hot or self.picture or self.reshaped)  # but for the normaliser
+        self.unchanged = not (self.one_hot or self.picture or self.reshaped)  # except by the normaliser
         self.space: Space = _floats(shape, self.picture)
         numbers = isinstance(space, spaces.Box) and space.dtype != np.bool_ and not self.picture
         kept_image = self.kept and self.kind == "image"
@@ -76,11 +76,11 @@ class LeafInput(nn.Module):
         return inputs if self.normalizer is None else self.normalizer(inputs)
 
     def read(self, obs: Tensor) -> Tensor:
-        """Convert without normalising."""
+        """Convert (*batch, *obs) to (*batch, *space.shape) floats, without normalising."""
         if self.one_hot:
             return self._one_hot(obs)
         if self.picture:
-            obs = obs / self.highest  # on its device: until here it stays uint8
+            obs = obs / self.highest  # on the device: the image was sent as uint8
         if self.reshaped:
             obs = obs.reshape(*obs.shape[: obs.dim() - len(self.obs_shape)], *(self.space.shape or ()))
         return obs if obs.dtype in FLOATS else obs.to(torch.get_default_dtype())
@@ -88,15 +88,15 @@ class LeafInput(nn.Module):
     def _one_hot(self, obs: Tensor) -> Tensor:
         rank = len(self.obs_shape)
         column = obs.flatten(obs.dim() - rank) if rank else obs.unsqueeze(-1)  # (*batch, components)
-        # comparing is two operations for any number of components, and no look at the numbers from the host
+        # a comparison takes two operations for any number of components, and the host does not wait for the values
         if column.shape[-1] > 1:
             column = column.index_select(-1, self.component)  # (*batch, n)
         return (column == self.values).to(torch.get_default_dtype())
 
     def refresh(self, obs: Tree, present: Tensor | None = None) -> None:
-        """Take the observations (M, *obs) the policy saw into the running statistics, for the next rollout.
+        """Add the observations (M, *obs) that the policy saw to the running statistics, for the next rollout.
 
-        present: (M, n) which entities of a set are there; what stands in the place of the others is not counted.
+        present: (M, n) which entities of a set are present; the others are not counted.
         """
         if self.normalizer is not None:
             assert isinstance(obs, Tensor)
@@ -108,17 +108,17 @@ class LeafInput(nn.Module):
     def batch_shape(self, obs: Any, optional: Collection[str] = ()) -> tuple[int, ...]:
         """Return the leading dimensions of obs (*batch, *obs), tensor or array: () for one observation, (N,) for N.
 
-        Raises ConfigError if the shape does not end like that of the space.
+        Raises ConfigError if the last dimensions are not those of the space.
         """
         return _batch_shape("", obs, self.obs_shape)
 
 
 @final
 class DictInput(nn.Module):
-    """A flat Dict of spaces, key by key, in the order of the space: {k: (*batch, *obs)} -> {k: (*batch, *k.shape)}.
+    """Input for a flat Dict of spaces, in the order of the space: {k: (*batch, *obs)} -> {k: (*batch, *shape of k)}.
 
-    `action_mask` is left out. Of a set `k` with n entities, a key `k_mask` (n) says which are there; it comes out as
-    bool.
+    `action_mask` is left out. For a set `k` with n entities, a key `k_mask` (n) says which are present; it is converted
+    to bool.
     """
 
     def __init__(self, space: Space, normalize: bool, clip: float, keeps: Collection[Shaped] = ()) -> None:
@@ -132,18 +132,18 @@ class DictInput(nn.Module):
         for key, mask in self.masks.items():
             if self.shapes[mask] != self.shapes[key][:1]:
                 raise EnvError(
-                    f"{mask!r} says which entities of {key!r} are there: its shape is {self.shapes[key][:1]}, "
+                    f"{mask!r} says which entities of {key!r} are present: its shape must be {self.shapes[key][:1]}, "
                     f"got {self.shapes[mask]}"
                 )
         self.keys = tuple(key for key in leaves if key not in self.masks.values())
-        # by number: a key may be called "type" or "a.b", a module may not
+        # a list: a key may be called "type" or "a.b", a module may not
         self.inputs = nn.ModuleList(LeafInput(leaves[key], normalize, clip, keeps) for key in self.keys)
         seen: dict[str, Space] = {key: leaf.space for key, leaf in self.items()}
         seen |= {mask: spaces.MultiBinary(self.shapes[mask]) for mask in self.masks.values()}
         self.space: Space = spaces.Dict(seen)
 
     def items(self) -> list[tuple[str, LeafInput]]:
-        """Return every key that is read, with its reader."""
+        """Return every key that is read, with its `LeafInput`."""
         return [(key, leaf) for key, leaf in zip(self.keys, self.inputs, strict=True) if isinstance(leaf, LeafInput)]
 
     def forward(self, obs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -153,7 +153,7 @@ class DictInput(nn.Module):
         return inputs
 
     def refresh(self, obs: Tree) -> None:
-        """Take the observations {key: (M, *obs)} the policy saw into the running statistics, for the next rollout."""
+        """Add the observations {key: (M, *obs)} that the policy saw to the running statistics, for the next rollout."""
         assert isinstance(obs, dict)
         for key, leaf in self.items():
             leaf.refresh(obs[key], obs[self.masks[key]] if key in self.masks else None)
@@ -161,19 +161,19 @@ class DictInput(nn.Module):
     def batch_shape(self, obs: Any, optional: Collection[str] = ()) -> tuple[int, ...]:
         """Return the leading dimensions of obs {key: (*batch, *obs)}: () for one observation, (N,) for N.
 
-        optional: keys that may be missing. Raises ConfigError naming a key that is missing or whose shape does not end
-        like that of its space.
+        optional: keys that may be missing. Raises ConfigError that names the key if one is missing, if its last
+        dimensions are not those of its space, or if its leading dimensions differ from those of another key.
         """
         needed = self.shapes.keys() - set(optional)
         if not isinstance(obs, Mapping) or not needed <= obs.keys():
             given = ", ".join(obs) if isinstance(obs, Mapping) else type(obs).__name__
             keys = ", ".join(key for key in self.shapes if key in needed)
-            raise ConfigError(f"an observation has the keys {keys}; got {given}")
+            raise ConfigError(f"an observation needs the keys {keys}; got {given}")
         batches = {key: _batch_shape(key, obs[key], shape) for key, shape in self.shapes.items() if key in obs}
         first, batch = next(iter(batches.items()))
         for key, other in batches.items():
             if other != batch:
-                raise ConfigError(f"observation {key!r} comes {other} times, {first!r} {batch} times")
+                raise ConfigError(f"observation {key!r} has leading dimensions {other}, but {first!r} has {batch}")
         return batch
 
 
@@ -181,15 +181,15 @@ ObsInput = LeafInput | DictInput
 
 
 def set_masks(space: Space) -> dict[str, str]:
-    """Set -> the key of its mask, in what a `DictInput` yields."""
+    """Return the mask of each set, {key: key of its mask}, in the `space` of a `DictInput`."""
     leaves = leaf_spaces(space)
     return {key: f"{key}_mask" for key in leaves if isinstance(leaves.get(f"{key}_mask"), spaces.MultiBinary)}
 
 
 def visible(space: Space, hidden: Collection[str]) -> Space:
-    """Return the `space` that an ObsInput yields without the keys in `hidden`; `k` takes `k_mask` along.
+    """Return the `space` of an ObsInput without the keys in `hidden`; hiding `k` hides `k_mask` as well.
 
-    Raises ConfigError for a key that is not there, and if nothing is left.
+    Raises ConfigError for an unknown key, and if no key is left.
     """
     if not hidden:
         return space
@@ -197,16 +197,18 @@ def visible(space: Space, hidden: Collection[str]) -> Space:
     keys = leaves.keys() - set(set_masks(space).values())
     for key in hidden:
         if key not in keys or not key:
-            known = ", ".join(filter(None, sorted(keys))) or "none, it is a plain one"
+            known = ", ".join(filter(None, sorted(keys))) or "none, it is not a dictionary"
             raise ConfigError(f"model.privileged: no key {key!r} in the observation; keys: {known}")
     gone = {*hidden, *(f"{key}_mask" for key in hidden)}
     if gone >= leaves.keys():
-        raise ConfigError(f"model.privileged: {', '.join(hidden)} is all there is; the actor needs something to see")
+        raise ConfigError(
+            f"model.privileged: {', '.join(hidden)}: these are all the keys; leave at least one for the actor"
+        )
     return spaces.Dict({key: leaf for key, leaf in leaves.items() if key not in gone})
 
 
 def _counts(space: spaces.Discrete | spaces.MultiDiscrete) -> tuple[list[int], list[int]]:
-    """Return how many values each component has and which is the first."""
+    """Return the number of values of each component, and the first value of each."""
     if isinstance(space, spaces.Discrete):
         return [int(space.n)], [int(space.start)]
     return space.nvec.ravel().tolist(), space.start.ravel().tolist()

@@ -1,4 +1,4 @@
-"""GRU and LSTM cores: one cell for a step of the rollout, the library's sequence kernels for everything longer."""
+"""GRU and LSTM cores: single cells for a step of the rollout, torch's sequence kernels for longer chunks."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ppo_lab.models.networks.sequences import (
 )
 
 GATES = {"gru": 3, "lstm": 4}
-SHUT = 1e4  # far above what inputs and memory may say to a gate
+SHUT = 1e4  # far larger than what inputs and memory contribute to a gate
 
 
 class Recurrent(nn.Module):
-    """x (*, num_inputs) and memory -> features (*, size).
+    """A GRU or LSTM core: x (*, num_inputs) and memory -> features (*, size).
 
     Memory: GRU (N, layers, size), the hidden states; LSTM (N, layers, 2 size), hidden and cell states side by side.
 
@@ -34,11 +34,11 @@ class Recurrent(nn.Module):
     h' = (1 - z) * n + z * h. LSTM (Gers et al. 2000): i, f, o = sigmoid(.), g = tanh(.), c' = f * c + i * g,
     h' = o * tanh(c'). Weights are orthogonal gate by gate, biases 0.
 
-    Under autocast it stays in the precision of its parameters: a state that is fed back for hundreds of steps would
-    lose, at every one of them, what is below 1/256 of it.
+    Under autocast it keeps the precision of its parameters: a state that is fed back for hundreds of steps would lose
+    everything below 1/256 of its size at each of them.
     """
 
-    unrolled = False  # True: `features` goes cell by cell, equal to rounding: nothing is asked of the device
+    unrolled = False  # True: `features` runs cell by cell (equal up to rounding); the host never waits for the device
 
     def __init__(self, kind: str, num_inputs: int, size: int, layers: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Recurrent(nn.Module):
     def step(self, x: Tensor, memory: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
         """Take one step: x (N, F), memory (N, *memory), starts (N,) bool -> features (N, H), the memory after it.
 
-        Cell by cell: for a single row the sequence kernels cost 1.2 to 2.2 times as much (docs/log.md).
+        It calls the cells directly: for one row the sequence kernels take 1.2 to 2.2 times as long (docs/log.md).
         """
         after = []
         with self._full_precision(x):
@@ -76,8 +76,9 @@ class Recurrent(nn.Module):
         return x, torch.stack(after, 1) if len(after) > 1 else after[0].unsqueeze(1)
 
     def features(self, x: Tensor, memory: Tensor, starts: Tensor) -> Tensor:
-        """Compute x (L, B, F), memory (B, *memory), starts (L, B) bool -> features (L, B, H), without the memory
-        after them.
+        """Compute the features of a chunk, but not the memory after it; the fastest way is chosen.
+
+        x (L, B, F), memory (B, *memory) before row 0, starts (L, B) bool -> features (L, B, H).
         """
         if len(x) == 1:
             return self.step(x[0], memory, starts[0])[0].unsqueeze(0)
@@ -89,7 +90,7 @@ class Recurrent(nn.Module):
                 return self._whole(x, memory)[0]
             if self.kind == "gru" or x.device.type != "cpu" or x.dtype != torch.float32:
                 return self._packed(x, memory, cut(starts))[0]
-            # oneDNN has an LSTM for floats that is far ahead of the packed one, but knows no packing
+            # oneDNN's LSTM for float32 is much faster than the packed one, but does not support packing
             spliced, segments = splice(starts), cut(starts)
             groups = segments.groups()
             apart = sum(cost(round_up(int(segments.length[g.start])), round_up(g.stop - g.start)) for g in groups)
@@ -99,7 +100,7 @@ class Recurrent(nn.Module):
             return self._padded(x, memory, segments, groups)
 
     def sequence(self, x: Tensor, memory: Tensor, starts: Tensor, ends: Tensor | None) -> SequenceResult:
-        """Compute the same with the memory after the last row and after the rows in `ends` (L, B) bool."""
+        """Compute a chunk's features, and the memory after its last row and after the rows in `ends`, (L, B) bool."""
         with self._full_precision(x):
             x, memory = x.to(memory.dtype), fresh(memory, starts[0])
             if not starts[1:].any() and (ends is None or not ends[:-1].any()):
@@ -114,8 +115,9 @@ class Recurrent(nn.Module):
             )
 
     def _cell_by_cell(self, x: Tensor, memory: Tensor, starts: Tensor) -> Tensor:
-        """Compute row after row, as in the rollout: a CUDA graph can hold that, where cutting at starts needs their
-        places.
+        """Compute row after row, as in the rollout -> features (L, B, H).
+
+        A CUDA graph can capture this, but not cutting at the starts, for which the host must know where they are.
         """
         rows = []
         for now, begins in zip(x.unbind(), starts.unbind(), strict=True):
@@ -124,15 +126,14 @@ class Recurrent(nn.Module):
         return torch.stack(rows)
 
     def _whole(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute columns of equal length: x (M, S, F), memory (S, *memory) -> features (M, S, H), memory (S,
-        *memory).
-        """
+        """Compute columns of equal length: x (M, S, F), memory (S, *memory) -> features (M, S, H), memory after."""
         features, state = self.rnn(x, self._to_library(memory))
         return features, self._from_library(state)
 
     def _packed(self, x: Tensor, memory: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
-        """Compute all columns at once without padding -> features (L, B, H) and the memory after each column (S,
-        *memory).
+        """Compute all columns at once without padding.
+
+        Return features (L, B, H) and the memory after each column, (S, *memory).
         """
         columns = slice(0, len(segments.length))
         rows, real = segments.rows(columns, int(segments.length[0]))
@@ -140,15 +141,15 @@ class Recurrent(nn.Module):
         packed = PackedSequence(x.flatten(0, 1).index_select(0, index(place, x.device)), torch.from_numpy(real.sum(1)))
         out, state = self.rnn(packed, self._to_library(_before(memory, segments, columns)))
         source = np.empty(x.shape[0] * x.shape[1], dtype=np.int64)
-        source[place] = np.arange(len(place))  # a row that was run twice (see `cut`) came out equal
+        source[place] = np.arange(len(place))  # rows computed twice (see `cut`) have equal results
         features = out.data.index_select(0, index(source, x.device))
         return features.unflatten(0, x.shape[:2]), self._from_library(state)
 
     def _spliced(self, x: Tensor, memory: Tensor, spliced: Spliced) -> Tensor:
         """Compute an LSTM's columns with rows inserted that clear the memory between episodes -> features (L, B, H).
 
-        Such a row is 0 and has a flag, an input of its own that shuts the gates i, f and o: sigmoid(-SHUT) is exactly
-        0, so c' = 0 * c + 0 * g = 0 and h' = 0 * tanh(0) = 0, and no gradient crosses it either.
+        Such a row is 0 and has a flag, an additional input that closes the gates i, f and o: sigmoid(-SHUT) is exactly
+        0, so c' = 0 * c + 0 * g = 0 and h' = 0 * tanh(0) = 0. No gradient passes it either.
         """
         clears = spliced.source == x.shape[0] * x.shape[1]  # (M, B)
         rows = torch.cat([x.flatten(0, 1), x.new_zeros(1, x.shape[-1])])
@@ -165,7 +166,7 @@ class Recurrent(nn.Module):
         return features.unflatten(0, x.shape[:2])
 
     def _padded(self, x: Tensor, memory: Tensor, segments: Segments, groups: list[slice]) -> Tensor:
-        """Group by group, shorter columns filled up with rows that count for nothing -> features (L, B, H)."""
+        """Compute the columns group by group, shorter ones padded with rows that are ignored -> features (L, B, H)."""
         flat, outs, offset = x.flatten(0, 1), [], 0
         source = np.empty(len(flat), dtype=np.int64)
         for group in groups:
@@ -199,9 +200,9 @@ class Recurrent(nn.Module):
 
 
 def _before(memory: Tensor, segments: Segments, columns: slice, width: int | None = None) -> Tensor:
-    """Return the memory (S, *memory) before each column: the chunk's where it begins with row 0, else the initial one.
+    """Return the memory (S, *memory) before each column: the chunk's if it begins with row 0, else the initial one.
 
-    `width` columns in all: those that only fill up get the initial one.
+    width: number of columns including padding; padding columns get the initial memory.
     """
     begins = np.flatnonzero(segments.begins[columns])
     zeros = memory.new_zeros(width or columns.stop - columns.start, *memory.shape[1:])

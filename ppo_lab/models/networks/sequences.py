@@ -1,9 +1,9 @@
-"""Whole sequences through a recurrent network, with episode starts in the middle and no loop over time.
+"""Preparation of whole sequences for a recurrent network: episodes may start in the middle, with no loop over time.
 
-A chunk (L, B) is cut at its episode starts into segments. A segment needs nothing from the one before it, so all of
-them go through the network side by side, as columns: packed (`torch.nn.utils.rnn.PackedSequence`, no row is wasted) or
-padded in groups of similar length. Or its columns stay whole and a row that clears the memory is spliced in before
-each start. A row is known by its place t * B + b in the chunk flattened time first.
+A chunk (L, B) is cut into segments at its episode starts. A segment does not depend on the one before it, so the
+network computes all of them side by side, as columns: packed (`torch.nn.utils.rnn.PackedSequence`, which wastes no row)
+or padded in groups of similar length. Alternatively, the columns stay whole and a row that clears the memory is
+inserted before each start. A row is identified by its place t * B + b in the chunk, flattened time first.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch import Tensor
 
 Indices = NDArray[np.int64]
 
-# What a call with S columns of M steps costs, in rows: M * (S + STEP) + CALL. A compromise: fits to oneDNN's LSTM,
+# The cost of a call with S columns of M steps, in rows: M * (S + STEP) + CALL. A compromise: fits to oneDNN's LSTM,
 # forward and backward on one thread, gave a CALL of 88, 55 and 24 rows for 64, 128 and 256 units (docs/log.md).
 STEP = 1
 CALL = 40
 
 
 class SequenceResult(NamedTuple):
-    """What a core made of a chunk."""
+    """The output of a core for a chunk of L steps of B environments."""
 
     features: Tensor  # (L, B, H)
     memory: Tensor  # (B, *memory) after the last row
@@ -33,7 +33,10 @@ class SequenceResult(NamedTuple):
 
 
 class Core(Protocol):
-    """A memory on top of a body: features now, from inputs now and before. All cores are `nn.Module`s too."""
+    """A layer with memory on top of a body: its features depend on the inputs of this step and of earlier ones.
+
+    All cores are `nn.Module`s too.
+    """
 
     num_features: int
 
@@ -44,20 +47,21 @@ class Core(Protocol):
         """Take one step: x (N, F), memory (N, *memory), starts (N,) bool -> features (N, H), the memory after it."""
 
     def features(self, x: Tensor, memory: Tensor, starts: Tensor) -> Tensor:
-        """Compute x (L, B, F), memory (B, *memory) before row 0, starts (L, B) bool -> features (L, B, H), the
-        cheapest way.
+        """Compute the features of a chunk, but not the memory after it.
+
+        x (L, B, F), memory (B, *memory) before row 0, starts (L, B) bool -> features (L, B, H).
         """
 
     def sequence(self, x: Tensor, memory: Tensor, starts: Tensor, ends: Tensor | None) -> SequenceResult:
-        """Compute the same with the memory after the last row and after the rows in `ends` (L, B) bool."""
+        """Compute a chunk's features, and the memory after its last row and after the rows in `ends`, (L, B) bool."""
 
 
 def run_core(core: Core, x: Tensor, memory: Tensor, starts: Tensor, ends: Tensor | None = None) -> SequenceResult:
     """Pass a chunk of L steps of B environments through a core.
 
     x (L, B, F); memory (B, *memory) before row 0; starts (L, B) bool: the row begins an episode, so the memory before
-    it is the initial one; ends (L, B) bool: rows after which the memory is wanted too (any rows, None: no row).
-    Where gradients are wanted and memories are not, `core.features(x, memory, starts)` is cheaper.
+    it is the initial one; ends (L, B) bool: any rows after which the memory is returned as well (None: no row).
+    If only the features are needed, `core.features(x, memory, starts)` is cheaper.
     """
     if len(x) > 1:
         return core.sequence(x, memory, starts, ends)
@@ -66,13 +70,16 @@ def run_core(core: Core, x: Tensor, memory: Tensor, starts: Tensor, ends: Tensor
 
 
 def fresh(memory: Tensor, starts: Tensor) -> Tensor:
-    """Set memory (N, *memory) to zeros, the initial memory, where `starts` (N,) is True."""
+    """Return memory (N, *memory) with zeros, the initial memory, where `starts` (N,) is True."""
     return memory.masked_fill(starts.view(-1, *[1] * (memory.dim() - 1)), 0.0)
 
 
 @dataclass(frozen=True)
 class Segments:
-    """The columns a chunk was cut into, longest first: column i holds the rows first[i] + k * B for k < length[i]."""
+    """The columns of a chunk after cutting, longest first.
+
+    Column i holds the rows first[i] + k * B for k < length[i].
+    """
 
     shape: tuple[int, int]  # (L, B) of the chunk
     first: Indices  # (S,) place t * B + b of its first row
@@ -91,9 +98,9 @@ class Segments:
         return self.first < self.shape[1]
 
     def rows(self, columns: slice, steps: int) -> tuple[Indices, NDArray[np.bool_]]:
-        """Place of the row at each step of these columns, and whether it is one, both (steps, columns).
+        """Return the place of the row at each step of these columns, and whether it is real, both (steps, columns).
 
-        Behind the end of a column its last row is repeated, so that padding never mixes columns.
+        After the end of a column its last row is repeated, so that padding never mixes columns.
         """
         step, length = np.arange(steps)[:, None], self.length[columns]
         return self.first[columns] + np.minimum(step, length - 1) * self.shape[1], step < length
@@ -104,18 +111,21 @@ class Segments:
 
 
 class Spliced(NamedTuple):
-    """A chunk with a row before each start in its middle, for a network that a row can tell to forget."""
+    """A chunk with an extra row before each start in its middle, for a network whose memory such a row can clear."""
 
-    source: Indices  # (M, B) place of each row in the chunk; L * B for those that clear, and behind the end of a column
-    place: Indices  # (L, B) where each row of the chunk went, m * B + b
+    source: Indices  # (M, B) place of each row in the chunk; L * B for extra rows and after the end of a column
+    place: Indices  # (L, B) the new place of each row of the chunk, m * B + b
 
 
 def splice(starts: Tensor) -> Spliced:
-    """Lengthen a chunk by as many rows as the column with most starts in its middle has: starts (L, B) bool."""
+    """Insert an extra row before each start in the middle of a chunk: starts (L, B) bool.
+
+    The chunk gets longer by the number of such starts in the column with the most.
+    """
     L, B = starts.shape
     middle = starts.numpy().copy()
-    middle[0] = False  # the memory before row 0 is cleared by itself
-    before = middle.cumsum(0)  # (L, B) rows spliced in up to there
+    middle[0] = False  # `fresh` clears the memory before row 0
+    before = middle.cumsum(0)  # (L, B) extra rows up to there
     place = (np.arange(L)[:, None] + before) * B + np.arange(B)
     source = np.full((L + int(before[-1].max()), B), L * B)
     source.reshape(-1)[place] = np.arange(L * B).reshape(L, B)
@@ -123,15 +133,15 @@ def splice(starts: Tensor) -> Spliced:
 
 
 def cost(steps: int | Indices, columns: int | Indices) -> Any:
-    """Return what a call with that many steps of that many columns costs, in rows (see STEP and CALL)."""
+    """Return the cost of a call with so many steps of so many columns, in rows (see STEP and CALL)."""
     return steps * (columns + STEP) + CALL
 
 
 def cut(starts: Tensor, ends: Tensor | None = None) -> Segments:
-    """Cut a chunk into segments: starts and ends (L, B) bool. On a GPU this waits for the device to know the lengths.
+    """Cut a chunk into segments: starts and ends (L, B) bool. On a GPU this waits for the device to get the lengths.
 
-    A column ends before a start, so the memory after it is at hand. An end elsewhere (before the reset row of a
-    next-step autoreset, say) gets a column of its own: a copy of its segment up to there.
+    A column ends before a start, so the memory after it is known. An end elsewhere (such as before the reset row of a
+    next-step autoreset) gets a column of its own: a copy of its segment up to there.
     """
     L, B = starts.shape
     begins = starts.cpu().numpy().T.copy()  # (B, L): the rows of an environment lie side by side
@@ -152,7 +162,7 @@ def cut(starts: Tensor, ends: Tensor | None = None) -> Segments:
         length = np.concatenate([length, place[inside] - extra_first + 1])
     order = np.argsort(-length, kind="stable")
     column = np.empty_like(order)
-    column[order] = np.arange(len(order))  # where each segment went
+    column[order] = np.arange(len(order))  # the column of each segment
     first = first % L * B + first // L  # b * L + t -> t * B + b
     return Segments((L, B), first[order], length[order], column[last_of_env], column[at_ends])
 
@@ -160,14 +170,14 @@ def cut(starts: Tensor, ends: Tensor | None = None) -> Segments:
 def round_up(size: int) -> int:
     """Return the next number with at most three significant bits: 1 to 8, 10, 12, 14, 16, 20, ...
 
-    oneDNN compiles a kernel for each shape that it meets (a millisecond or more) and keeps the last thousand or so.
+    oneDNN compiles a kernel for each new shape (a millisecond or more) and caches about the last thousand.
     """
     unit = 1 << max(size.bit_length() - 3, 0)
     return -(-size // unit) * unit
 
 
 def _split(length: Indices, offset: int) -> list[slice]:
-    """Cut the columns in two where that pays most, and each part again."""
+    """Split the columns, of which the first is number `offset`, in two where that saves most, and each part again."""
     count = len(length)
     whole = cost(length[0], count)
     if count > 1:

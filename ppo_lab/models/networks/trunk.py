@@ -1,4 +1,4 @@
-"""From everything that is seen to one vector of features: encoders side by side, then linear layers."""
+"""The trunk of a body: an encoder for each key of the inputs, their features concatenated, then linear layers."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Encoder = Callable[[tuple[int, ...], ModelConfig], nn.Module]  # (shape, setting
 
 
 def make_trunk(space: Space, config: ModelConfig, encoder: Encoder | None = None) -> nn.Module:
-    """Make a module from what an ObsInput yields in `space` to (*batch, num_features).
+    """Make the module that computes features (*batch, num_features) from the output of an ObsInput, in `space`.
 
-    encoder: for the keys that come in a shape of their own (images or sets); everything else is a vector already.
-    A lone vector needs no trunk: the linear layers alone.
+    encoder: for the keys that keep their shape (images or sets); everything else is a vector already. For a single
+    vector it is the linear layers alone.
     """
     shapes = {key: leaf.shape or () for key, leaf in leaf_spaces(space).items()}
     if list(shapes) == [""] and len(shapes[""]) == 1:
@@ -34,7 +34,7 @@ def make_trunk(space: Space, config: ModelConfig, encoder: Encoder | None = None
 class Trunk(nn.Module):
     """An encoder per key, their features concatenated in the order of the keys, then an MLP.
 
-    shapes: of all that is seen by key, under "" if it is a tensor. masks: set -> key of its mask.
+    shapes: shape of each input by key, under "" if the input is a tensor. masks: set -> key of its mask.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Trunk(nn.Module):
 
 @final
 class Blinkers(nn.Module):
-    """A body that gets only some keys of its inputs, so that what the actor must not see cannot reach it."""
+    """A body that gets only some keys of its inputs, so that keys hidden from the actor cannot reach it."""
 
     def __init__(self, body: nn.Module, keys: tuple[str, ...]) -> None:
         super().__init__()

@@ -12,9 +12,10 @@ from ppo_lab.models.networks.normalization import RunningMoments
 
 
 class ValueHead(nn.Linear):
-    """Features -> V(s). With `normalize` it learns (V - mean) / std and gives V (PopArt, van Hasselt et al. 2016).
+    """Features (*batch, F) -> V(s) (*batch). With `normalize` it learns (V - mean) / std, but returns V.
 
-    When the mean and std of the returns move, weight and bias move against them, so that V stays what it was:
+    This is PopArt (van Hasselt et al. 2016). When the mean and std of the returns change, weight and bias are adjusted
+    so that V stays the same:
 
         w' = w * std / std',        b' = (std * b + mean - mean') / std'
     """
@@ -37,12 +38,12 @@ class ValueHead(nn.Linear):
         return value if self.moments is None else torch.addcmul(self.mean, value, self.scale)
 
     def normalized(self, value: Tensor) -> Tensor:
-        """Divide a value or return by the std: the units of the loss. The mean cancels in every difference."""
+        """Divide a value or return by the std, to the units of the loss. The mean cancels in every difference."""
         return value if self.moments is None else value / self.scale
 
     @torch.no_grad()
     def refresh(self, returns: Tensor) -> None:
-        """Take in returns (M,), and use their statistics from now on; V stays what it was, to rounding."""
+        """Add returns (M,) to the statistics and use these from now on; V stays the same up to rounding."""
         if self.moments is None or len(returns) == 0:
             return
         self.moments.update(returns)
@@ -56,7 +57,7 @@ class ValueHead(nn.Linear):
 def converted_head(saved: Mapping[str, Tensor], normalize: bool) -> dict[str, Tensor]:
     """Convert the `state_dict` of a head to one with or without `normalize`; V stays the same.
 
-    Statistics begin with mean 0 and std 1, or are folded into the layer: w' = std * w, b' = std * b + mean.
+    New statistics have mean 0 and std 1. Old ones are folded into the layer: w' = std * w, b' = std * b + mean.
     """
     if normalize:
         return {**ValueHead(1, True).state_dict(), **saved}
@@ -65,8 +66,8 @@ def converted_head(saved: Mapping[str, Tensor], normalize: bool) -> dict[str, Te
 
 
 def restarted_head(saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the `state_dict` of a head with `normalize` that has seen no returns yet; V stays the same.
+    """Return the `state_dict` of a head with `normalize`, with statistics that start again from zero; V stays the same.
 
-    Mean and std stay in use until the next `refresh`, which moves weight and bias against the new ones.
+    Mean and std stay in use until the next `refresh`, which adjusts weight and bias to the new ones.
     """
     return {name: torch.zeros_like(rows) if name.startswith("moments.") else rows for name, rows in saved.items()}

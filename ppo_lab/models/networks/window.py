@@ -1,4 +1,4 @@
-"""The window core: attention of each step over the last steps of its episode, as a memory that is carried along."""
+"""The window core: each step attends to the last steps of its episode, which are kept as memory."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ppo_lab.models.networks.sequences import SequenceResult, fresh
 
 
 class Window(nn.Module):
-    """x (*, num_inputs) and memory -> features (*, size): a causal Transformer (pre-LN) over a sliding window.
+    """A causal Transformer (pre-LN) over a sliding window: x (*, num_inputs) and memory -> features (*, size).
 
-    In each layer a step attends to the inputs of that layer at the last `window` steps, itself included, of its own
+    In each layer a step attends to the inputs of that layer at the last `window` steps, including itself, of its own
     episode (Dai et al. 2019, Transformer-XL, with a window that slides step by step). A bias for each distance and
-    head (Raffel et al. 2020) tells steps apart, so it does not matter where a chunk begins. L layers see
+    head (Raffel et al. 2020) distinguishes the steps, so it does not matter where a chunk begins. L layers see
     L * (window - 1) + 1 steps.
 
-    Memory (N, layers, window - 1, size + 1): the inputs of each layer at the steps before, the newest last, and a last
-    column that is 1 where there was a step.
+    Memory (N, layers, window - 1, size + 1): the inputs of each layer at the previous steps, the newest last, and a
+    last column that is 1 where there was a step.
     """
 
     def __init__(self, num_inputs: int, size: int, layers: int, window: int, heads: int) -> None:
@@ -40,11 +40,11 @@ class Window(nn.Module):
         return features.squeeze(0), after
 
     def features(self, x: Tensor, memory: Tensor, starts: Tensor) -> Tensor:
-        """Compute x (L, B, F), memory (B, *memory), starts (L, B) bool -> features (L, B, H)."""
+        """Compute a chunk's features: x (L, B, F), memory (B, *memory), starts (L, B) bool -> features (L, B, H)."""
         return self._attend(x, memory, starts)[0]
 
     def sequence(self, x: Tensor, memory: Tensor, starts: Tensor, ends: Tensor | None) -> SequenceResult:
-        """Compute the same with the memory after the last row and after the rows in `ends` (L, B) bool."""
+        """Compute a chunk's features, and the memory after its last row and after the rows in `ends`, (L, B) bool."""
         features, inputs, episode = self._attend(x, memory, starts)  # inputs: (B, layers, window - 1 + L, size)
         L, before = len(x), self.window - 1
         now = episode[:, -1:]  # (B, 1)
@@ -60,11 +60,11 @@ class Window(nn.Module):
     def _attend(self, x: Tensor, memory: Tensor, starts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return features (L, B, H), the inputs (B, layers, rows, size) of each layer, each row's episode (B, rows).
 
-        rows = window - 1 + L: those remembered, then those of the chunk. Episode -1: there was no step.
+        rows = window - 1 + L: those from memory, then those of the chunk. Episode -1: there was no step.
         """
         memory = fresh(memory, starts[0])
         number = starts.transpose(0, 1).long().cumsum(1)  # (B, L)
-        remembered = memory[:, 0, :, -1].long() - 1  # (B, window - 1) 0: the episode of row 0; a start there emptied it
+        remembered = memory[:, 0, :, -1].long() - 1  # (B, window - 1) 0: row 0's episode (`fresh` cleared others)
         episode = torch.cat((remembered, number), 1)
         view = _View(episode, len(x), self.window)
         rows = self.embed(x).transpose(0, 1).to(memory.dtype)  # (L, B, size) -> (B, L, size)
@@ -76,15 +76,15 @@ class Window(nn.Module):
 
 
 class _View:
-    """Who may look at whom. Queries come in blocks of `block`, so that the cost grows with L and not with L^2.
+    """The rows that each query may attend to. Queries are grouped in blocks, so the cost grows with L and not with L^2.
 
-    A block attends to its own rows and the window - 1 rows before them: `span` rows.
+    A block of `block` rows attends to these and the window - 1 rows before them: `span` rows.
     """
 
     def __init__(self, episode: Tensor, length: int, window: int) -> None:
         self.block = min(length, max(window, 16))
         self.blocks = -(-length // self.block)
-        self.fill = self.blocks * self.block - length  # rows of no one behind the last
+        self.fill = self.blocks * self.block - length  # padding rows after the last
         self.span = window - 1 + self.block
         device = episode.device
         distance = torch.arange(self.block, device=device).unsqueeze(1) + window - 1
@@ -98,19 +98,19 @@ class _View:
 
 
 class WindowLayer(nn.Module):
-    """Pre-LN attention and a hidden layer four times as wide, each added to its input."""
+    """A pre-LN Transformer layer: attention, then a hidden layer four times as wide, each added to its input."""
 
     def __init__(self, size: int, heads: int, window: int, gain: float) -> None:
         super().__init__()
         self.heads = heads
         self.norm, self.norm_hidden = nn.LayerNorm(size), nn.LayerNorm(size)
         self.query, self.key, self.value = (orthogonal(size, size, gain=1.0) for _ in range(3))
-        self.bias = nn.Parameter(torch.zeros(heads, window))  # added to the score, by steps back
+        self.bias = nn.Parameter(torch.zeros(heads, window))  # added to the score, by number of steps back
         self.out = orthogonal(size, size, gain)
         self.hidden, self.down = orthogonal(size, 4 * size, gain=2**0.5), orthogonal(4 * size, size, gain)
 
     def forward(self, inputs: Tensor, rows: Tensor, view: _View) -> Tensor:
-        """Attend: inputs (B, window - 1 + L, size), of which the last L are `rows` (B, L, size) -> (B, L, size)."""
+        """Apply the layer: inputs (B, window - 1 + L, size), which end with `rows` (B, L, size) -> (B, L, size)."""
         L = rows.shape[1]
         normed = self.norm(inputs)
         query = F.pad(self.query(normed[:, -L:]), (0, 0, 0, view.fill)).unflatten(1, (view.blocks, view.block))
@@ -123,12 +123,12 @@ class WindowLayer(nn.Module):
         return rows + self.down(F.gelu(self.hidden(self.norm_hidden(rows))))
 
     def _spans(self, x: Tensor, view: _View) -> Tensor:
-        """Arrange (B, window - 1 + L, size) as what each block sees (B, blocks, heads, size / heads, span)."""
+        """Arrange (B, window - 1 + L, size) as the rows each block sees: (B, blocks, heads, size / heads, span)."""
         spans = F.pad(x, (0, 0, 0, view.fill)).unfold(1, view.span, view.block)  # (B, blocks, size, span)
         return spans.unflatten(2, (self.heads, -1))
 
 
 def _stored(inputs: Tensor, real: Tensor) -> Tensor:
-    """Return the memory of the real ones: inputs (N, layers, window - 1, size), real (N, window - 1) bool."""
+    """Return the memory of inputs (N, layers, window - 1, size); zeros where real (N, window - 1) bool is False."""
     mark = real[:, None, :, None].expand(*inputs.shape[:3], 1)  # (N, layers, window - 1, 1)
     return torch.cat((inputs, mark.to(inputs.dtype)), -1).masked_fill(~mark, 0.0)

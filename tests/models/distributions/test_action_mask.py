@@ -1,4 +1,4 @@
-"""What a mask forbids has probability 0 and gradient 0, exactly, and a mask that forbids everything is named."""
+"""Tests of masks: illegal actions have probability and gradient exactly 0; masks without a legal action are refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def head_of(space):
 
 
 def masks_of(head, rows, seed=0):
-    """Random masks (rows, K) that leave each component at least one choice."""
+    """Return random masks (rows, K) that leave each component at least one choice."""
     parts = []
     for i, n in enumerate(head.mask_layout):
         part = torch.rand(rows, n, generator=rng(seed + i)) < 0.4
@@ -42,7 +42,7 @@ def masks_of(head, rows, seed=0):
 
 
 def is_legal(head, mask, action):
-    """(rows,) whether each discrete column of an action (rows, k) is allowed."""
+    """Return whether all discrete columns of an action (rows, k) are legal, (rows,) bool."""
     columns = action if action.dim() == 2 else action.unsqueeze(-1)
     discrete = [c for c in range(columns.shape[1]) if action.dtype == torch.int64 or c not in (2, 3)]  # 2, 3: the Box
     parts = mask.split(list(head.mask_layout), -1)
@@ -136,7 +136,7 @@ def test_half_precision_features_get_a_float32_policy(dtype):
 
 @pytest.mark.parametrize("space", SPACES, ids=str)
 def test_a_row_without_a_legal_action_is_no_nan(space):
-    """The caller raises; until then the policy draws something that exists."""
+    """Check that the policy still samples existing actions; the caller raises the error later."""
     head, n = head_of(space), 1000
     policy = head(torch.randn(n, F, generator=rng()), torch.zeros(n, head.mask_size, dtype=torch.bool))
     action = policy.sample(rng())

@@ -1,4 +1,4 @@
-"""Heads map actions into the space, both ends included, and refuse what they cannot."""
+"""Tests that heads map actions into the space, both ends included, and reject unsupported spaces and settings."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_the_whole_range_of_a_float_is_no_bound():
 def test_a_float64_box_is_not_left_by_rounding():
     low, high = np.float64(0.7), np.float64(0.1) + 1
     space = spaces.Box(low, high, (1,), np.float64)
-    assert float(np.float32(low)) < low  # what a plain cast does
+    assert float(np.float32(low)) < low  # the result of a plain cast
     done = head_of(space).to_env(torch.tensor([[-1.0], [1.0]])).double().numpy()
     assert all(space.contains(action) for action in done)
     assert np.allclose(done.ravel(), [low, high], rtol=1e-6)
@@ -156,7 +156,12 @@ def test_an_unsupported_space_is_named(space):
 @pytest.mark.parametrize(
     ("space", "settings", "error", "message"),
     [
-        (spaces.Box(0, 3, (2,), np.int64), {}, EnvError, "whole numbers: not supported; use Discrete or MultiDiscrete"),
+        (
+            spaces.Box(0, 3, (2,), np.int64),
+            {},
+            EnvError,
+            "integers, which are not supported; use Discrete or MultiDiscrete",
+        ),
         (spaces.Box(-1, 1, (0,)), {}, EnvError, "nothing to choose"),
         (spaces.Dict({}), {}, EnvError, "nothing to choose"),
         (
@@ -167,9 +172,9 @@ def test_an_unsupported_space_is_named(space):
         ),
         (spaces.Box(0, np.inf, (9,)), {"distribution": "beta"}, EnvError, r"low \[0, 0, 0, 0, ...\], high \[inf, "),
         (spaces.Box(1, 1, (1,)), {"distribution": "beta"}, EnvError, "low < high"),
-        (spaces.Box(-1, 1), {"distribution": "beta", "std": "gsde"}, ConfigError, "model.std: gsde goes with"),
-        (spaces.Box(-1, 1), {"distribution": "beta", "bound": "clip"}, ConfigError, "model.bound: clip goes with"),
-        (spaces.Box(-1, 1), {"distribution": "squashed", "bound": "clip"}, ConfigError, "model.bound: clip goes with"),
+        (spaces.Box(-1, 1), {"distribution": "beta", "std": "gsde"}, ConfigError, "model.std: gsde needs"),
+        (spaces.Box(-1, 1), {"distribution": "beta", "bound": "clip"}, ConfigError, "model.bound: clip needs"),
+        (spaces.Box(-1, 1), {"distribution": "squashed", "bound": "clip"}, ConfigError, "model.bound: clip needs"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(space, settings, error, message):

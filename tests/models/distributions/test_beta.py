@@ -1,4 +1,4 @@
-"""The Beta distribution is a density over the Box, finite at its edges."""
+"""Tests of the Beta distribution: a density over the Box, finite at the edges."""
 
 from __future__ import annotations
 

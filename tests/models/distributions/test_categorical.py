@@ -1,4 +1,4 @@
-"""Choices among finitely many agree with SciPy, sample as they score, and their KL needs no epsilon."""
+"""Tests of discrete distributions: agreement with SciPy, samples match log_prob, the KL needs no epsilon."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def rng(seed=0):
 
 
 def head_of(space, num_features=6, seed=0):
-    """A head that is no longer nearly uniform, in float64."""
+    """Return a head that is far from uniform, in float64."""
     torch.manual_seed(seed)
     head = make_head(space, num_features, ModelConfig()).double()
     head.logits.weight.data.mul_(100)
@@ -29,7 +29,7 @@ def head_of(space, num_features=6, seed=0):
 
 
 def every_action(space):
-    """All joint actions as the policy counts them, (number, k)."""
+    """Return all joint actions, counted from 0 in each component, (number, k)."""
     sizes = space.nvec.ravel() if isinstance(space, spaces.MultiDiscrete) else [2] * int(np.prod(space.shape))
     return torch.tensor(list(itertools.product(*map(range, sizes))))
 
@@ -98,7 +98,7 @@ def test_joint_samples_come_as_often_as_their_probability_says(space):
 
 
 def test_padding_changes_nothing():
-    """Components of different sizes, computed at once, are what each would be alone."""
+    """Compare components of different sizes, computed at once, with each computed alone."""
     head = head_of(spaces.MultiDiscrete([2, 5, 3]))
     features = torch.randn(4, 6, generator=rng(), dtype=F64)
     policy, action = head(features), torch.tensor([[1, 4, 0]] * 4)

@@ -1,4 +1,4 @@
-"""The Gaussian agrees with SciPy and with itself, wherever its std comes from and however far it is pushed."""
+"""Tests of the Gaussian against SciPy, and of its consistency, for every kind of std and for extreme values."""
 
 from __future__ import annotations
 

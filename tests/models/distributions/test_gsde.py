@@ -1,4 +1,4 @@
-"""Generalised state-dependent exploration: noise that is a function of the state, and the same one for a while."""
+"""Tests of generalised state-dependent exploration: noise is a function of the state, kept for several steps."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_noise_is_a_function_of_the_state_until_it_is_stale(distribution):
 
     first = noise_of(all_stale())
     held = memory["noise"].clone()
-    assert torch.equal(noise_of(~all_stale()), first)  # the generator has moved on, the noise has not
+    assert torch.equal(noise_of(~all_stale()), first)  # the generator has advanced, the noise has not changed
     assert torch.allclose(first, torch.einsum("nf,nfa->na", features, held), atol=1e-5)
     some = torch.tensor([True, False, False, True, False])
     second = noise_of(some)

@@ -1,4 +1,4 @@
-"""A hybrid action is its components side by side: likelihoods multiply, each part lands under its key."""
+"""Tests of hybrid actions: components are independent, likelihoods multiply, each part is returned under its key."""
 
 from __future__ import annotations
 

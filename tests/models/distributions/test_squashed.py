@@ -1,4 +1,4 @@
-"""The squashed Gaussian is a density over the Box that no action saturates."""
+"""Tests of the squashed Gaussian: a density over the Box, finite for saturated actions too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies by name: what each sees, what the actor must not see, one's own; a lone vector costs nothing extra."""
+"""Tests of bodies: inputs of each, privileged keys, registered bodies, no extra operations for a single vector."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def model(space, **settings):
 
 @pytest.fixture
 def own_bodies():
-    """Names registered in a test are gone after it."""
+    """Remove the names that a test registered after it."""
     before = dict(BODIES)
     yield
     BODIES.clear()
@@ -218,7 +218,7 @@ def test_half_precision_is_near_and_statistics_stay_float32(body):
         read = inputs(obs)
         half = net(read)
         half.float().sum().backward()
-        assert torch.equal(net(read), half)  # the same with the caches warm
+        assert torch.equal(net(read), half)  # the same in a second call, with warm caches
     assert all(x.dtype in (torch.float32, torch.bool) for x in read.values())
     assert torch.allclose(half.float(), exact, atol=0.1)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
@@ -233,7 +233,7 @@ def test_training_and_evaluation_mode_are_the_same_network(body):
 
 
 class Operations(TorchDispatchMode):
-    """The names of what torch computes inside."""
+    """The names of the operations that torch runs in this context."""
 
     def __enter__(self):
         self.names = []

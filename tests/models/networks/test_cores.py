@@ -1,4 +1,4 @@
-"""Every core: a whole chunk equals its steps, wherever episodes start, and nothing crosses an episode start."""
+"""Tests of all cores: a chunk equals its single steps wherever episodes start, and nothing crosses a start."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ KINDS = [(kind, layers) for kind in ("gru", "lstm", "window") for layers in (1, 
 
 
 def assert_close(found, wanted, kind):
-    """One row and many go through different kernels, so the last bits differ.
+    """Compare with a tolerance for rounding: one row and many rows use different kernels, so the last bits differ.
 
-    A step of a GRU or an LSTM is two sums of 8 products and ten operations, and it keeps about half of the error that
-    its memory has: 4 times 26. A window is a dozen sums of 4 to 32 in each layer, which attends to its rows anew: 120,
-    at most twice. Hidden states lie in -1..1, what a window makes does not.
+    A step of a GRU or an LSTM is two sums of 8 products and ten operations, and it keeps about half of the error of
+    its memory: 4 times 26. Each layer of a window, which computes the attention again, is a dozen sums of 4 to 32: 120,
+    for at most two layers. Hidden states lie in -1..1, the features of a window do not.
     """
     size = max(1.0, wanted.abs().max().item()) if wanted.numel() else 1.0
     tolerance = rounding(wanted.dtype, 240 if kind == "window" else 4 * 26, size)
@@ -33,13 +33,13 @@ def core_of(kind, layers=1, dtype=torch.float64, size=8, window=4):
     config = ModelConfig(core=kind, core_layers=layers, core_size=size, window=window, attention_heads=2)
     core = make_core(config, F).to(dtype)
     with torch.no_grad():
-        for parameter in core.parameters():  # biases and distances that matter
+        for parameter in core.parameters():  # so that biases and distances have an effect
             parameter.add_(0.2 * torch.randn_like(parameter))
     return core
 
 
 def chunk(core, seed=0, starts=0.2, length=T, num_envs=B):
-    """x, memory of an episode under way, starts, ends."""
+    """Return x, the memory in the middle of an episode, starts and ends of a chunk."""
     generator = torch.Generator().manual_seed(seed)
     dtype = next(core.parameters()).dtype
     before = torch.randn(3, num_envs, F, generator=generator, dtype=dtype)
@@ -54,7 +54,7 @@ def chunk(core, seed=0, starts=0.2, length=T, num_envs=B):
 
 
 def steps(core, x, memory, starts):
-    """The same one step at a time -> features (L, B, H), memory after each row (L, B, *memory)."""
+    """Compute a chunk step by step -> features (L, B, H), memory after each row (L, B, *memory)."""
     features, memories = [], []
     for row, begins in zip(x, starts, strict=True):
         y, memory = core.step(row, memory, begins)
@@ -64,7 +64,7 @@ def steps(core, x, memory, starts):
 
 
 def both_routes(core, x, memory, starts):
-    """Features with memories and without."""
+    """Return the features of `run_core`, which computes memories as well, and of `core.features`."""
     return run_core(core, x, memory, starts).features, core.features(x, memory, starts)
 
 
@@ -98,7 +98,7 @@ def test_a_chunk_from_a_stored_memory_gives_the_same_bits_again(kind, layers):
     first, again = run_core(core, x, memory, starts, ends), run_core(core, x, memory.clone(), starts, ends)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     features, memories = steps(core, x, memory, starts)
-    late = steps(core, x[9:], memories[8], starts[9:])  # from the middle, with what was stored there
+    late = steps(core, x[9:], memories[8], starts[9:])  # from the middle, with the memory stored there
     assert torch.equal(late[0], features[9:])
     assert torch.equal(late[1], memories[9:])
 
@@ -177,7 +177,7 @@ def test_gradients_of_a_chunk_equal_those_of_its_steps(kind, layers):
 @pytest.mark.parametrize("probability", [0.0, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_an_lstm_that_is_told_to_forget_equals_one_whose_chunks_are_cut(layers, probability):
-    """Both ways of `Recurrent.features` on a CPU, whichever is cheaper: same features, same gradients."""
+    """Compare both methods of `Recurrent.features` on a CPU: same features, same gradients."""
     core = core_of("lstm", layers, torch.float32)
     x, memory, starts, _ = chunk(core, seed=4, starts=probability)
     starts[0], starts[8, 1] = False, True
@@ -223,7 +223,7 @@ def test_rows_of_other_episodes_and_environments_have_no_influence(kind, layers,
         x[:11, 3] = garbage  # an episode that is over
         x[:, 4] = garbage  # another environment, longer than all others
     for before, after in zip(wanted, both_routes(core, x, memory, starts), strict=True):
-        if np.isnan(garbage):  # an LSTM takes another route then
+        if np.isnan(garbage):  # an LSTM then uses the other method
             assert_close(after[:, :3], before[:, :3], kind)
             assert_close(after[11:, 3], before[11:, 3], kind)
         else:

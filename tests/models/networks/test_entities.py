@@ -1,4 +1,4 @@
-"""Sets: their order means nothing, absent entities do not exist, and an empty set is no accident."""
+"""Tests of sets: the order of entities and the content of absent ones have no effect; empty sets are handled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def encoder(f=3, settings=SETTINGS):
 
 
 def attention_by_hand(block, x, present):
-    """The first half of a block for one set (n, size), in NumPy."""
+    """Compute the first half of a block for one set (n, size) in NumPy."""
 
     def linear(layer, y):
         return y @ layer.weight.detach().double().numpy().T + layer.bias.detach().double().numpy()
@@ -38,7 +38,7 @@ def attention_by_hand(block, x, present):
 def test_attention_equals_numpy():
     block = encoder().blocks[0]
     torch.nn.init.normal_(block.query.bias)
-    torch.nn.init.zeros_(block.narrow.weight)  # leaves the first half alone
+    torch.nn.init.zeros_(block.narrow.weight)  # only the first half has an effect
     x, present = torch.randn(5, 16), np.array([True, False, True, True, False])
     ours = block(x[None], torch.as_tensor(present)[None, None, None])[0].detach().numpy()
     assert np.allclose(ours, attention_by_hand(block, x.double().numpy(), present), atol=1e-5)
@@ -103,7 +103,7 @@ def test_nobody_looks_at_nothing(monkeypatch):
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
     present = torch.tensor([[False] * 5, [True, False, False, True, False]])
     encoder()(torch.randn(2, 5, 3), present)
-    # torch on a CPU answers 0 for a row without anybody; not every kernel does
+    # torch on a CPU gives 0 for a row without entities; not every kernel does
     assert [mask[:, 0, 0].tolist() for mask in seen] == [[[True] * 5, present[1].tolist()]] * 2
 
 

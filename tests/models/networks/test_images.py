@@ -1,4 +1,4 @@
-"""Convolutions: the shapes of the papers, either layout, any board, and an answer where an image is too small."""
+"""Tests of convolutions: the shapes of the papers, both layouts, any board size, and errors for small images."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_nature_cnn_has_the_shapes_of_the_reference(shape):
 def test_layers_of_ones_own():
     layers = ((16, 4, 2), (32, 4, 2), (32, 3, 1))
     config = ModelConfig(convolutions=layers)
-    net = plain_cnn((4, 42, 42), config)  # half the pixels and half the first kernel: the maps of the reference
+    net = plain_cnn((4, 42, 42), config)  # half the pixels and half the first kernel: the reference's feature maps
     assert [(c.out_channels, c.kernel_size[0], c.stride[0]) for c in convolutions(net)] == list(layers)
     assert net.num_features == 32 * 7 * 7
     assert plain_cnn((4, 18, 18), config).num_features == 32
@@ -97,7 +97,7 @@ def test_a_board_of_one_channel_equals_scipy():
     x = board.numpy()[None].astype(np.float64)  # (C, H, W)
     for layer in convolutions(net):
         w = layer.weight.detach().double().numpy()
-        # correlation with zeros around is what torch calls a convolution with padding 1
+        # torch's convolution with padding 1 is a correlation with zeros around the image
         x = np.stack([sum(correlate2d(x[i], w[o, i], "same") for i in range(w.shape[1])) for o in range(w.shape[0])])
         x = np.maximum(x, 0.0)
     assert np.allclose(net(board[None])[0].detach().numpy(), x.ravel(), atol=1e-5)
@@ -152,7 +152,7 @@ def test_a_fresh_network_neither_kills_nor_explodes_its_input(name):
     net = encoder(name, (64, 64, 3))
     out = net(torch.rand(16, 64, 64, 3))
     assert 0.2 < out.pow(2).mean().sqrt() < 2.0
-    assert out.min() == 0.0  # every one of them ends in a ReLU
+    assert out.min() == 0.0  # all of them end with a ReLU
 
 
 def test_a_residual_block_without_its_branch_is_the_identity():

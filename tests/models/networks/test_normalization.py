@@ -1,4 +1,4 @@
-"""Running moments equal NumPy's over everything, whatever the chunks; the normaliser is clipped and stands still."""
+"""Tests of running moments, equal to NumPy's over all rows, and the normaliser: clipped, changed only by `refresh`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Observations of every space: what comes out equals NumPy, keys keep apart, pictures stay pictures."""
+"""Tests of observations of every space: results equal NumPy, keys stay separate, images keep their shape."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_float_images_stay_as_they_are_where_their_shape_is_kept():
     seen = reader(space, body="cnn_small", normalize_obs=True)
     seen.refresh(obs)
     assert torch.equal(seen(obs), obs)
-    flat = reader(space, body="mlp", normalize_obs=True)  # without an image to be seen in, six numbers
+    flat = reader(space, body="mlp", normalize_obs=True)  # for this body it is no image but six numbers
     flat.refresh(torch.cat([obs, obs + 2]))
     assert torch.allclose(flat(obs), -torch.ones(1, 6))
 
@@ -154,7 +154,7 @@ def test_statistics_are_per_key_and_one_hots_bits_and_pictures_have_none():
         assert np.allclose(after[key].numpy(), (values - values.mean(0)) / np.sqrt(values.var(0) + 1e-8), atol=1e-4)
     for key in ("door", "flags", "team", "camera", "units_mask"):
         assert torch.equal(after[key], untouched[key])
-    present = obs["units"].double().numpy()[obs["units_mask"].numpy() != 0]  # (entities that are there, 2)
+    present = obs["units"].double().numpy()[obs["units_mask"].numpy() != 0]  # (entities present, 2)
     expected = (obs["units"].double().numpy() - present.mean(0)) / np.sqrt(present.var(0) + 1e-8)
     assert np.allclose(after["units"].numpy(), expected, atol=1e-4)
     assert len([name for name, _ in read.named_buffers() if name.endswith("mean")]) == 3
@@ -218,10 +218,10 @@ def test_batch_shape_names_the_key_that_does_not_fit():
     assert read.batch_shape(sample(ANY, 2, 3)) == (2, 3)
     with pytest.raises(ConfigError, match=r"'pose': one observation has shape \(3,\), got \(5, 2\)"):
         read.batch_shape({**obs, "pose": obs["pose"][:, :2]})
-    with pytest.raises(ConfigError, match=r"'team' comes \(4,\) times, 'action_mask' \(5,\) times"):
+    with pytest.raises(ConfigError, match=r"'team' has leading dimensions \(4,\), but 'action_mask' has \(5,\)"):
         read.batch_shape({**obs, "team": obs["team"][:4]})
     for wrong in ({"pose": obs["pose"]}, obs["pose"]):
-        with pytest.raises(ConfigError, match="has the keys action_mask, camera"):
+        with pytest.raises(ConfigError, match="needs the keys action_mask, camera"):
             read.batch_shape(wrong)
     plain = reader(spaces.Discrete(3))
     assert plain.batch_shape(2) == () == plain.batch_shape(np.int64(2))
@@ -254,9 +254,9 @@ def test_visible_takes_keys_away_and_masks_with_their_sets():
     for wrong in ("nose", "units_mask", "action_mask"):
         with pytest.raises(ConfigError, match=f"model.privileged: no key '{wrong}' .* keys: camera, count, door"):
             visible(seen, [wrong])
-    with pytest.raises(ConfigError, match="something to see"):
+    with pytest.raises(ConfigError, match="leave at least one for the actor"):
         visible(reader(spaces.Dict({"a": box(1)})).space, ["a"])
-    with pytest.raises(ConfigError, match="no key 'a' in the observation; keys: none, it is a plain one"):
+    with pytest.raises(ConfigError, match="no key 'a' in the observation; keys: none, it is not a dictionary"):
         visible(reader(box(1)).space, ["a"])
 
 

@@ -1,4 +1,4 @@
-"""Cutting at starts: every row in exactly one column, in order; padding costs less than it saves."""
+"""Tests of cutting chunks at starts: each row is in exactly one column, in order; padding costs less than it saves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Normalised values: the statistics move and V does not; the critic's targets do not depend on units."""
+"""Tests of normalised values: V stays the same when statistics change; targets do not depend on the reward's units."""
 
 import numpy as np
 import torch
