@@ -37,7 +37,7 @@ def divergence_if_needed(ppo: PPOConfig, model: ActorCritic, rollout: Rollout) -
 def adapt(
     state: TrainState, configured: PPOConfig, ppo: PPOConfig, metrics: Mapping[str, float], moved: Divergence | None
 ) -> dict[str, float]:
-    """Adapt the learning rate and the entropy weight for the next update. Return the metrics measured for that.
+    """Set the learning rate and entropy weight of the next update, if they are adaptive. Return the KL as a metric.
 
     configured: the settings at the start of the run. ppo: the settings of this update. metrics: of this update.
     moved: from `divergence_if_needed`.

@@ -105,7 +105,7 @@ def gradient_step(
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
     if norm.device.type != "cpu" or scaled:
-        setattr(optimizer, "found_inf", (~norm.isfinite()).float())  # noqa: B010  # read by fused ones; not in the stubs
+        setattr(optimizer, "found_inf", (~norm.isfinite()).float())  # noqa: B010  # fused ones read it; not in stubs
     elif not norm.isfinite():
         return norm
     if scaler is not None and scaled:
@@ -117,7 +117,7 @@ def gradient_step(
 
 
 def clear_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Set all gradients to None, as `optimizer.zero_grad()` does, but without its profiler record (10 microseconds)."""
+    """Set all gradients to None, as `optimizer.zero_grad()` does, without its profiler record (10 microseconds)."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = None

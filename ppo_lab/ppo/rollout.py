@@ -128,7 +128,7 @@ def collect_stepwise(
     check_finite(rollout)
     after = estimate_values(model, rollout, before)
     if "critic" in rollout.memory:  # `take_steps` advances only the actor's memory
-        state.memory = {**state.memory, "critic": after["critic"]}  # type: ignore[dict-item, index]  # neither is None here
+        state.memory = {**state.memory, "critic": after["critic"]}  # type: ignore[dict-item, index]  # neither is None
 
 
 def take_steps(
@@ -150,14 +150,14 @@ def take_steps(
             yield
         for key, kept in rollout.memory.items():
             if t % rollout.chunk_length == 0:
-                kept[t // rollout.chunk_length] = state.memory[key]  # type: ignore[index]  # not None for a recurrent model
+                kept[t // rollout.chunk_length] = state.memory[key]  # type: ignore[index]  # not None with a memory
         obs = seen[t]  # (N, *obs)
         if model.masked and not envs.next_step_autoreset:
             check_mask(obs[MASK_KEY], model.actor_head.mask_layout)  # type: ignore[index]  # with masks, obs is a dict
         distribution, state.memory = model.step(obs, state.memory, state.starts)
         action = distribution.sample(state.action_rng)  # (N, *action)
         step = envs.step(model.to_env(action))
-        if model.masked and envs.next_step_autoreset:  # reset rows are known only after the step; their masks are ignored
+        if model.masked and envs.next_step_autoreset:  # only now `valid` is known: masks of reset rows are ignored
             check_mask(obs[MASK_KEY], model.actor_head.mask_layout, step.valid)  # type: ignore[index]  # a dict, too
         row_action.copy_(action)
         starts.copy_(state.starts)  # before `done` is written: with T = 1, state.starts is a view of that row
@@ -171,7 +171,7 @@ def take_steps(
         copy(led_to[t], step.final_obs)
         copy(seen[t + 1], step.obs)
         state.obs = seen[t + 1]
-        # with next-step autoreset the row after the end of an episode only resets; the row after that starts the next one
+        # with next-step autoreset the row after an episode only resets, and the next episode starts one row later
         state.starts = ~valid if envs.next_step_autoreset else done
 
 
@@ -179,9 +179,11 @@ def take_steps(
 def estimate_values(model: ActorCritic, rollout: Rollout, memory: Memory) -> Memory:
     """Write V(s_t) and the value after each action to the rollout. Return the memory after the last row.
 
-    memory: the recurrent state before row 0. Only the critic's part is advanced. The value after an action is V(s_{t+1}),
-    or V(final_obs) where the episode was truncated, since row t + 1 then belongs to the next episode. V(final_obs) is
-    computed with the memory after row t, before the reset; it does not change the memory that is returned.
+    memory: the recurrent state before row 0. Only the part that the critic uses is advanced.
+
+    The value after an action is V(s_{t+1}), or V(final_obs) where the episode was truncated, because row t + 1 then
+    belongs to the next episode. V(final_obs) is computed with the memory after row t, before the reset, and does not
+    change the memory that is returned.
     """
     cut_off = rollout.done & ~rollout.terminated  # (T, N) truncated: bootstrap from final_obs, not from row t + 1
     value, next_value = rollout.value, rollout.next_value
