@@ -23,7 +23,9 @@ class RunLock:
             holder = os.read(handle, 20).decode(errors="replace").strip() or "unknown"
             os.close(handle)
             here = " (this process)" if holder == str(os.getpid()) else ""
-            raise RunError(f"run {folder} is in use by process {holder}{here}; close its trainer, or fork the run") from None
+            raise RunError(
+                f"run {folder} is in use by process {holder}{here}; close its trainer, or fork the run"
+            ) from None
         except OSError:
             os.close(handle)
             raise

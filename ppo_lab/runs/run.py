@@ -96,7 +96,7 @@ class Run:
             append_changes(self.folder, changes)
 
     def inherit(self, changes: list[Change]) -> None:
-        """Start the journal of a fork with the changes made in the parent before the fork. Raise RunError on failure."""
+        """Start the journal of a fork with the changes in the parent before the fork. Raise RunError on failure."""
         with disk(f"write the journal of {self.folder}"):
             write_journal(self.folder, changes)
 
@@ -140,7 +140,7 @@ class Run:
                     self.folder / "best", json.dumps(best).encode()
                 )  # synced, because it protects that checkpoint from being pruned
             settings = self.config.run
-            protect = {step} if best is None else {step, best["step"]}  # this step, too: there may be later, broken ones
+            protect = {step} if best is None else {step, best["step"]}  # this step, too: later ones may be broken
             if self.forked_at is not None:
                 protect.add(self.forked_at)  # the replay of a fork starts there
             checkpoint.prune(self.checkpoints, settings.keep_last, settings.keep_every, protect)
@@ -249,7 +249,7 @@ def find_checkpoint(folder: Path, at: int | str = "latest") -> tuple[Path, list[
         path, passed = find_checkpoint(folder)
         return path, [problem, *passed]
     if at not in steps:
-        raise RunError(f"run {folder} has no checkpoint at {at!r}; it has: {', '.join(map(str, steps)) or 'none'}")
+        raise RunError(f"run {folder} has no checkpoint at {at!r}; available: {', '.join(map(str, steps)) or 'none'}")
     if problem := checkpoint.problem_of(place / str(at)):
         raise RunError(problem)
     return place / str(at), []

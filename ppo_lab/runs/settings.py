@@ -64,7 +64,7 @@ def edited_text(found: Mapping[str, tuple[str, str]]) -> str:
 
 
 def _texts(config: Config) -> dict[str, str]:
-    """Return the text of each setting that affects training, {"ppo.gamma": "0.99"}; env.num_envs is resolved to a number."""
+    """Return the text of each setting that affects training, {"ppo.gamma": "0.99"}; env.num_envs is a number."""
     keys = [(section, name) for section, model in SECTIONS.items() for name in model.model_fields]
     texts = {f"{section}.{name}": setting_text(config, section, name) for section, name in keys}
     texts["env.num_envs"] = str(auto_num_envs(config.env))
@@ -72,7 +72,7 @@ def _texts(config: Config) -> dict[str, str]:
 
 
 def _canonical(text: str) -> str:
-    """Return a normal form of the text of a setting: the same for equal values, with the keys of dictionaries sorted."""
+    """Return a normal form of the text of a setting: the same for equal values, whatever the order of their keys."""
     return render_scalar(_ordered(parse_yaml(text)), tuples=True)
 
 

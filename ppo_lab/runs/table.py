@@ -65,7 +65,7 @@ def lineage(root: str | Path = "runs") -> dict[str, list[str]]:
 
 
 def _total(config: Config, lineage: dict[str, Any] | None, journal: list[Change]) -> int:
-    """Return the total of env steps, as configured or extended. A fork inherits it, unless it was changed for the fork."""
+    """Return the total of env steps, as configured or extended. A fork inherits it unless its settings change it."""
     own = lineage is not None and "ppo.total_timesteps" in lineage["changes"]
     begin = lineage["update"] if lineage is not None and own else 0
     extended = [change.new for change in journal if change.key == "total_timesteps" and change.update > begin]

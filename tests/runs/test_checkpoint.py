@@ -146,7 +146,7 @@ def test_a_file_of_another_checkpoint_is_noticed(saved, tmp_path, name):
 
 
 def test_a_folder_named_by_another_step_is_noticed(saved):
-    assert "its manifest is of step 5" in refused(saved.rename(saved.with_name("6")))
+    assert "its manifest belongs to step 5" in refused(saved.rename(saved.with_name("6")))
 
 
 def test_a_format_of_the_future_is_named(saved):
