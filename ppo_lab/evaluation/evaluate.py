@@ -33,7 +33,7 @@ class EvaluationStopped(LabError):  # noqa: N818 - not an error: the caller requ
 
 
 class Acting(Protocol):
-    """The methods that an evaluation needs of a policy. It may also have a `device`; the default is that of the envs."""
+    """The methods of a policy that an evaluation needs. It may also have a `device`; default: that of the envs."""
 
     def initial_memory(self, num_envs: int) -> Any:
         """Return the recurrent state at the start of an episode; None for a policy without memory."""
@@ -47,7 +47,7 @@ class Acting(Protocol):
 
 
 class Evaluation(NamedTuple):
-    """The results of each episode: those of environment 0 in the order played, then those of environment 1, and so on."""
+    """The results of the episodes: those of environment 0 in the order played, then those of environment 1, etc."""
 
     returns: np.ndarray  # (episodes,) float64: undiscounted sum of the raw rewards
     lengths: np.ndarray  # (episodes,) int64: env steps
@@ -75,7 +75,7 @@ def evaluate(
     env: an id or settings. Of a Config only the section `env` is used, without its `num_envs`, so that the result does
         not depend on the number of training environments. Or existing environments, or a function that makes them, as
         for `Trainer`. Existing ones stay open; a single one plays one episode after another.
-    seed: determines the environments (through `Envs.reset`) and the sampled actions. Equal arguments give equal results.
+    seed: determines the environments (by `Envs.reset`) and the sampled actions. Equal arguments give equal results.
     deterministic: take the most likely action instead of a sampled one.
     env_factory: makes environment number i in place of env.id, as for `make_envs`.
     num_envs: environments stepped together, never more than `episodes`; None: at most 16. A different number plays
@@ -228,17 +228,17 @@ def _with_envs(env: Any, num_envs: int, given: Any, auto: bool) -> tuple[Config,
         env, given = Config(), env
     config = env if isinstance(env, Config) else Config(env=env)
     number = 1 if auto and isinstance(given, Env) else num_envs
-    alone = {"env.num_envs": number, "env.life_loss": False, "env.info_metrics": ()}  # whole games, and only their returns
+    alone = {"env.num_envs": number, "env.life_loss": False, "env.info_metrics": ()}  # whole games, only returns
     return left_open(override(config, alone), given, "env")
 
 
 def _derived_seed(seed: int, *purpose: int) -> int:
-    """Derive a seed for a purpose. With the seed itself, actions would use the same random numbers as the environments."""
+    """Derive a seed for a purpose: with `seed` itself, actions would use the random numbers of the environments."""
     return int(np.random.SeedSequence(seed, spawn_key=purpose).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _round_seed(seed: int, resets: int) -> int:
-    """Return the seed of the environments for reset number `resets`: `seed` for the first (0), else a derived one."""
+    """Return the environments' seed for reset number `resets`: `seed` for the first (0), else a derived one."""
     return _derived_seed(seed, 2, resets) % 2**31 if resets else seed
 
 

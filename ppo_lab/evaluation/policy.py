@@ -113,8 +113,8 @@ class Policy:
         entries = self.model.actor_head.mask_size
         whole = ", ".join(f"{key!r}: ..." for key in [*sorted(self.keys - {MASK_KEY}), MASK_KEY])
         raise ConfigError(
-            f"predict: the key {MASK_KEY!r} is missing, but this policy was trained with masks ({entries} entries, 1 is "
-            f"legal); pass {{{whole}}}"
+            f"predict: the key {MASK_KEY!r} is missing, but this policy was trained with masks ({entries} entries, "
+            f"1 is legal); pass {{{whole}}}"
         )
 
 
@@ -147,7 +147,7 @@ def load_policy(run: str | Path, at: int | str = "latest") -> Policy:
         raise RunError(f"{path}: the weights do not fit the settings of the run: {reason}") from None
     if edited:  # the weights fit, but the policy would act differently than in training
         raise RunError(f"{folder / 'config.yaml'} was edited: {edited}; put it back")
-    paths = saved["about"].get("action_paths", model.action_paths)  # older checkpoints lack it: their dictionary is flat
+    paths = saved["about"].get("action_paths", model.action_paths)  # older checkpoints lack them: flat keys
     model.action_paths = {key: tuple(path) for key, path in paths.items()}
     policy = Policy(model)
     policy.envs_given = bool(saved["about"]["envs_given"])

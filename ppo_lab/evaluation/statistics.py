@@ -72,13 +72,13 @@ def stratified_interval(
     seed: int = 0,
     expand: bool = True,
 ) -> tuple[float, float]:
-    """Return the bootstrap confidence interval (low, high) of a statistic of scores (runs, tasks) (Agarwal et al. 2021).
+    """Return the bootstrap interval (low, high) of a statistic of scores (runs, tasks) (Agarwal et al. 2021).
 
     Runs are resampled with replacement within each task; the tasks are fixed. The interval therefore applies to these
     tasks with other seeds. Scores must be comparable between tasks, e.g. 0 for a random policy and 1 for an expert.
 
     The interval is given by percentiles of the statistic over the resamples. It never exceeds the range of the scores
-    (no 500.7 on CartPole-v1), and it exists for equal scores. BCa corrects for skew, but divides 0 by 0 on equal scores.
+    (no 500.7 on CartPole-v1), and it exists for equal scores. BCa corrects for skew, but divides 0 by 0 on those.
 
     expand: correct the percentiles for a small number n of runs. Without it the interval is too narrow, because the
     variance of a resample is (n - 1) / n times the unbiased one, and the t distribution is ignored. Hesterberg 2015
@@ -165,7 +165,7 @@ def describe(returns: ArrayLike, confidence: float = 0.95) -> str:
 
 
 def _expanded(confidence: float, runs: int, tasks: int) -> float:
-    """Return the confidence for plain percentiles that makes them cover about `confidence`, see `stratified_interval`."""
+    """Return the confidence with which plain percentiles cover about `confidence` (see `stratified_interval`)."""
     from scipy import stats
 
     t = stats.t.isf((1.0 - confidence) / 2.0, tasks * (runs - 1))

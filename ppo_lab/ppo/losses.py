@@ -96,7 +96,9 @@ def ppo_loss(
 ) -> Loss:
     """Return the loss of PPO (Schulman et al. 2017, eq. 9, negated) and the metrics that are shown during training:
 
-        clipped surrogate loss + vf_coef * value loss - ent_coef * mean entropy
+        total = clipped surrogate loss + vf_coef * value loss - ent_coef * mean entropy
+
+    All means are over all rows. Only the total has a gradient.
     """
     log_ratio = log_prob - old_log_prob
     ratio = log_ratio.exp()

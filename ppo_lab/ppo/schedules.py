@@ -92,6 +92,8 @@ def adapted_ent_coef(ent_coef: float, entropy: float, target: float) -> float:
     """Return the entropy weight of the next update: higher if the entropy H (nats) is below its target, else lower.
 
         log c' = log c + 0.1 * clip(target - H, -1, 1),   with c' limited to 1e-6..1
+
+    This is a proportional controller of log c.
     """
     step = 0.1 * min(max(target - entropy, -1.0), 1.0)
     return min(max(max(ent_coef, 1e-6) * math.exp(step), 1e-6), 1.0)
