@@ -1,4 +1,4 @@
-"""How good is a policy? `evaluate` gives raw returns and lengths; the statistics are functions of them."""
+"""Evaluation of policies: `evaluate` plays episodes and returns raw returns and lengths; statistics summarize them."""
 
 from ppo_lab.evaluation.evaluate import Evaluation, EvaluationStopped, evaluate, run_episodes
 from ppo_lab.evaluation.statistics import (

@@ -1,4 +1,4 @@
-"""Play whole episodes with a policy as it is, and hand back what each of them gave."""
+"""Play whole episodes with a fixed policy and return the return and length of each."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ from ppo_lab.errors import ConfigError, LabError, NonFiniteError, one_line
 from ppo_lab.models.distributions import check_mask
 from ppo_lab.trees import Tree, apply
 
-MAX_ENVS = 16  # environments stepped together unless the caller says otherwise
-MAX_STEPS = 10_000  # env steps of an episode where neither the environment nor the caller has a limit
+MAX_ENVS = 16  # default for the number of environments stepped together
+MAX_STEPS = 10_000  # env steps of an episode if neither the environment nor the caller has a limit
 
 Stop = Callable[[], bool]
 
 
-class EvaluationStopped(LabError):  # noqa: N818 - it is asked for
-    """An evaluation was told to stop before its end: there is no result."""
+class EvaluationStopped(LabError):  # noqa: N818 - not an error: the caller requested it
+    """The exception of an evaluation that was stopped by `stop` before its end. There is no result."""
 
 
 class Acting(Protocol):
-    """What an evaluation asks of a policy. It may have a `device` as well; without one it acts where the envs are."""
+    """The methods of a policy that an evaluation needs. It may also have a `device`; default: that of the envs."""
 
     def initial_memory(self, num_envs: int) -> Any:
-        """Return the memory at the start of an episode; None for a policy without one."""
+        """Return the recurrent state at the start of an episode; None for a policy without memory."""
         ...
 
     def act(
         self, obs: Tree, memory: Any, starts: Tensor, *, deterministic: bool, generator: Generator | None
     ) -> tuple[Tree, Any]:
-        """Return actions (N, *action) as the environments take them for obs (N, *obs), and the memory after them."""
+        """Return actions (N, *action) in the environments' range for obs (N, *obs), and the memory after them."""
         ...
 
 
 class Evaluation(NamedTuple):
-    """What each episode gave: those of environment 0 in the order played, then those of environment 1, and so on."""
+    """The results of the episodes: those of environment 0 in the order played, then those of environment 1, etc."""
 
     returns: np.ndarray  # (episodes,) float64: undiscounted sum of the raw rewards
     lengths: np.ndarray  # (episodes,) int64: env steps
-    terminated: np.ndarray  # (episodes,) bool: the task ended; False: it was cut off, by a time limit for instance
-    cut_off: np.ndarray  # (episodes,) bool: it did not end within max_steps; return and length are those so far
+    terminated: np.ndarray  # (episodes,) bool: the task ended; False: truncated, e.g. by a time limit, or cut off
+    cut_off: np.ndarray  # (episodes,) bool: not over after max_steps; return and length are those up to there
 
 
 def evaluate(
@@ -68,22 +68,24 @@ def evaluate(
     stop: Stop | None = None,
     quiet: bool = False,
 ) -> Evaluation:
-    """Play `episodes` whole episodes in environments made for this and closed afterwards. Nothing else is disturbed.
+    """Play `episodes` whole episodes in environments that are created for this and closed afterwards.
 
-    env: an id, or settings; of a Config only the section `env` matters, and its `num_envs` never does, so that the
-        number of environments one trains with does not change what one measures. Or environments, or what makes them,
-        as `Trainer` takes them: those that exist already stay open, and one alone plays one episode after the other.
-    seed: the environments (through `Envs.reset`) and sampled actions follow from it. Equal arguments, equal answer.
-    deterministic: the most likely action instead of a drawn one.
+    Training and its random numbers are not affected.
+
+    env: an id or settings. Of a Config only the section `env` is used, without its `num_envs`, so that the result does
+        not depend on the number of training environments. Or existing environments, or a function that makes them, as
+        for `Trainer`. Existing ones stay open; a single one plays one episode after another.
+    seed: determines the environments (by `Envs.reset`) and the sampled actions. Equal arguments give equal results.
+    deterministic: take the most likely action instead of a sampled one.
     env_factory: makes environment number i in place of env.id, as for `make_envs`.
-    num_envs: environments stepped together, never more than `episodes`; None: at most 16. Another number plays other
-        episodes, because each environment has its own stream of random numbers.
-    max_steps: env steps after which an episode is cut off; None: the environment's own time limit, else 10,000.
-    stop: asked before every env step; where it says True, EvaluationStopped is raised.
-    quiet: no warning of running statistics in the environments, from a caller that has given it before.
+    num_envs: environments stepped together, never more than `episodes`; None: at most 16. A different number plays
+        different episodes, because each environment has its own random number generator.
+    max_steps: env steps after which an episode is cut off; None: the time limit of the environment, else 10,000.
+    stop: called before every env step. If it returns True, EvaluationStopped is raised.
+    quiet: do not warn of running statistics in the environments, for callers that have warned already.
 
-    Raises ConfigError for arguments out of range, EnvError if the environment cannot be made or fails, and
-    NonFiniteError if a return is NaN or infinite.
+    Raises ConfigError for invalid arguments, EnvError if the environment cannot be made or fails, EvaluationStopped,
+    and NonFiniteError if a return is NaN or infinite.
     """
     _check(policy, episodes, seed, max_steps, stop)
     if num_envs is not None:
@@ -98,7 +100,7 @@ def evaluate(
         envs.close()
 
 
-@torch.no_grad()  # not inference_mode: tensors that envs or model keep from in here must stay usable outside
+@torch.no_grad()  # not inference_mode: envs or model may keep tensors that are used outside afterwards
 def run_episodes(
     policy: Acting,
     envs: Envs,
@@ -109,15 +111,17 @@ def run_episodes(
     max_steps: int | None = None,
     stop: Stop | None = None,
 ) -> Evaluation:
-    """Evaluate as `evaluate` does, in environments that the caller made and closes. They are reset at the beginning.
+    """Evaluate as `evaluate` does, in environments that the caller makes and closes. They are reset at the start.
 
-    Environment i plays a number of episodes that is fixed before the first step: episodes / N, rounded so that no
-    two differ by more than one. What it plays beyond that is not counted. Taking the first episodes to end anywhere
-    would be biased: with a limit on their number, those that end early are more likely to be among them, so a
-    policy that falls half of the time would be measured mostly by its falls.
+    The number of episodes of each environment is fixed before the first step: episodes / N, rounded so that no two
+    numbers differ by more than one. Further episodes are not counted. To count the first episodes that end in any
+    environment would be biased towards short ones: a policy that falls in half of its episodes would be measured mostly
+    by its falls.
 
-    One environment alone cannot be reset. One that is cut off idles until all others are done or cut off too. Where
-    episodes are left to play then, all are reset together, with another seed.
+    A single environment of the batch cannot be reset. If its episode is cut off, it is idle until all others have
+    finished or are cut off, too. If episodes remain then, all environments are reset together, with another seed.
+
+    Raises the same errors as `evaluate`.
     """
     _check(policy, episodes, seed, max_steps, stop)
     tally = _Tally(episodes, envs.num_envs, _limit(envs, max_steps))
@@ -139,7 +143,7 @@ def run_episodes(
             step = envs.step(apply(lambda rows: rows.to(envs.device), action))
             _check_legal(policy, obs, step.valid)
             done = step.terminated | step.truncated
-            # with next-step autoreset the row after an ending is no experience, the one after that starts the episode
+            # with next-step autoreset the row after an episode only resets, and the next episode starts one row later
             starts = (~step.valid if envs.next_step_autoreset else done).to(device)
             obs = step.obs
             tally.count(step, done.cpu().numpy())
@@ -150,39 +154,39 @@ def run_episodes(
 
 
 class _Tally:
-    """Which episodes count, what they gave, and which environments are still at it."""
+    """The bookkeeping of an evaluation: which episodes count, their results, and which environments still play."""
 
     def __init__(self, episodes: int, num_envs: int, limit: int) -> None:
         N = num_envs
         quota = episodes // N + (np.arange(N) < episodes % N)  # (N,)
         self.end = np.cumsum(quota)  # (N,) environment i fills the rows from end - quota to end
-        self.row = self.end - quota  # (N,) the row of the episode under way
-        self.idle = np.zeros(N, np.bool_)  # (N,) cut off; what follows there is not looked at
+        self.row = self.end - quota  # (N,) the row of the current episode
+        self.idle = np.zeros(N, np.bool_)  # (N,) cut off; further steps are ignored until the next reset
         self.result = Evaluation(np.zeros(episodes), np.zeros(episodes, np.int64), *np.zeros((2, episodes), np.bool_))
         self._limit = limit
         self._return, self._length, self._rows = np.zeros(N), np.zeros(N, np.int64), np.zeros(N, np.int64)
 
     def begin(self) -> None:
-        """Record that all environments were reset."""
+        """Start new episodes in all environments, after they were reset."""
         self.idle[:] = False
         self._return[:], self._length[:], self._rows[:] = 0.0, 0, 0
 
     @property
     def playing(self) -> np.ndarray:
-        """(N,) bool: it has episodes left to play, and is not cut off."""
+        """(N,) bool: the environment has episodes left to play and is not cut off."""
         return (self.row < self.end) & ~self.idle
 
     @property
     def played(self) -> int:
-        """Episodes that were counted so far."""
+        """The number of episodes counted so far."""
         return len(self.result.returns) - int((self.end - self.row).sum())
 
     def count(self, step: Step, done: np.ndarray) -> None:
-        """Take in one step of all environments; done (N,) bool."""
+        """Add one step of all environments; done (N,) bool."""
         valid = step.valid.cpu().numpy() & ~self.idle
-        self._return[valid] += step.reward.cpu().numpy()[valid]  # a float32 reward into a float64 sum
+        self._return[valid] += step.reward.cpu().numpy()[valid]  # the sum is float64, the reward float32
         self._length += valid
-        self._rows += 1  # rows that are no experience too: an environment may have no others
+        self._rows += 1  # invalid rows, too, so that an environment with only invalid ones is cut off as well
         ended = done & valid
         long = (self._length >= self._limit) | (self._rows > 2 * self._limit)
         cut = self.playing & long & ~ended
@@ -198,9 +202,9 @@ class _Tally:
 
 
 def _limit(envs: Envs, max_steps: int | None) -> int:
-    """Return the env steps after which an episode is cut off.
+    """Return the number of env steps after which an episode is cut off.
 
-    Where the environment has a limit of its own, ours is out of its way; it is there for one that only claims to.
+    If the environment has a time limit, this one is at least twice as large, and applies only if that limit fails.
     """
     if max_steps is not None:
         return max_steps
@@ -209,9 +213,10 @@ def _limit(envs: Envs, max_steps: int | None) -> int:
 
 
 def _with_envs(env: Any, num_envs: int, given: Any, auto: bool) -> tuple[Config, Any]:
-    """Return the settings of `num_envs` environments of this kind, and what else makes them. Raise ConfigError.
+    """Return the settings of `num_envs` environments of this kind, and the environments or factory given, if any.
 
-    auto: nobody asked for so many, so that one environment object is played alone.
+    auto: num_envs is the default, so that a single environment object is played alone.
+    Raises ConfigError for an invalid `env`, or both environments and an env_factory.
     """
     if isinstance(env, str):
         env = override(Config(), {"env.id": env})
@@ -223,22 +228,22 @@ def _with_envs(env: Any, num_envs: int, given: Any, auto: bool) -> tuple[Config,
         env, given = Config(), env
     config = env if isinstance(env, Config) else Config(env=env)
     number = 1 if auto and isinstance(given, Env) else num_envs
-    alone = {"env.num_envs": number, "env.life_loss": False, "env.info_metrics": ()}  # whole games, returns alone
+    alone = {"env.num_envs": number, "env.life_loss": False, "env.info_metrics": ()}  # whole games, only returns
     return left_open(override(config, alone), given, "env")
 
 
 def _derived_seed(seed: int, *purpose: int) -> int:
-    """Derive a seed: with the environments' own, actions would be drawn from the same numbers as their noise."""
+    """Derive a seed for a purpose: with `seed` itself, actions would use the random numbers of the environments."""
     return int(np.random.SeedSequence(seed, spawn_key=purpose).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _round_seed(seed: int, resets: int) -> int:
-    """Derive the environments' seed after so many resets of all."""
+    """Return the environments' seed for reset number `resets`: `seed` for the first (0), else a derived one."""
     return _derived_seed(seed, 2, resets) % 2**31 if resets else seed
 
 
 def _check(policy: Any, episodes: Any, seed: Any, max_steps: Any, stop: Any) -> None:
-    """Raise ConfigError, with the value, for invalid arguments."""
+    """Raise ConfigError for an invalid argument; the message has its value."""
     if isinstance(policy, type) or not all(callable(getattr(policy, name, None)) for name in ("act", "initial_memory")):
         what = "None" if policy is None else repr(policy) if isinstance(policy, str) else f"a {type(policy).__name__}"
         what = f"the class {policy.__name__}" if isinstance(policy, type) else one_line(what, 80)
@@ -251,7 +256,7 @@ def _check(policy: Any, episodes: Any, seed: Any, max_steps: Any, stop: Any) -> 
     if max_steps is not None:
         _check_whole("max_steps", max_steps)
     if stop is not None and not callable(stop):
-        raise ConfigError(f"stop: a function that says whether to stop, got {one_line(repr(stop), 80)}")
+        raise ConfigError(f"stop: a function that returns whether to stop, got {one_line(repr(stop), 80)}")
 
 
 def _check_whole(name: str, value: Any) -> None:
@@ -262,31 +267,31 @@ def _check_whole(name: str, value: Any) -> None:
 
 
 def _explain(policy: Any, obs: Tree) -> None:
-    """Raise ConfigError if a network failed because obs (N, *obs) is not what it was trained on.
+    """Raise ConfigError if a network failed because obs (N, *obs) does not have the shapes it was trained with.
 
-    Asked only then: some networks take more than they have seen, such as another number of entities.
+    Called only after an error, because some networks accept other shapes, such as another number of entities.
     """
     model = getattr(policy, "model", None)
-    if (features := getattr(model, "features", None)) is None:  # somebody's own policy
+    if (features := getattr(model, "features", None)) is None:  # a policy that is not ours
         return
     try:
         features.batch_shape(obs, getattr(model, "privileged", ()))
     except ConfigError as error:
-        raise ConfigError(f"policy: it was trained in an environment with other observations: {error}") from None
+        raise ConfigError(f"policy: it was trained with other observations: {error}") from None
 
 
 def _asking(stop: Stop | None) -> Callable[[], None]:
-    """Return what is called before an environment is made: making many may take a while."""
+    """Return a function to call before each environment is made, which can take long. It raises EvaluationStopped."""
 
     def ask() -> None:
         if stop is not None and stop():
-            raise EvaluationStopped("evaluation was stopped while its environments were made")
+            raise EvaluationStopped("evaluation was stopped while its environments were being created")
 
     return ask
 
 
 def _check_legal(policy: Acting, obs: Tree, valid: Tensor) -> None:
-    """Raise EnvError if a mask of obs (N, *obs) left no legal action in a row that is `valid`."""
+    """Raise EnvError if a mask of obs (N, *obs) leaves no legal action in a row where `valid` (N,)."""
     model: Any = getattr(policy, "model", None)
     if getattr(model, "masked", False) and isinstance(obs, dict):
         check_mask(obs[MASK_KEY], model.actor_head.mask_layout, valid)

@@ -1,1 +1,1 @@
-"""The algorithm: one update, and each of its steps as a function."""
+"""The PPO algorithm: one update (`update.py`), and each of its steps as a function in a module of its own."""

@@ -1,4 +1,4 @@
-"""Settings that move by what an update did: the learning rate by its KL, the entropy weight by the entropy."""
+"""Adaptive settings: after each update, the learning rate follows the KL divergence, the entropy weight the entropy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ppo_lab.ppo.state import TrainState
 
 
 class Divergence:
-    """How far the policy moves from where it is now, on the rows of a rollout."""
+    """The KL divergence of a later policy from the current one, on the rows of a rollout."""
 
     @torch.no_grad()
     def __init__(self, model: ActorCritic, rollout: Rollout) -> None:
@@ -24,24 +24,23 @@ class Divergence:
 
     @torch.no_grad()
     def of(self, model: ActorCritic) -> float:
-        """Return KL(old || new) in nats: exact in every state, averaged over the valid rows."""
+        """Return KL(old || new) in nats: computed exactly for each state, then averaged over the valid rows."""
         new = model.distribution(self.batch.obs, self.batch.memory, self.batch.starts)
         return self.batch.experience(self.old.kl(new)).double().mean().item()
 
 
 def divergence_if_needed(ppo: PPOConfig, model: ActorCritic, rollout: Rollout) -> Divergence | None:
-    """Return what an adaptive learning rate needs from before the first gradient step of an update; None where it is
-    off.
-    """
+    """Return a `Divergence` from the policy before the first gradient step; None if the rate is not adaptive."""
     return Divergence(model, rollout) if ppo.learning_rate_schedule == "adaptive" else None
 
 
 def adapt(
     state: TrainState, configured: PPOConfig, ppo: PPOConfig, metrics: Mapping[str, float], moved: Divergence | None
 ) -> dict[str, float]:
-    """Move what adapts itself, for the next update; what was measured for it.
+    """Set the learning rate and entropy weight of the next update, if they are adaptive. Return the KL as a metric.
 
-    configured: as the run began. ppo: in force in this update. metrics: of this update.
+    configured: the settings at the start of the run. ppo: the settings of this update. metrics: of this update.
+    moved: from `divergence_if_needed`.
     """
     if moved is None and ppo.target_entropy is None:
         return {}

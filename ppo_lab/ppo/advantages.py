@@ -1,4 +1,4 @@
-"""Advantages: how much better an action was than the critic expected. Pure functions of tensors."""
+"""Advantage estimation: how much better an action was than the critic expected. Pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from torch import Tensor
 
 
 def gae(
-    reward: Tensor,  # (T, N) what the action at t earned
+    reward: Tensor,  # (T, N) r_t, the reward of the action at t
     value: Tensor,  # (T, N) V(s_t)
-    next_value: Tensor,  # (T, N) V(what the action led to), also where the environment then started anew
-    terminated: Tensor,  # (T, N) bool: the task ended, nothing comes after
-    done: Tensor,  # (T, N) bool: terminated or truncated, row t+1 is another episode
-    valid: Tensor,  # (T, N) bool: False where the row is no experience
+    next_value: Tensor,  # (T, N) V(s_{t+1}), where s_{t+1} is the state after the action, before any reset
+    terminated: Tensor,  # (T, N) bool: the task ended, there is no further reward
+    done: Tensor,  # (T, N) bool: terminated or truncated, row t + 1 is another episode
+    valid: Tensor,  # (T, N) bool: False where the row is not a transition (the environment was only reset)
     gamma: float,
     gae_lambda: float,
 ) -> tuple[Tensor, Tensor]:
-    """Compute generalised advantage estimates (Schulman et al. 2016): advantage and returns, each (T, N).
+    """Compute generalised advantage estimates (Schulman et al. 2016, eq. 16). Return advantage, returns: (T, N) each.
 
         delta_t   = r_t + gamma * V(s_{t+1}) * (1 - terminated_t) - V(s_t)
         A_t       = delta_t + gamma * lambda * (1 - done_t) * A_{t+1}
         returns_t = A_t + V(s_t)
 
-    `terminated` cuts the bootstrap, `done` cuts the trace: an episode that was only cut off would have gone on earning
-    V(s_{t+1}). Rows that are no experience get advantage 0 and hand nothing on.
+    `terminated` stops the bootstrap, `done` stops the sum of deltas: after a truncation the episode would have
+    continued, so V(s_{t+1}) still counts, but A_{t+1} belongs to another episode. Invalid rows get advantage 0, and
+    nothing propagates through them.
     """
     delta = torch.where(valid, reward + gamma * next_value * ~terminated - value, 0.0)  # (T, N)
     decay = (~done & valid).to(delta.dtype) * (gamma * gae_lambda)  # (T, N)
@@ -32,10 +33,11 @@ def gae(
 
 
 def discounted_sums(term: Tensor, decay: Tensor) -> Tensor:
-    """Solve x_t = term_t + decay_t * x_{t+1} with x_T = 0: (T, N) -> (T, N).
+    """Solve x_t = term_t + decay_t * x_{t+1} with x_T = 0: term and decay (T, N) -> x (T, N).
 
-    By doubling (Hillis and Steele 1986), in log2(T) rounds instead of T: x holds sums of `span` terms, decay the factor
-    of what follows them, and a round appends to each sum the one that begins where it ends.
+    A parallel scan (Hillis and Steele 1986) takes log2(T) rounds instead of T. After a round, x_t is the sum of the
+    first `span` terms from t on, and decay_t is the factor of the terms after those. The next round adds to x_t the sum
+    that starts at t + span, times this factor, which doubles the span.
     """
     x, span = term, 1
     while span < len(term):
@@ -48,10 +50,11 @@ def discounted_sums(term: Tensor, decay: Tensor) -> Tensor:
 
 
 def normalized(advantage: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Return (A - mean) / std over all rows, in the shape of A; with `valid` over those rows: the others stay.
+    """Return (A - mean) / std over all rows, in the shape of A; with `valid` over those rows only.
 
-    The moments are float64 and a spread below rounding (std <= 1e-6 * max(1, |mean|)) counts as none: in float32, 2048
-    equal advantages near 1000 would come out as noise of size 1.5. One row, or equal rows, become 0.
+    The other rows are unchanged. A single row, or equal rows, become 0. Mean and std are computed in float64, and a std
+    within rounding error (std <= 1e-6 * max(1, |mean|)) counts as 0: in float32, 2048 equal advantages near 1000 would
+    otherwise become noise of size 1.5.
     """
     if valid is not None:
         return advantage.masked_scatter(valid, normalized(advantage[valid]))
@@ -59,15 +62,15 @@ def normalized(advantage: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def normalized_parts(advantage: Tensor, parts: int) -> Tensor:
-    """Apply `normalized` to each of the parts that `advantage.tensor_split(parts)` would give, (M,) -> (M,)."""
+    """Apply `normalized` to each of the parts of `advantage.tensor_split(parts)`, (M,) -> (M,)."""
     size, longer = divmod(len(advantage), parts)
-    split = longer * (size + 1)  # the first parts have one row more
+    split = longer * (size + 1)  # the first `longer` parts have one row more than the others
     both = advantage[:split].view(longer, size + 1), advantage[split:].view(parts - longer, size)
     return torch.cat([_normalized(rows).flatten() for rows in both if len(rows)])
 
 
 def _normalized(rows: Tensor) -> Tensor:
-    """Normalise each row of (K, M) on its own."""
+    """Normalise each row of rows (K, M) separately, to mean 0 and std 1."""
     wide = rows.double()
     var, mean = torch.var_mean(wide, dim=-1, correction=0, keepdim=True)  # (K, 1)
     std = var.sqrt()
@@ -76,8 +79,9 @@ def _normalized(rows: Tensor) -> Tensor:
 
 
 def explained_variance(value: Tensor, returns: Tensor) -> Tensor:
-    """Return 1 - Var(returns - value) / Var(returns): 1 for a perfect critic, 0 for the mean; NaN where Var(returns) is
-    0.
+    """Return the explained variance of the critic, (): 1 - Var(returns - value) / Var(returns).
+
+    It is 1 for a perfect critic and 0 for one that always predicts the mean; NaN if Var(returns) is 0.
     """
     var_returns = returns.double().var(correction=0)
     residual = (returns.double() - value.double()).var(correction=0)

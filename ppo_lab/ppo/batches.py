@@ -1,4 +1,4 @@
-"""Cut a rollout into the minibatches of a pass: shuffled rows, or chunks of L steps where there is memory."""
+"""Split a rollout into minibatches: shuffled rows, or shuffled chunks of L steps for a recurrent model."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ Normalize = Literal["minibatch", "rollout", "never"]
 
 
 class Batch(NamedTuple):
-    """B chunks of L steps. What the loss needs and no more."""
+    """B chunks of L steps: what the loss needs. L = 1 without memory."""
 
     obs: Obs  # (L, B, *obs)
     action: Tensor  # (L, B, *action)
-    log_prob: Tensor  # (L, B) old
-    value: Tensor  # (L, B) old
+    log_prob: Tensor  # (L, B) log pi_old(a|s), from the rollout
+    value: Tensor  # (L, B) V_old(s), from the rollout
     advantage: Tensor  # (L, B)
     returns: Tensor  # (L, B)
-    starts: Tensor  # (L, B) bool
-    valid: Tensor | None = None  # (L, B) bool: False where the row is no experience; None: all are
-    memory: Memory = None  # (B, *memory) each: before the first step of the chunk
-    inputs: Tensor | None = None  # (L, B, F) obs as the first layer takes them, where they are known already
+    starts: Tensor  # (L, B) bool: obs is the first of an episode
+    valid: Tensor | None = None  # (L, B) bool: False where the row is not a transition; None: all rows are
+    memory: Memory = None  # (B, *memory) each: the recurrent state before the first step of the chunk
+    inputs: Tensor | None = None  # (L, B, F) the input of the first layer, if it has been computed already
 
     def map(self, function: Callable[..., Any]) -> Batch:
-        """Apply `function` to every column (L, B, ...); all rows then count as valid, without memory."""
+        """Apply `function` to every column (L, B, ...). The result has neither `valid` nor `memory`."""
         obs = apply(function, self.obs)
         action, log_prob, value, advantage, returns, starts = map(
             function, (self.action, self.log_prob, self.value, self.advantage, self.returns, self.starts)
@@ -42,11 +42,11 @@ class Batch(NamedTuple):
         return Batch(obs, action, log_prob, value, advantage, returns, starts, inputs=inputs)
 
     def experience(self, rows: Tensor) -> Tensor:
-        """Select the valid rows of (L, B, *x): (M, *x), or `rows` unchanged where all are valid."""
+        """Select the valid rows of rows (L, B, *x). Return (M, *x), or `rows` unchanged if all are valid."""
         return rows if self.valid is None else rows[self.valid]
 
     def split(self, parts: int) -> Iterator[tuple[Batch, float]]:
-        """Split the batch into at most `parts` parts along B, each with its share of the valid rows."""
+        """Split the batch into at most `parts` parts along B. Yield (part, its share of the valid rows)."""
         B = self.starts.shape[1]
         if parts == 1 or B == 1:
             yield self, 1.0
@@ -73,14 +73,15 @@ def minibatches(
     normalize: Normalize = "never",
     inputs: Tensor | None = None,
 ) -> Iterator[Batch]:
-    """Yield one pass over the rollout: each valid row once, in a new order, in parts whose sizes differ by at most one.
+    """Yield the minibatches of one pass over the rollout, which visit each valid row once, in random order.
 
-    Without memory the rows are shuffled one by one (L = 1), and those that are no experience left out. With memory
-    whole chunks are: they keep the order of time, begin with the memory that the rollout had there, and say in `valid`
-    which rows count.
+    Without memory single rows are shuffled (L = 1), and invalid ones are left out. With memory whole chunks of L steps
+    are shuffled. A chunk keeps the order of time, starts with the memory recorded in the rollout, and marks its valid
+    rows in `valid`. The sizes of two minibatches differ by at most one row or chunk.
 
-    normalize: advantages to mean 0 and std 1, over the rollout or in each minibatch.
-    inputs: (T, N, F), see `Batch`; without memory only.
+    advantage, returns: (T, N).
+    normalize: scale advantages to mean 0 and std 1, over the rollout or in each minibatch.
+    inputs: (T, N, F), see `Batch`; only without memory.
     """
     if normalize == "rollout":
         advantage = normalized(advantage, rollout.valid)
@@ -89,7 +90,7 @@ def minibatches(
         count = len(next(iter(rollout.memory.values()))) * rollout.reward.shape[1]
         order = torch.randperm(count, generator=generator, device=rollout.reward.device)
         real = torch.stack([rollout.valid[rows].any(0) for _, rows in rollout.chunks()]).flatten()  # (count,)
-        order = order[real[order]]  # a chunk of nothing but resets has no mean
+        order = order[real[order]]  # leave out chunks without any valid row
         for part in order.tensor_split(min(num_minibatches, len(order))) if len(order) else ():
             batch = chunk_batch(rollout, advantage, returns, part)
             yield batch._replace(advantage=normalized(batch.advantage, batch.valid)) if each else batch
@@ -98,7 +99,7 @@ def minibatches(
     order = rows[torch.randperm(len(rows), generator=generator, device=rows.device)]  # (M,)
     parts = min(num_minibatches, len(order))
     if parts == 0:
-        return  # every row was a reset
+        return  # no valid row
     columns = _columns(rollout, advantage, returns)._replace(inputs=inputs)
     shuffled = columns.map(lambda column: column.flatten(0, 1).index_select(0, order))  # (M, ...)
     if each:
@@ -109,7 +110,10 @@ def minibatches(
 
 
 def whole(rollout: Rollout, advantage: Tensor, returns: Tensor) -> Batch:
-    """Return the whole rollout as one batch, in order: (T, N) without memory, else all chunks side by side."""
+    """Return the whole rollout as one batch, in order: (T, N) without memory, else all chunks along B.
+
+    advantage, returns: (T, N).
+    """
     if not rollout.memory:
         valid = None if rollout.valid.all() else rollout.valid
         return _columns(rollout, advantage, returns)._replace(valid=valid)
@@ -118,8 +122,9 @@ def whole(rollout: Rollout, advantage: Tensor, returns: Tensor) -> Batch:
 
 
 def chunk_batch(rollout: Rollout, advantage: Tensor, returns: Tensor, chosen: Tensor) -> Batch:
-    """Return the chunks `chosen` (B,), numbered c * N + n, as a batch (L, B); a short chunk is padded with invalid
-    rows.
+    """Return the chunks `chosen` (B,) as a batch (L, B). A short chunk is padded with invalid rows.
+
+    Chunk c of environment n has the number c * N + n. advantage, returns: (T, N).
     """
     T, N = rollout.reward.shape
     time = torch.arange(rollout.chunk_length, device=chosen.device)
@@ -129,13 +134,13 @@ def chunk_batch(rollout: Rollout, advantage: Tensor, returns: Tensor, chosen: Te
     batch = _columns(rollout, advantage, returns).map(lambda column: column.flatten(0, 1)[index])
     valid = rollout.valid.flatten()[index] & inside
     return batch._replace(
-        starts=batch.starts & inside,  # what fills up starts no episode
+        starts=batch.starts & inside,  # no episode starts in the padding
         valid=None if valid.all() else valid,
         memory={key: kept.flatten(0, 1)[chosen] for key, kept in rollout.memory.items()},
     )
 
 
 def _columns(rollout: Rollout, advantage: Tensor, returns: Tensor) -> Batch:
-    """Return the columns of a Batch as (T, N, ...)."""
+    """Return the rollout as a Batch with columns (T, N, ...)."""
     obs = at(rollout.obs, slice(0, len(rollout)))
     return Batch(obs, rollout.action, rollout.log_prob, rollout.value, advantage, returns, rollout.starts)

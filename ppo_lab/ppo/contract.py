@@ -1,4 +1,4 @@
-"""The contract between the algorithm and an engine, which does its arithmetic (`ppo_lab.engine`)."""
+"""The interface between the PPO algorithm and an engine, which does the computations (`ppo_lab.engine`)."""
 
 from __future__ import annotations
 
@@ -27,31 +27,34 @@ class LearningState(Protocol):
 
 
 class Learner(ABC):
-    """The gradient steps of one update: `gradient` of a minibatch, then `step`."""
+    """The gradient steps of one update: call `gradient` with a minibatch, then `step`."""
 
-    inputs: Tensor | None = None  # (T, N, F) observations to cut minibatches from, if they are normalised already
+    inputs: Tensor | None = None  # (T, N, F) normalised observations, if the engine has computed them already
 
     @abstractmethod
     def gradient(self, batch: Batch) -> Loss:
-        """Compute the loss of a minibatch and its gradient."""
+        """Compute the loss of a minibatch and its gradient. Return the loss."""
 
     @abstractmethod
     def step(self) -> Tensor:
-        """Take the step down the last gradient; return its norm () before clipping.
+        """Take an optimizer step with the last gradient. Return its norm before clipping, ().
 
-        A gradient that is not finite is not followed: the norm says so.
+        If the norm is NaN or infinite, no step is taken. The caller can see that from the norm.
         """
 
 
 class Engine(ABC):
-    """The arithmetic of an update: T steps of all environments, and the gradient steps."""
+    """The computations of an update: T steps of all environments, and the gradient steps."""
 
     @abstractmethod
     def take_steps(
         self, envs: Envs, model: ActorCritic, state: Collecting, rollout: Rollout, asked: Asked
     ) -> Iterator[None]:
-        """Fill a rollout, values aside, and advance `state`; as `rollout.take_steps`. Yield where `asked()`."""
+        """Fill a rollout except for its values and advance `state`, as `rollout.take_steps` does.
+
+        Yields None before an environment step whenever `asked()` returns True.
+        """
 
     @abstractmethod
     def learner(self, state: LearningState, rollout: Rollout, ppo: PPOConfig) -> Learner:
-        """Return what takes the gradient steps of an update with these settings on this rollout."""
+        """Return a `Learner` that takes the gradient steps of one update on this rollout, with these settings."""

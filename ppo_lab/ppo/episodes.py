@@ -1,4 +1,4 @@
-"""Returns and lengths of the episodes that ended, from the rewards and endings of a rollout."""
+"""Returns and lengths of finished episodes, computed from the rewards and `done` flags of rollouts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-WINDOW = 100  # episodes the running mean is over
+WINDOW = 100  # number of episodes in the running mean
 
 
 class EpisodeStatistics:
-    """The last 100 finished episodes, and what the unfinished ones have gathered so far."""
+    """Statistics of the last 100 finished episodes, and the partial returns and lengths of the unfinished ones."""
 
     def __init__(self, num_envs: int, device: torch.device) -> None:
         self.partial_return = torch.zeros(num_envs, dtype=torch.float64, device=device)  # (N,)
@@ -23,9 +23,10 @@ class EpisodeStatistics:
         self.count = 0
 
     def update(self, reward: Tensor, done: Tensor, valid: Tensor) -> tuple[list[float], list[int]]:
-        """Take in a rollout (T, N): undiscounted sums of raw rewards. Returns and lengths of the episodes that ended.
+        """Add a rollout (T, N). Return the returns and lengths of the episodes that ended in it, in order of time.
 
-        Without a loop over time: an episode's return is the running sum at its end minus that at the end before.
+        A return is the undiscounted sum of raw rewards. There is no loop over time: the return of an episode is the
+        cumulative sum at its end minus the cumulative sum at the end of the episode before.
         """
         returns = _running_sum(reward.double() * valid) + self.partial_return  # (T, N)
         lengths = valid.long().cumsum(0) + self.partial_length  # (T, N)
@@ -36,8 +37,8 @@ class EpisodeStatistics:
         ended_length = steps.clone()
         ended_return[1:] -= torch.where(same, total[:-1], 0.0)
         ended_length[1:] -= torch.where(same, steps[:-1], 0)
-        # what came after an environment's last ending is the start of its next episode
-        last = (done * torch.arange(len(done), device=done.device).unsqueeze(-1)).amax(0)  # (N,) time of it, or 0
+        # rows after the last end of an episode belong to the unfinished one
+        last = (done * torch.arange(len(done), device=done.device).unsqueeze(-1)).amax(0)  # (N,) time of that end, or 0
         ended = done.any(0)  # (N,)
         self.partial_return = returns[-1] - torch.where(ended, returns.gather(0, last[None])[0], 0.0)
         self.partial_length = lengths[-1] - torch.where(ended, lengths.gather(0, last[None])[0], 0)
@@ -49,7 +50,7 @@ class EpisodeStatistics:
         return new_returns, new_lengths
 
     def metrics(self) -> dict[str, float]:
-        """Return means over the last 100 episodes; {} before the first has ended."""
+        """Return means over the last 100 finished episodes; {} before the first one has ended."""
         if not self.returns:
             return {}
         returns = torch.tensor(list(self.returns), dtype=torch.float64)
@@ -62,7 +63,7 @@ class EpisodeStatistics:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything as tensors and numbers."""
+        """Return the full state as tensors, lists and numbers."""
         return {
             "partial_return": self.partial_return,
             "partial_length": self.partial_length,
@@ -72,24 +73,24 @@ class EpisodeStatistics:
         }
 
     def load_finished(self, saved: Mapping[str, Any]) -> None:
-        """Take over the episodes that ended."""
+        """Load the statistics of finished episodes from a `state_dict`."""
         self.returns = deque(saved["returns"], maxlen=WINDOW)
         self.lengths = deque(saved["lengths"], maxlen=WINDOW)
         self.count = saved["count"]
 
     def load_under_way(self, saved: Mapping[str, Any], device: torch.device) -> None:
-        """Take over what the unfinished episodes have gathered."""
+        """Load the partial returns and lengths of unfinished episodes from a `state_dict`."""
         self.partial_return = saved["partial_return"].to(device)
         self.partial_length = saved["partial_length"].to(device)
 
     def forget_under_way(self) -> None:
-        """Discard the unfinished episodes: new ones begin."""
+        """Discard the partial returns and lengths, because new episodes start."""
         self.partial_return = torch.zeros_like(self.partial_return)
         self.partial_length = torch.zeros_like(self.partial_length)
 
 
 def _running_sum(rows: Tensor) -> Tensor:
-    """Return rows.cumsum(0); step by step with deterministic algorithms, since cumsum may not repeat on a GPU."""
+    """Return rows.cumsum(0), (T, N). With deterministic algorithms use a loop: cumsum on a GPU is not reproducible."""
     if not torch.are_deterministic_algorithms_enabled():
         return rows.cumsum(0)
     sums = rows.clone()

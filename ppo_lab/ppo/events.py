@@ -1,4 +1,4 @@
-"""What a trainer yields: the parts of an update as they happen."""
+"""The events that a trainer yields, one after each part of an update."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from ppo_lab.ppo.rollout import Rollout
 
 
 class RolloutCollected(NamedTuple):
-    """T steps of N environments are in; the next update writes over them."""
+    """A rollout of T steps of N environments is complete. The next update overwrites it."""
 
     rollout: Rollout
 
 
 class AdvantagesEstimated(NamedTuple):
-    """What the update will learn from."""
+    """The advantages and returns of the rollout were computed."""
 
     advantage: Tensor  # (T, N) before normalisation
     returns: Tensor  # (T, N)
 
 
 class MinibatchStepped(NamedTuple):
-    """One optimizer step was taken; `loss` is from before it.
+    """One optimizer step was taken. `loss` is the loss before it.
 
-    Copy a parameter's `grad` to keep it: the next minibatch may write into the same memory.
+    Copy a parameter's `grad` to keep it: the next minibatch may overwrite it.
     """
 
     epoch: int
@@ -37,10 +37,10 @@ class MinibatchStepped(NamedTuple):
 
 
 class Update(NamedTuple):
-    """One PPO update is done: the state is whole, and can be looked at, evaluated and saved."""
+    """One PPO update is done. The training state is consistent now, and can be inspected, evaluated and saved."""
 
     update: int  # 1 for the first
-    global_step: int
+    global_step: int  # env steps so far
     metrics: dict[str, float]
 
 

@@ -1,4 +1,4 @@
-"""The gradient steps of an update by torch's autograd: the reference, for any model and any loss."""
+"""The gradient steps of an update with torch's autograd: the reference implementation, for any model and any loss."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ppo_lab.ppo.optimizer import clear_gradients, gradient_step
 
 
 class LossSettings(NamedTuple):
-    """The settings that the loss reads; those that change while training runs may be tensors ()."""
+    """The settings that the loss uses. Those that can change during training may be tensors ()."""
 
     clip_coef: Any  # float or Tensor
     vf_coef: float | Tensor
@@ -26,7 +26,10 @@ class LossSettings(NamedTuple):
 
 
 def minibatch_loss(model: ActorCritic, batch: Batch, ppo: PPOConfig | LossSettings) -> Loss:
-    """Return the PPO loss of a batch: means over its valid rows, values in the critic's units."""
+    """Return the PPO loss of a batch: means over its valid rows.
+
+    Values and returns are in the critic's units: normalised, if the critic head normalises its targets.
+    """
     pick, scaled = batch.experience, model.critic_head.normalized
     log_prob, entropy, value = model.evaluate(batch.obs, batch.action, batch.memory, batch.starts)  # (L, B) each
     return ppo_loss(
@@ -40,16 +43,17 @@ LossFunction = Callable[[ActorCritic, Batch, PPOConfig], Loss]
 
 
 class Autograd(Learner):
-    """Loss and gradient by autograd; the gradient is left in the parameters.
+    """A `Learner` that uses autograd. The gradient is accumulated in the `grad` of the parameters.
 
-    In `accumulate` parts, each weighted by its share of the rows, so that the sum is the gradient of the whole.
+    A minibatch is processed in `accumulate` parts. Each is weighted by its share of the rows, so that the sum is the
+    gradient of the whole minibatch.
     """
 
     def __init__(self, state: LearningState, ppo: PPOConfig, loss_of: LossFunction = minibatch_loss) -> None:
         self.state, self.ppo, self.loss_of = state, ppo, loss_of
 
     def gradient(self, batch: Batch) -> Loss:
-        """Compute the loss of a minibatch, recurrent or not, and its gradient."""
+        """Compute the loss of a minibatch, recurrent or not, and its gradient. Return the loss."""
         clear_gradients(self.state.optimizer)
         parts = []
         for part, share in batch.split(self.ppo.accumulate):
@@ -59,5 +63,5 @@ class Autograd(Learner):
         return weighted_mean(parts)
 
     def step(self) -> Tensor:
-        """Take the step down that gradient; return its norm () before clipping."""
+        """Take an optimizer step with that gradient. Return its norm before clipping, ()."""
         return gradient_step(self.state.optimizer, self.ppo.max_grad_norm, self.state.scaler)

@@ -1,4 +1,4 @@
-"""The PPO loss and its parts. Pure functions of tensors; every mean is over all rows given."""
+"""The PPO loss and its parts, as pure functions of tensors. Every mean is over all rows of the arguments."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from ppo_lab.models.clip import clip
 
 
 class Loss(NamedTuple):
-    """The loss of one minibatch and what it was made of; scalars, on the device."""
+    """The loss of one minibatch and its parts: scalar tensors on the device."""
 
-    total: Tensor  # () policy + vf_coef * value - ent_coef * entropy; the only one with a gradient
+    total: Tensor  # () policy + vf_coef * value - ent_coef * entropy; only this one has a gradient
     policy: Tensor  # () clipped surrogate
     value: Tensor  # () mean squared error of the critic
     entropy: Tensor  # () mean entropy of the policy in nats (not negated)
-    approx_kl: Tensor  # () KL(old || new), estimated
-    clip_fraction: Tensor  # () share of rows whose ratio left [1 - clip_coef, 1 + clip_coef]
+    approx_kl: Tensor  # () estimate of KL(old || new) in nats
+    clip_fraction: Tensor  # () share of rows whose ratio is outside [1 - clip_coef, 1 + clip_coef]
 
 
-Coefficient = TypeVar("Coefficient", float, Tensor)  # as a tensor () it can vary in a program that stays as it is
+Coefficient = TypeVar("Coefficient", float, Tensor)  # a tensor () can change its value in a compiled or captured graph
 
 
 def clipped_surrogate(
     ratio: Tensor, advantage: Tensor, clip_coef: Coefficient, dual_clip: float | None = None
 ) -> Tensor:
-    """Return PPO's objective as a loss, () (Schulman et al. 2017, eq. 7), with r = pi(a|s) / pi_old(a|s):
+    """Return the negative clipped surrogate objective of PPO, () (Schulman et al. 2017, eq. 7):
 
-        L = -mean(min(r * A, clip(r, 1 - eps, 1 + eps) * A))
+        L = -mean(min(r * A, clip(r, 1 - eps, 1 + eps) * A)),   r = pi(a|s) / pi_old(a|s),   eps = clip_coef
 
-    No gradient where the ratio has already moved past the clip in the direction the advantage asks for.
-    dual_clip: where A < 0 the objective is at least dual_clip * A (Ye et al. 2020, "Mastering complex control"), so
-    that a sample far outside, whose ratio has exploded, cannot dominate the gradient: it has none.
+    A row has no gradient once its ratio is beyond the clip range in the direction that the advantage favours.
+    ratio, advantage: of equal shape, (L, B). dual_clip: c; where A < 0 the objective is at least c * A (Ye et al. 2020,
+    "Mastering Complex Control in MOBA Games with Deep Reinforcement Learning"). A row with r > c then has no gradient,
+    so that very large ratios cannot dominate the update.
     """
     clipped = clip(ratio, 1.0 - clip_coef, 1.0 + clip_coef)
     objective = torch.minimum(ratio * advantage, clipped * advantage)
@@ -44,9 +45,12 @@ def clipped_surrogate(
 
 
 def value_loss(value: Tensor, old_value: Tensor, returns: Tensor, value_clip_coef: float | None = None) -> Tensor:
-    """Return mean((V - R)^2), (). With a clip, the larger of that and the error of V kept within +- clip of V_old:
+    """Return the mean squared error of the critic, (); with a clip, the larger of this error and that of a clipped V.
 
-    L = mean(max((V - R)^2, (V_old + clip(V - V_old, -c, c) - R)^2))
+        L = mean((V - R)^2)
+        L = mean(max((V - R)^2, (V_old + clip(V - V_old, -c, c) - R)^2))   with c = value_clip_coef
+
+    value, old_value, returns: of equal shape, (L, B). The clip is not in the paper; it is from OpenAI Baselines.
     """
     error = (value - returns).square()
     if value_clip_coef is None:
@@ -56,12 +60,18 @@ def value_loss(value: Tensor, old_value: Tensor, returns: Tensor, value_clip_coe
 
 
 def approximate_kl(log_ratio: Tensor) -> Tensor:
-    """Estimate KL(old || new) from samples of old, (): mean((r - 1) - log r), never negative (Schulman 2020, "k3")."""
+    """Estimate KL(old || new) in nats from samples of old, (): mean((r - 1) - log r), with r = pi / pi_old.
+
+    This is the estimator k3 of Schulman 2020, "Approximating KL Divergence". It is never negative.
+    """
     return (log_ratio.expm1() - log_ratio).mean()
 
 
 def weighted_mean(parts: Sequence[tuple[Loss, float]]) -> Loss:
-    """Average the losses of the parts of a minibatch, weighted by their shares of its rows; without a gradient."""
+    """Average the losses of the parts of a minibatch, weighted by their shares of the rows; without a gradient.
+
+    A single part is returned unchanged, with its gradient.
+    """
     if len(parts) == 1:
         return parts[0][0]
     shares = torch.tensor([share for _, share in parts], device=parts[0][0].total.device)
@@ -70,21 +80,26 @@ def weighted_mean(parts: Sequence[tuple[Loss, float]]) -> Loss:
 
 
 def ppo_loss(
-    log_prob: Tensor,  # (L, B) of the recorded actions under the policy now
-    entropy: Tensor,  # (L, B)
-    value: Tensor,  # (L, B) of the critic now
-    old_log_prob: Tensor,  # (L, B) what the rollout recorded
-    old_value: Tensor,  # (L, B)
-    advantage: Tensor,  # (L, B) as it is to be used: normalise before
+    log_prob: Tensor,  # (L, B) log pi(a|s) of the recorded actions under the current policy
+    entropy: Tensor,  # (L, B) of the current policy, in nats
+    value: Tensor,  # (L, B) V(s) of the current critic
+    old_log_prob: Tensor,  # (L, B) log pi_old(a|s), from the rollout
+    old_value: Tensor,  # (L, B) V_old(s), from the rollout
+    advantage: Tensor,  # (L, B) normalised already, if it is to be
     returns: Tensor,  # (L, B)
     *,
     clip_coef: Coefficient,
     vf_coef: float | Tensor,
-    ent_coef: float | Tensor,  # a tensor () is taken for another number than 0, and not looked at
+    ent_coef: float | Tensor,  # 0 leaves the entropy term out; a tensor () is not compared with 0 (no device sync)
     value_clip_coef: float | None = None,
     dual_clip: float | None = None,
 ) -> Loss:
-    """Return clipped surrogate + vf_coef * value loss - ent_coef * entropy, with the numbers that the dials show."""
+    """Return the loss of PPO (Schulman et al. 2017, eq. 9, negated) and the metrics that are shown during training:
+
+        total = clipped surrogate loss + vf_coef * value loss - ent_coef * mean entropy
+
+    All means are over all rows. Only the total has a gradient.
+    """
     log_ratio = log_prob - old_log_prob
     ratio = log_ratio.exp()
     policy = clipped_surrogate(ratio, advantage, clip_coef, dual_clip)

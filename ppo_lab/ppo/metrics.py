@@ -1,4 +1,4 @@
-"""The numbers of an update, gathered with one look at the device."""
+"""The metrics of an update. The losses are collected on the device and copied to the host once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ LOSS_METRICS = (
 
 
 def settings_metrics(ppo: PPOConfig, rates: Mapping[str, float]) -> dict[str, float]:
-    """Return the settings that move, as they were in this update. rates: of "actor" and "critic"."""
+    """Return the settings that can change during training, as used in this update.
+
+    rates: the learning rates of "actor" and "critic".
+    """
     return {
         "update/learning_rate": rates["actor"],
         "update/critic_learning_rate": rates["critic"],
@@ -35,11 +38,13 @@ def settings_metrics(ppo: PPOConfig, rates: Mapping[str, float]) -> dict[str, fl
 
 @torch.no_grad()
 def loss_metrics(steps: Sequence[tuple[Loss, Tensor]], scaled: bool = False) -> dict[str, float]:
-    """Return the number of gradient steps of an update and means over them; a metric that does not exist is absent.
+    """Return the number of gradient steps of an update and the mean of each loss metric over them.
 
-    steps: loss and gradient norm () of each.
-    scaled: gradients were scaled up for float16, where a step that overflows is called off and the next is smaller.
-    Raises NonFiniteError if one was not finite: `gradient_step` did not take that one, and nothing is broken.
+    steps: loss and gradient norm () of each. Without any step there are no means.
+    scaled: float16 gradients were multiplied by a scale factor. If they overflow, the step is skipped and the factor
+        is reduced; skipped steps are counted and left out of the means.
+    Raises NonFiniteError if another loss or norm is NaN or infinite. The weights are still intact then, because
+    `gradient_step` takes no step with such a gradient.
     """
     taken = {"update/gradient_steps": float(len(steps))}
     if not steps:
@@ -63,7 +68,7 @@ def loss_metrics(steps: Sequence[tuple[Loss, Tensor]], scaled: bool = False) -> 
 
 
 def critic_metrics(value: Tensor, returns: Tensor, valid: Tensor) -> dict[str, float]:
-    """Return the critic's explained variance over a rollout (T, N); {} where all returns are equal."""
+    """Return the critic's explained variance over the valid rows of a rollout (T, N); {} if all returns are equal."""
     if not valid.any():
         return {}
     explained = explained_variance(value[valid], returns[valid]).item()

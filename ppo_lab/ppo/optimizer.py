@@ -1,4 +1,4 @@
-"""The optimizer of actor and critic, their learning rates, and one guarded gradient step."""
+"""The optimizer of actor and critic, their learning rates, and a gradient step that skips non-finite gradients."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from ppo_lab.ppo.schedules import warmup_factor
 
 
 def make_optimizer(model: ActorCritic, ppo: PPOConfig) -> torch.optim.Optimizer:
-    """Make Adam, AdamW or SGD with groups for actor and critic, whose learning rates are set before every update.
+    """Create Adam, AdamW or SGD with parameter groups for actor and critic.
 
-    Weight decay is for weight matrices: biases, log std and other vectors are spared, in groups of their own.
+    Their learning rates are 0 here and set before every update. Weight decay applies to weight matrices only: biases,
+    log std and other vectors are in groups of their own, without it.
     """
     groups = []
     spared = _spared(model)
@@ -28,7 +29,7 @@ def make_optimizer(model: ActorCritic, ppo: PPOConfig) -> torch.optim.Optimizer:
         for spare, decay in ((False, ppo.weight_decay), (True, 0.0)):
             some = [parameter for parameter in parameters if (id(parameter) in spared) == spare]
             groups.append({"params": some, "lr": 0.0, "role": role, "weight_decay": decay})
-    # fused: one kernel for all parameters, and a step that `found_inf` can call off without a look from the host
+    # fused: one kernel for all parameters, and `found_inf` can skip a step on the device, without a copy to the host
     if ppo.optimizer == "sgd":
         return torch.optim.SGD(groups, fused=True)
     kind = torch.optim.AdamW if ppo.optimizer == "adamw" else torch.optim.Adam
@@ -41,17 +42,18 @@ def _spared(model: ActorCritic) -> set[int]:
 
 
 def load_moments(optimizer: torch.optim.Optimizer, model: ActorCritic, saved: Mapping[str, Any]) -> None:
-    """Take over the moments of a `state_dict` of another optimizer of this model; its own settings stay.
+    """Load the moments and learning rates from the `state_dict` of an optimizer of the same model.
 
-    A fork may have another one: Adam's and AdamW's moments are the same numbers, SGD has none. Groups are matched by
-    parameter, since with weight decay there are more of them.
+    The settings of `optimizer` itself stay. The other optimizer may differ, because a fork can change it: Adam and
+    AdamW have the same moments, SGD has none. Moments are matched by parameter, since weight decay changes the number
+    of groups. Raises ValueError if the number of parameters differs.
     """
     roles, spared = model.parameter_groups(), _spared(model)
     there = [parameter for role in roles for parameter in role]
-    if len(saved["param_groups"]) > 2:  # by weight decay as well
+    if len(saved["param_groups"]) > 2:  # the saved optimizer had weight decay, so four groups
         there = [p for role in roles for spare in (False, True) for p in role if (id(p) in spared) == spare]
     if len(there) != sum(len(group["params"]) for group in saved["param_groups"]):
-        raise ValueError("the optimizer has other parameters")
+        raise ValueError("the optimizer has a different number of parameters")
     here = {id(p): i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
     own = optimizer.state_dict()
     if not isinstance(optimizer, torch.optim.SGD):
@@ -63,17 +65,17 @@ def load_moments(optimizer: torch.optim.Optimizer, model: ActorCritic, saved: Ma
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """Return the learning rates in force of "actor" and "critic"."""
+    """Return the current learning rates of "actor" and "critic"."""
     return {group["role"]: group["lr"] for group in optimizer.param_groups}
 
 
 def set_learning_rates(
     optimizer: torch.optim.Optimizer, ppo: PPOConfig, learning_rate: float, global_step: int, rollout_steps: int
 ) -> None:
-    """Set the rates of an update that begins at `global_step`.
+    """Set the learning rates of the update that starts at `global_step`.
 
-    learning_rate: of the actor, as the schedule says, before warm-up. The critic's moves in proportion to it.
-    Warm-up is a share of the configured total: a run that is made longer does not warm up again.
+    learning_rate: the actor's rate after its schedule, before warm-up. The critic's rate changes in proportion to it.
+    The length of the warm-up is a fraction of the configured total: a run that is extended does not warm up again.
     """
     warmup = warmup_factor(ppo.learning_rate_warmup * ppo.total_timesteps, global_step, rollout_steps)
     critic = learning_rate
@@ -89,12 +91,13 @@ def gradient_step(
     max_grad_norm: float,
     scaler: GradScaler | None = None,
 ) -> Tensor:
-    """Clip the global norm of the gradients and take one step down them; return the norm before clipping, ().
+    """Clip the global norm of the gradients and take one optimizer step. Return the norm before clipping, ().
 
-    A norm that is not finite calls the step off: clipping would spread one NaN to every parameter. Who wants to know
-    looks at the norm. On a device nobody waits for that: the optimizer reads `found_inf` there. scaler: float16 only,
-    where gradients are scaled up so that small ones do not become 0; it undoes that here, and halves its factor after a
-    step that was called off.
+    The step is skipped if the norm is NaN or infinite, because clipping would spread one NaN to every parameter. The
+    caller can see that from the norm. On a GPU the fused optimizer reads `found_inf` there, so the host does not wait.
+
+    scaler: for float16, where the loss is multiplied by a scale factor so that small gradients do not become 0. The
+    gradients are divided by it here. After a skipped step the scaler halves its factor.
     """
     scaled = scaler is not None and scaler.is_enabled()
     if scaler is not None and scaled:
@@ -114,7 +117,7 @@ def gradient_step(
 
 
 def clear_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Do as `optimizer.zero_grad()`, without its record for the profiler (10 microseconds)."""
+    """Set all gradients to None, as `optimizer.zero_grad()` does, without its profiler record (10 microseconds)."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = None

@@ -1,4 +1,4 @@
-"""Reward scaling by the running standard deviation of the discounted return."""
+"""Reward preprocessing: a constant factor, bounds, and scaling by the running std of the discounted return."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from ppo_lab.ppo.rollout import Rollout
 
 
 def rewards_to_learn(rollout: Rollout, ppo: PPOConfig, scaler: RewardScaler) -> Tensor:
-    """Return the rewards (T, N) that the critic learns: scaled by reward_scale, bounded, normalised. The recorded ones
-    stay raw.
+    """Return the rewards (T, N) to learn from: multiplied by reward_scale, bounded, and normalised, as configured.
+
+    The rewards in the rollout stay raw.
     """
     reward = rollout.reward if ppo.reward_scale == 1.0 else rollout.reward * ppo.reward_scale
     if ppo.reward_bound is not None:
@@ -27,10 +28,10 @@ def rewards_to_learn(rollout: Rollout, ppo: PPOConfig, scaler: RewardScaler) -> 
 
 
 class RewardScaler:
-    """Divide rewards by the running std of R_t = gamma * R_{t-1} + r_t (Engstrom et al. 2020); the mean stays.
+    """Reward scaling: divides rewards by the running std of R_t = gamma * R_{t-1} + r_t (Engstrom et al. 2020).
 
-    R starts anew after an episode, terminated or truncated. Statistics take in a whole rollout before it is scaled, so
-    that the first one is scaled well too. Rows that are no experience do not count.
+    The mean is not subtracted. R is reset to 0 after an episode, terminated or truncated. The statistics include a
+    rollout before it is scaled, so that the first one is scaled well, too. Invalid rows do not count.
     """
 
     def __init__(self, num_envs: int, device: torch.device) -> None:
@@ -38,21 +39,24 @@ class RewardScaler:
         self.discounted_return = torch.zeros(num_envs, dtype=torch.float64, device=device)  # (N,)
 
     def __call__(self, reward: Tensor, done: Tensor, valid: Tensor, gamma: float, clip: float) -> Tensor:
-        """Take in a rollout (T, N); its rewards scaled and clipped to +- clip, (T, N). The input stays as it is."""
+        """Add a rollout to the statistics. Return its rewards, scaled and clipped to +- clip, (T, N).
+
+        reward, done, valid: (T, N). The input is not modified.
+        """
         raw = reward.double()
         earned = raw * valid
-        decay = torch.ones_like(raw).masked_fill_(valid, gamma)  # (T, N) of the row before
+        decay = torch.ones_like(raw).masked_fill_(valid, gamma)  # (T, N) factor of R from the row before
         earned[0] += decay[0] * self.discounted_return
         decay[1:] *= ~done[:-1]
-        discounted = discounted_sums(earned.flip(0), decay.flip(0)).flip(0)  # (T, N), forwards in time
+        discounted = discounted_sums(earned.flip(0), decay.flip(0)).flip(0)  # (T, N) flipped, since R runs forwards
         self.discounted_return = discounted[-1] * ~done[-1]
         self.moments.update(discounted[valid])
         return (raw / (self.moments.var + 1e-8).sqrt()).clamp(-clip, clip).to(reward.dtype)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything as tensors."""
+        """Return the full state as tensors."""
         return {"discounted_return": self.discounted_return, **self.moments.state_dict()}
 
     def load_moments(self, saved: Mapping[str, Any]) -> None:
-        """Take over the statistics; the returns under way belong to the environments."""
+        """Load the statistics from a `state_dict`, but not the discounted returns of unfinished episodes."""
         self.moments.load_state_dict({name: saved[name] for name in self.moments.state_dict()})

@@ -1,4 +1,4 @@
-"""The value of every setting at a point of training: schedules, and what a person changed on the way."""
+"""The value of each setting at a point of training, after schedules, warm-up, adaptation and live changes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ppo_lab.config import SCHEDULED, PPOConfig
 
 
 class LiveChange(NamedTuple):
-    """A setting that was changed while training ran."""
+    """A setting that was changed during training."""
 
     value: float
-    global_step: int  # env steps done when the change took effect
+    global_step: int  # env steps before the change took effect
 
 
 def scheduled(
@@ -38,11 +38,11 @@ def scheduled(
 
 
 def settings_at(ppo: PPOConfig, live: Mapping[str, LiveChange], global_step: int, total: int) -> PPOConfig:
-    """Return the settings of an update that begins at `global_step` of `total`, after schedules and live changes.
+    """Return the settings of the update that starts at `global_step` of `total`, after schedules and live changes.
 
-    A live change is the value from that moment on; a schedule continues from it to the same end in the time that is
-    left (linear, cosine), or until the next milestone. Where a run is made longer, all of this is as if the new total
-    had been known from the beginning: the value of a schedule can step back up.
+    A live change sets the value from then on. A linear or cosine schedule continues from it to the same end value in
+    the remaining time; with milestones it holds until the next one. If a run is extended, the schedules are computed as
+    if the new total had been configured from the start, so a value can jump back up.
     """
     progress = global_step / total
     values: dict[str, float | None] = {name: change.value for name, change in live.items()}
@@ -56,15 +56,15 @@ def settings_at(ppo: PPOConfig, live: Mapping[str, LiveChange], global_step: int
             }
             values[name] = scheduled(kind, start, end, progress, later)
         else:
-            rest = (progress - since) / (1.0 - since) if since < 1.0 else 1.0  # of what was left then, this is over
+            rest = (progress - since) / (1.0 - since) if since < 1.0 else 1.0  # progress since the change, in 0..1
             values[name] = scheduled(kind, start, end, rest)
     return ppo.model_copy(update=values)
 
 
 def in_force(ppo: PPOConfig, adapted: Mapping[str, tuple[float, float]]) -> PPOConfig:
-    """Return the settings with adapted values. adapted: name -> (the setting that it started from, its value now).
+    """Return the settings with the values of adaptive ones. adapted: name -> (initial value, current value).
 
-    Where the setting has changed since (a person turned the dial), the new one rules and adapting begins from there.
+    If the setting has been changed since and no longer equals the initial value, adaptation restarts from the setting.
     """
     moving = {"learning_rate": ppo.learning_rate_schedule == "adaptive", "ent_coef": ppo.target_entropy is not None}
     values = {name: value for name, (start, value) in adapted.items() if moving[name] and getattr(ppo, name) == start}
@@ -72,10 +72,14 @@ def in_force(ppo: PPOConfig, adapted: Mapping[str, tuple[float, float]]) -> PPOC
 
 
 def adapted_learning_rate(rate: float, kl: float, desired_kl: float) -> float:
-    """Return the next update's rate, from KL(old || new) of this one (Schulman et al. 2017, section 4).
+    """Return the learning rate of the next update, from KL(old || new) of this one (nats).
 
-    A third less where the policy moved more than twice as far as desired, half as much again where less than half as
-    far, within 1e-6..1e-2. A policy that did not move at all says nothing about the rate.
+        rate / 1.5  if KL > 2 * desired_kl      (at least 1e-6)
+        rate * 1.5  if 0 < KL < desired_kl / 2  (at most 1e-2)
+        rate        otherwise
+
+    The idea of the adaptive KL penalty of Schulman et al. 2017, section 4, applied to the learning rate. KL = 0 means
+    that the policy did not change at all, which says nothing about the rate.
     """
     if kl > 2.0 * desired_kl:
         return max(rate / 1.5, min(rate, 1e-6))
@@ -85,17 +89,21 @@ def adapted_learning_rate(rate: float, kl: float, desired_kl: float) -> float:
 
 
 def adapted_ent_coef(ent_coef: float, entropy: float, target: float) -> float:
-    """Return the next update's entropy weight: up while the entropy (nats) is below its target, down while above.
+    """Return the entropy weight of the next update: higher if the entropy H (nats) is below its target, else lower.
 
-    A controller in log space: log c' = log c + 0.1 * clip(target - H, -1, 1), within 1e-6..1.
+        log c' = log c + 0.1 * clip(target - H, -1, 1),   with c' limited to 1e-6..1
+
+    This is a proportional controller of log c.
     """
     step = 0.1 * min(max(target - entropy, -1.0), 1.0)
     return min(max(max(ent_coef, 1e-6) * math.exp(step), 1e-6), 1.0)
 
 
 def warmup_factor(warmup_steps: float, global_step: int, rollout_steps: int) -> float:
-    """Return a factor that rises to 1 over the first `warmup_steps` env steps.
+    """Return the warm-up factor of the learning rate, which rises linearly to 1 over `warmup_steps` env steps.
 
-    The first update already has a share of the way: with a rate of 0 its whole rollout would be wasted.
+        min(1, (global_step + rollout_steps) / warmup_steps)
+
+    It is above 0 in the first update already, because a learning rate of 0 would waste the first rollout.
     """
     return 1.0 if warmup_steps <= 0.0 else min(1.0, (global_step + rollout_steps) / warmup_steps)

@@ -1,4 +1,4 @@
-"""All that training changes, in one object, and its fingerprint."""
+"""The training state: one object with everything that training changes, its seeds, and its fingerprint."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ from ppo_lab.ppo.schedules import LiveChange
 from ppo_lab.runs.piece import Piece
 from ppo_lab.trees import apply
 
-REMEMBERED = "$remembered"  # what environment objects remember may hold the time of day: it is saved, not compared
+REMEMBERED = "$remembered"  # attributes of environment objects: saved, but not compared, since they may hold the time
 
 
 @dataclass
 class TrainState:
-    """Everything training changes; the trainer remembers nothing else from one update to the next."""
+    """Everything that training changes. The trainer keeps no other state from one update to the next."""
 
     model: ActorCritic
     optimizer: torch.optim.Optimizer
-    scaler: GradScaler  # of gradients, in float16
-    obs: Obs  # (N, *obs) what the policy sees now
-    memory: Memory
+    scaler: GradScaler  # scales gradients in float16; disabled otherwise
+    obs: Obs  # (N, *obs) the current observations
+    memory: Memory  # the recurrent state; None for a model without memory
     starts: Tensor  # (N,) bool: obs is the first of an episode
     action_rng: Generator
     shuffle_rng: Generator
     episodes: EpisodeStatistics
     reward_scaler: RewardScaler
-    configured_timesteps: int  # env steps in all, before anybody extended the run
-    global_step: int = 0  # env steps so far, over all environments; rows that are no experience do not count
+    configured_timesteps: int  # total env steps as configured, before the run was extended
+    global_step: int = 0  # env steps so far, over all environments; rows that only reset do not count
     update: int = 0  # updates so far
-    live: dict[str, LiveChange] = field(default_factory=dict)  # settings a person changed, and when
-    adapted: dict[str, tuple[float, float]] = field(default_factory=dict)  # those that adapt: set out from, now
+    live: dict[str, LiveChange] = field(default_factory=dict)  # settings changed during training, and when
+    adapted: dict[str, tuple[float, float]] = field(default_factory=dict)  # adaptive settings: (initial, current) value
 
     @property
     def total_timesteps(self) -> int:
-        """Env steps in all: as configured, or as the run was extended to."""
+        """The total number of env steps: as configured, or the new total if the run was extended."""
         live = self.live.get("total_timesteps")
         return int(live.value) if live is not None else self.configured_timesteps
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything as nested dictionaries of tensors and plain values."""
+        """Return the full state as nested dictionaries of tensors and plain values."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -74,9 +74,9 @@ class TrainState:
         }
 
     def load_learner(self, saved: Mapping[str, Any]) -> None:
-        """Take over what was learned and counted, from a `state_dict`: all but what belongs to the task.
+        """Load weights, moments, statistics and counters from a `state_dict`, but nothing of the environments.
 
-        Raises RunError if the weights belong to another model.
+        Raises RunError if the weights do not fit this model.
         """
         try:
             self.model.load_state_dict(saved["model"])
@@ -92,56 +92,59 @@ class TrainState:
             self.scaler.load_state_dict(saved["scaler"])
 
     def load_experience(self, saved: Mapping[str, Any]) -> None:
-        """Take over what belongs to the environments as they were: observations, memory, episodes under way."""
-        device = self.starts.device  # checkpoints are read to the CPU
+        """Load what belongs to the environments from a `state_dict`: observations, memory, unfinished episodes."""
+        device = self.starts.device  # checkpoints are loaded to the CPU
         self.obs, self.starts = apply(lambda rows: rows.to(device), saved["obs"]), saved["starts"].to(device)
         self.memory = None if saved["memory"] is None else apply(lambda rows: rows.to(device), saved["memory"])
         self.episodes.load_under_way(saved["episodes"], device)
         self.reward_scaler.discounted_return = saved["reward_scaler"]["discounted_return"].to(device)
 
     def begin_episodes(self, envs: Envs, run_seed: int) -> None:
-        """Begin new episodes in all environments, other ones than those that a run of this seed began with."""
+        """Reset all environments, with a seed derived from run_seed and global_step.
+
+        The episodes therefore differ from those at the start of a run with this seed.
+        """
         self.obs = apply(torch.clone, envs.reset((seeds(run_seed).environments + self.global_step) % 2**31))
         self.starts = torch.ones_like(self.starts)
         self.memory = self.model.initial_memory(envs.num_envs)
 
     def reseed(self, run_seed: int) -> None:
-        """Begin new streams of random numbers."""
+        """Seed the random number generators of actions and minibatch order from run_seed."""
         fresh = seeds(run_seed)
         self.action_rng.manual_seed(fresh.actions)
         self.shuffle_rng.manual_seed(fresh.order)
 
     def load_random_numbers(self, saved: Mapping[str, Any]) -> None:
-        """Go on in every stream of random numbers. Last, so that nothing draws from them in between."""
+        """Load the state of the random number generators. Call this last: nothing may draw from them in between."""
         self.action_rng.set_state(saved["action_rng"].cpu())
         self.shuffle_rng.set_state(saved["shuffle_rng"].cpu())
 
 
 class Seeds(NamedTuple):
-    """A seed for each use of random numbers, so that no use of one shifts another."""
+    """A seed for each use of random numbers, so that drawing more numbers for one does not change another."""
 
     weights: int
     actions: int
-    order: int  # of rows in minibatches
+    order: int  # the order of rows in minibatches
     environments: int
 
 
 def seeds(run_seed: int) -> Seeds:
-    """Derive all seeds of a run from its own."""
+    """Derive all seeds of a run from its run.seed."""
     drawn = np.random.SeedSequence(run_seed).generate_state(4, np.uint64) >> np.uint64(1)  # 63 bits each
     weights, actions, order, environments = map(int, drawn)
     return Seeds(weights, actions, order, environments % 2**31)
 
 
 def initial_state(config: Config, envs: Envs) -> TrainState:
-    """Make the state before the first update. Everything random in it follows from config.run.seed and nothing else.
+    """Create the state before the first update. Everything random in it is determined by config.run.seed alone.
 
-    Weights, actions and minibatch order have a stream of random numbers each, so that no use of one shifts another.
+    Weights, actions and minibatch order each have their own random number generator (see `Seeds`).
     """
     seed = seeds(config.run.seed)
-    with torch.random.fork_rng(devices=[]), one_thread():  # the caller's global random numbers stay as they were
+    with torch.random.fork_rng(devices=[]), one_thread():  # do not change the caller's global generator
         torch.manual_seed(seed.weights)
-        model = ActorCritic(config.model, envs.observation_space, envs.action_space)  # on the CPU: equal on any device
+        model = ActorCritic(config.model, envs.observation_space, envs.action_space)  # on the CPU: same on any device
     model.to(envs.device)
     obs = envs.reset(seed.environments)
     return TrainState(
@@ -161,7 +164,7 @@ def initial_state(config: Config, envs: Envs) -> TrainState:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread inside: the last digits of an orthogonal matrix depend on the number of threads."""
+    """Limit torch to one thread in this context, because rounding in an orthogonal matrix depends on their number."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -171,7 +174,7 @@ def one_thread() -> Iterator[None]:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of that name; auto is cuda if there is one. Raise ConfigError where it is missing."""
+    """Return the torch device of a name: "auto" is cuda if available, else cpu. Raise ConfigError without a GPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
@@ -180,7 +183,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def fingerprint(state: Any) -> str:
-    """Return the SHA-256 over nested dictionaries, lists, tensors and plain values: equal for equal content."""
+    """Return the SHA-256 of nested dictionaries, lists, tensors and plain values. Equal content gives equal hashes."""
     digest = hashlib.sha256()
     _feed(digest, state)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""One PPO update, from the first environment step to the last gradient step."""
+"""One PPO update: collect a rollout, estimate advantages, and take gradient steps on minibatches."""
 
 from __future__ import annotations
 
@@ -25,14 +25,20 @@ from ppo_lab.ppo.state import TrainState
 def update(
     engine: Engine, envs: Envs, state: TrainState, rollout: Rollout, configured: PPOConfig, asked: Asked = never
 ) -> Iterator[Event | None]:
-    """Run one iteration of PPO (Schulman et al. 2017, algorithm 1), yielding each part as it is done.
+    """Run one iteration of PPO (Schulman et al. 2017, algorithm 1). Yield an event after each part of it.
 
-    configured: the settings as the run began; schedules and live changes are applied here. Yields None between two
-    environment steps where `asked()`: it can be left there.
+        1. Collect T steps of N environments with the current policy pi_old.
+        2. Compute advantages and returns (`advantages.gae`).
+        3. For K epochs, take a gradient step on the loss (`losses.ppo_loss`) of each minibatch. Stop early if the
+           policy has moved further than 1.5 * target_kl (nats).
+
+    configured: the settings at the start of the run; schedules and live changes are applied here. Also yields None
+    before an environment step whenever `asked()` returns True, so that the caller can interrupt the rollout.
+    Raises NonFiniteError if an observation, a reward, a loss or a gradient is NaN or infinite.
     """
     ppo = settings_in_force(state, configured, rollout)
     yield from collect_stepwise(envs, state.model, state, rollout, engine.take_steps, asked)
-    state.global_step += int(rollout.valid.sum())  # it happened, whatever becomes of the update
+    state.global_step += int(rollout.valid.sum())  # counted now: the steps were taken even if the update fails
     state.episodes.update(rollout.reward, rollout.episode_done, rollout.valid)
     yield RolloutCollected(rollout)
 
@@ -48,7 +54,7 @@ def update(
     learner = engine.learner(state, rollout, ppo)
     for epoch, batch in batches(state, rollout, ppo, reward, advantage, returns, learner.inputs):
         loss = learner.gradient(batch)
-        if ppo.target_kl is not None and not loss.approx_kl <= 1.5 * ppo.target_kl:  # NaN stops too
+        if ppo.target_kl is not None and not loss.approx_kl <= 1.5 * ppo.target_kl:  # NaN stops, too
             break
         norm = learner.step()
         steps.append((loss, norm))
@@ -63,7 +69,7 @@ def update(
 
 
 def settings_in_force(state: TrainState, configured: PPOConfig, rollout: Rollout) -> PPOConfig:
-    """Return the settings of an update that begins now, and set the learning rates of its optimizer."""
+    """Return the settings of the update that starts now, and set the learning rates of the optimizer accordingly."""
     settings = settings_at(configured, state.live, state.global_step, state.total_timesteps)
     ppo = in_force(settings, state.adapted)
     set_learning_rates(state.optimizer, configured, ppo.learning_rate, state.global_step, rollout.reward.numel())
@@ -71,7 +77,7 @@ def settings_in_force(state: TrainState, configured: PPOConfig, rollout: Rollout
 
 
 def advantages(rollout: Rollout, reward: Tensor, ppo: PPOConfig) -> tuple[Tensor, Tensor]:
-    """Return advantage and returns (T, N) from the values that the rollout holds."""
+    """Compute advantage and returns, (T, N) each, from the values in the rollout."""
     r = rollout
     return gae(reward, r.value, r.next_value, r.terminated, r.done, r.valid, ppo.gamma, ppo.gae_lambda)
 
@@ -85,7 +91,11 @@ def batches(
     returns: Tensor,
     inputs: Tensor | None,
 ) -> Iterator[tuple[int, Batch]]:
-    """Yield the minibatches of `update_epochs` passes over the rollout, each in a new order, with their pass."""
+    """Yield (epoch, minibatch) for `update_epochs` passes over the rollout, shuffled again in each.
+
+    reward, advantage, returns: (T, N). inputs: (T, N, F), see `Batch`. With `recompute_advantage`, each pass after the
+    first uses advantages from the values of the current critic.
+    """
     for epoch in range(ppo.update_epochs):
         if ppo.recompute_advantage and epoch > 0:
             estimate_values(state.model, rollout, rollout.first_memory())

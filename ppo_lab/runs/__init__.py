@@ -1,4 +1,4 @@
-"""Runs on disk: folders, metrics, checkpoints, the journal of live changes, lineage."""
+"""Runs on disk: run folders with settings, metrics, checkpoints, the journal of live changes, and lineage."""
 
 from ppo_lab.runs.journal import Change, read_journal
 from ppo_lab.runs.metrics import export_csv, read_metrics

@@ -1,9 +1,9 @@
-"""Checkpoints: a folder that is whole or does not exist, of safetensors and JSON, checked byte by byte when read.
+"""Checkpoints: folders of safetensors and JSON files, written atomically and verified by checksum when read.
 
     <step>/  model.safetensors  optimizer.safetensors  state.safetensors  state.json  MANIFEST.json (sizes, SHA-256)
-             piece-<SHA-256>.safetensors, where the tree holds a `Piece`: a hard link, if an earlier one has it too
+             piece-<SHA-256>.safetensors for each `Piece` in the tree: a hard link, if an earlier checkpoint has it, too
 
-Nothing in it can run code, and nothing is used before its checksum is right.
+A checkpoint cannot contain code, and no file is used before its checksum is verified.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ppo_lab.errors import RunError
 from ppo_lab.runs.files import TEMPORARY, sync, temporary_for, write_all
 from ppo_lab.runs.piece import PREFIX, Piece, read_piece
 
-FORMAT, WITH_PIECES = 2, 3  # a checkpoint without pieces can be read by versions that know none
+FORMAT, WITH_PIECES = 2, 3  # without pieces it gets the older number, so that older versions can read it
 MANIFEST = "MANIFEST.json"
 FILES = ("model.safetensors", "optimizer.safetensors", "state.safetensors", "state.json")
 
@@ -39,12 +39,15 @@ CheckpointTree = Mapping[str, Any]  # nested dictionaries, lists, tensors and pl
 def save_checkpoint(
     folder: Path, step: int, tree: CheckpointTree, also: Sequence[Path] = (), renew: bool = False
 ) -> Path:
-    """Write `tree` (with keys model, optimizer and others) as folder/<step>, all of it or nothing. Returns the path.
+    """Write `tree` (with keys model, optimizer and others) atomically to folder/<step>. Return the path.
 
-    Written to a temporary folder beside it, every file synced to disk, renamed, and read back. A whole checkpoint of
-    that step that is there already is kept, unless `renew`. also: files that must be on disk before the checkpoint is.
-    A `Piece` that an earlier checkpoint holds is linked and not read back again.
-    Raises RunError; then what was there before is as it was.
+    The files are written to a temporary folder next to it and synced to disk, then the folder is renamed and read back.
+    A `Piece` that an earlier checkpoint has is linked, and not read back again.
+
+    also: other files that must be on disk before the checkpoint is.
+    renew: replace a whole checkpoint of this step, if there is one; by default it is kept.
+
+    Raises RunError if the checkpoint cannot be written or is different when read back. Earlier ones are not changed.
     """
     path = folder / str(step)
     temporary = temporary_for(path)
@@ -75,7 +78,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read the tree saved in `path`. Raise RunError with the reason if one byte of it has changed."""
+    """Read the tree saved in `path`. Raise RunError with the reason if a file is missing, damaged or changed."""
     contents = _read_verified(path)
     try:
         tensors = {name: from_safetensors(contents[name]) for name in FILES if name.endswith(".safetensors")}
@@ -87,7 +90,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def problem_of(path: Path, known: Collection[str] = ()) -> str:
-    """Return why the checkpoint at `path` is not whole; "" if it is. known: files whose content was verified before."""
+    """Return why the checkpoint at `path` is not whole; "" if it is. known: files that were verified before."""
     try:
         _read_verified(path, known)
     except RunError as error:
@@ -103,7 +106,7 @@ def checkpoints(folder: Path) -> list[int]:
 
 
 def newest_whole(folder: Path) -> tuple[int | None, list[str]]:
-    """Return the newest step whose checkpoint is whole, and why newer ones were passed over."""
+    """Return the newest step with a whole checkpoint (None: there is none), and why newer ones were skipped."""
     passed: list[str] = []
     for step in reversed(checkpoints(folder)):
         problem = problem_of(folder / str(step))
@@ -114,9 +117,9 @@ def newest_whole(folder: Path) -> tuple[int | None, list[str]]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove temporary files and folders that a crash in the middle of a save left in a run's folder.
+    """Remove temporary files and folders that a crash during a save left in a run folder.
 
-    Those of processes that are gone, and of this one: it holds the run, and is not saving now.
+    Removes those of processes that no longer exist, and of this process: it has locked the run and is not saving now.
     """
     for place in folder.glob(".tmp-*") if folder.is_dir() else ():
         match = TEMPORARY.fullmatch(place.name)
@@ -125,8 +128,9 @@ def sweep(folder: Path) -> None:
 
 
 def prune(folder: Path, keep_last: int, keep_every: int, protect: set[int]) -> None:
-    """Remove old checkpoints, all but the last `keep_last`, the first at or past each multiple of `keep_every` (0: none
-    for that reason), and those in `protect`.
+    """Remove old checkpoints. Keep the last `keep_last`, and the steps in `protect`.
+
+    keep_every: also keep the first one at or after each multiple of this number of steps; 0: no others.
     """
     steps = checkpoints(folder)
     kept = set(steps[-keep_last:]) | protect
@@ -140,14 +144,14 @@ def prune(folder: Path, keep_last: int, keep_every: int, protect: set[int]) -> N
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder, renamed first: a folder that is half removed must not look like a checkpoint."""
+    """Remove a folder. It is renamed first, because a partly removed folder must not look like a checkpoint."""
     doomed = temporary_for(path)
     path.rename(doomed)
     _discard(doomed)
 
 
 def _discard(place: Path) -> None:
-    """Remove a temporary file or folder, or leave it to the next sweep."""
+    """Remove a temporary file or folder. On failure leave it to the next `sweep`."""
     with suppress(OSError):
         if place.is_dir() and not place.is_symlink():
             shutil.rmtree(place, ignore_errors=True)
@@ -161,7 +165,7 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):
-        return True  # somebody else's, or no process at all
+        return True  # the process of another user, or a number too large for a process
     return True
 
 
@@ -179,14 +183,17 @@ def _manifest(step: int, files: Mapping[str, Mapping[str, Any]]) -> bytes:
 
 
 def _read_verified(path: Path, known: Collection[str] = ()) -> dict[str, bytes]:
-    """Read every file except those in `known`, and check it against size and checksum of the manifest."""
+    """Read every file except those in `known` and check it against the manifest. Return {name: content}.
+
+    Raises RunError if a file is missing, or its size or SHA-256 differs.
+    """
     try:
         text = (path / MANIFEST).read_bytes()
         manifest = json.loads(text)
         if manifest["format"] not in (FORMAT, WITH_PIECES):
             raise RunError(f"checkpoint {path}: format {manifest['format']}, this version reads up to {WITH_PIECES}")
         if str(manifest["step"]) != path.name:
-            raise RunError(f"checkpoint {path}: its manifest is of step {manifest['step']}")
+            raise RunError(f"checkpoint {path}: its manifest belongs to step {manifest['step']}")
         contents, entries = {}, {}
         for name in [*FILES, *(name for name in manifest["files"] if PIECE.fullmatch(name))]:
             if name in known:
@@ -212,8 +219,9 @@ def _file_of(key: str) -> str:
 
 
 def _encode(tree: CheckpointTree) -> tuple[dict[str, bytes], dict[str, Piece]]:
-    """Encode a tree as the bytes of its files (tensors as safetensors, its shape and plain values as JSON), and its
-    pieces.
+    """Encode a tree. Return {file name: content} and {file name: piece}.
+
+    Tensors are stored as safetensors; the structure of the tree and its plain values as JSON.
     """
     tensors: dict[str, dict[str, Tensor]] = {name: {} for name in FILES if name.endswith(".safetensors")}
     pieces: dict[str, Piece] = {}
@@ -224,9 +232,9 @@ def _encode(tree: CheckpointTree) -> tuple[dict[str, bytes], dict[str, Piece]]:
 
 
 def _pick(value: Any, tensors: dict[str, Tensor], pieces: dict[str, Piece], name: str) -> Any:
-    """Replace every tensor by {"$tensor": its name}, which goes to `tensors`; pieces likewise."""
+    """Replace every tensor by {"$tensor": its name} and add it to `tensors`. Pieces are handled in the same way."""
     if isinstance(value, Tensor):
-        tensors[name] = value.detach().to("cpu", copy=True).contiguous()  # a copy: safetensors refuses shared memory
+        tensors[name] = value.detach().to("cpu", copy=True).contiguous()  # a copy: safetensors rejects shared memory
         return {"$tensor": name}
     if isinstance(value, Piece):
         pieces[value.name] = value
@@ -239,7 +247,7 @@ def _pick(value: Any, tensors: dict[str, Tensor], pieces: dict[str, Piece], name
 
 
 def _plant(value: Any, tensors: Mapping[str, Any]) -> Any:
-    """Do the inverse of `_pick`."""
+    """Replace every {"$tensor": name} by its tensor or piece: the inverse of `_pick`."""
     if isinstance(value, dict):
         if value.keys() == {"$tensor"}:
             return tensors[value["$tensor"]]

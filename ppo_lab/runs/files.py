@@ -1,4 +1,4 @@
-"""Files that are on disk when the function returns, and whole at every moment."""
+"""File operations that are atomic (a crash leaves no half-written file) and, where needed, synced to disk."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 
 from ppo_lab.errors import RunError
 
-TEMPORARY = re.compile(r"\.tmp-.+-(\d+)-[0-9a-f]{8}")  # .tmp-<what it will be>-<pid>-<random>
+TEMPORARY = re.compile(r"\.tmp-.+-(\d+)-[0-9a-f]{8}")  # .tmp-<final name>-<pid>-<random>
 
 
 @contextmanager
 def disk(act: str) -> Iterator[None]:
-    """Turn an error of the disk into one clear line, a RunError, that names the act."""
+    """Convert an OSError in this context to a RunError "cannot <act>: <reason>"."""
     try:
         yield
     except RunError:
@@ -28,12 +28,12 @@ def disk(act: str) -> Iterator[None]:
 
 
 def temporary_for(path: Path) -> Path:
-    """Return a name beside `path` that nobody has, for a file that will be renamed to it."""
+    """Return an unused temporary name in the folder of `path`, for a file that will be renamed to `path`."""
     return path.with_name(f".tmp-{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it."""
+    """Write a file and wait until it is on disk."""
     with path.open("wb") as file:
         file.write(data)
         file.flush()
@@ -41,9 +41,10 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def write_all(folder: Path, contents: Mapping[str, bytes], also: Sequence[Path] = ()) -> None:
-    """Write files into a folder and wait until the disk has them, and what was written to the files in `also`.
+    """Write files into a folder and wait until they, and the files in `also`, are on disk.
 
-    All at once: a file system makes one journal entry of them, which takes a fifth of the time of one after the other.
+    All files are synced in parallel: the file system then combines them into one journal entry, which takes a fifth of
+    the time of syncing one after another.
     """
     for name, data in contents.items():
         (folder / name).write_bytes(data)
@@ -53,7 +54,7 @@ def write_all(folder: Path, contents: Mapping[str, bytes], also: Sequence[Path] 
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Put a hint in the place of another, whole at every moment; a power cut may lose it."""
+    """Replace a file atomically, without sync: a power cut may lose the change. For files that are only hints."""
     temporary = temporary_for(path)
     try:
         temporary.write_bytes(data)
@@ -63,7 +64,7 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def replace_synced(path: Path, data: bytes) -> None:
-    """Put a file in the place of another, whole at every moment, and wait until the disk has it."""
+    """Replace a file atomically and wait until the new one is on disk."""
     temporary = temporary_for(path)
     try:
         write_synced(temporary, data)
@@ -74,7 +75,7 @@ def replace_synced(path: Path, data: bytes) -> None:
 
 
 def append(path: Path, data: bytes, wait: bool = False) -> None:
-    """Append to a file, all or nothing; with `wait`, until the disk has it."""
+    """Append to a file, all of the data or none. With `wait`, return only when it is on disk."""
     with path.open("ab", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         try:
@@ -83,12 +84,12 @@ def append(path: Path, data: bytes, wait: bool = False) -> None:
             if wait:
                 os.fsync(file.fileno())
         except BaseException:
-            file.truncate(size)  # half a line would spoil the next one
+            file.truncate(size)  # an incomplete line would corrupt the next one
             raise
 
 
 def sync(path: Path) -> None:
-    """Wait until the disk has a file, or the names in a folder: without that, a power cut can undo a renaming."""
+    """Wait until a file, or the list of names in a folder, is on disk. Otherwise a power cut can undo a rename."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -97,7 +98,10 @@ def sync(path: Path) -> None:
 
 
 def whole_lines(path: Path) -> list[str]:
-    """Return the whole lines of a file; a last one without an end (a crash while writing) is left out."""
+    """Return the complete lines of a file, [] if it does not exist. Raise RunError if it is not UTF-8 text.
+
+    An incomplete last line (from a crash while writing) is left out.
+    """
     if not path.exists():
         return []
     try:

@@ -1,4 +1,4 @@
-"""The journal of a run: every setting a person changed while it trained, so that it can be trained again exactly."""
+"""The journal of a run: all live changes of settings during training. It makes an exact replay possible."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ NAME = "journal.jsonl"
 
 
 class Change(NamedTuple):
-    """One live change: in force from the update with this number on."""
+    """One live change of a setting, applied from `update` on."""
 
-    update: int  # the first update it was in force for; 1 is the first of a run
+    update: int  # the first update with the new value; 1 is the first of a run
     global_step: int  # env steps before that update
     key: str
     old: Any
     new: Any
-    source: str  # who: "code", "dashboard", "resume", ...
+    source: str  # what made the change: "code", "dashboard", "resume", ...
 
 
 def append_changes(folder: Path, changes: list[Change]) -> None:
-    """Write changes down, all or none, and wait until the disk has them."""
+    """Append changes to the journal, all or none, and wait until they are on disk."""
     append(folder / NAME, _text(changes), wait=True)
 
 
@@ -42,14 +42,14 @@ def read_journal(folder: str | Path) -> list[Change]:
 
 
 def write_journal(folder: Path, changes: list[Change]) -> None:
-    """Put `changes` in the place of the journal."""
+    """Replace the journal by `changes`."""
     replace_synced(folder / NAME, _text(changes))
 
 
 def digest(changes: Iterable[Change], update: int) -> str:
-    """Return the SHA-256 over the changes up to an update: those that a checkpoint of that update was trained with."""
+    """Return the SHA-256 of the changes up to an update: those that a checkpoint of that update was trained with."""
     past = [change for change in changes if change.update <= update]
-    return hashlib.sha256(_text(sorted(past, key=lambda change: change.update))).hexdigest()  # stable
+    return hashlib.sha256(_text(sorted(past, key=lambda change: change.update))).hexdigest()  # a stable sort
 
 
 def _text(changes: list[Change]) -> bytes:

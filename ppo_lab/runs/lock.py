@@ -1,4 +1,4 @@
-"""One trainer a run: the second, here or in another process, is refused."""
+"""The lock of a run: only one trainer can hold it, in this or any other process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ppo_lab.errors import RunError
 
 
 class RunLock:
-    """An advisory lock on the run's folder; it goes with this object or with the process, however that ends."""
+    """An advisory lock on a run folder. It is released with this object, or when the process ends in any way."""
 
     def __init__(self, folder: Path) -> None:
         """Lock the folder. Raise RunError if another trainer holds the run."""
@@ -22,27 +22,29 @@ class RunLock:
         except BlockingIOError:
             holder = os.read(handle, 20).decode(errors="replace").strip() or "unknown"
             os.close(handle)
-            here = " (this one: close the trainer that holds it)" if holder == str(os.getpid()) else ""
-            raise RunError(f"run {folder} is in use by process {holder}{here}; or fork the run") from None
+            here = " (this process)" if holder == str(os.getpid()) else ""
+            raise RunError(
+                f"run {folder} is in use by process {holder}{here}; close its trainer, or fork the run"
+            ) from None
         except OSError:
             os.close(handle)
             raise
-        self._release = weakref.finalize(self, os.close, handle)  # closing is what unlocks
-        with suppress(OSError):  # for the message above only; a full disk is no reason not to resume
+        self._release = weakref.finalize(self, os.close, handle)  # closing the file releases the lock
+        with suppress(OSError):  # only for the message above; a full disk must not prevent resuming
             os.ftruncate(handle, 0)
             os.pwrite(handle, str(os.getpid()).encode(), 0)
 
     def release(self) -> None:
-        """Let the run go. Twice is harmless."""
+        """Release the lock. Calling it twice is harmless."""
         self._release()
 
 
 def is_locked(folder: Path) -> bool:
-    """Return whether a process is training the run."""
+    """Return whether a trainer holds the lock of the run, in any process."""
     try:
         handle = os.open(folder / ".lock", os.O_RDONLY)
     except OSError:
-        return False  # nobody ever did
+        return False  # no lock file: the run was never locked
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

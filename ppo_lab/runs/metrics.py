@@ -1,4 +1,4 @@
-"""Where the numbers of every update go: metrics.jsonl, which is the truth, and TensorBoard, which is a view."""
+"""Write and read the metrics of every update. metrics.jsonl is the record; TensorBoard files are an optional copy."""
 
 from __future__ import annotations
 
@@ -18,38 +18,41 @@ if TYPE_CHECKING:
 
 
 class Sink(Protocol):
-    """Something that takes the numbers of every update."""
+    """A destination for the metrics of every update."""
 
     def write(self, update: int, global_step: int, metrics: Mapping[str, float]) -> None:
-        """Take one update's numbers."""
+        """Write the metrics of one update."""
         ...
 
     def amend(self, update: int, global_step: int, metrics: Mapping[str, float]) -> None:
-        """Take more numbers of the update that was written last."""
+        """Add metrics to the update that was written last."""
         ...
 
     def flush(self) -> None:
-        """Hand what is waiting to the operating system."""
+        """Pass buffered data to the operating system."""
         ...
 
     def go_back_to(self, global_step: int) -> None:
-        """Prepare to write everything after this step again."""
+        """Prepare for a rewind: everything after this step will be written again."""
         ...
 
     def close(self) -> None:
-        """Write out what is waiting and let go of files."""
+        """Write buffered data and close files."""
         ...
 
 
 class JsonLines:
-    """One line of JSON an update: {"update": 1, "global_step": 1024, "loss/policy": ...}. No file stays open."""
+    """metrics.jsonl: one line of JSON per update, {"update": 1, "global_step": 1024, "loss/policy": ...}.
+
+    The file is not kept open between updates.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._waiting = b""  # lines that the disk did not take
+        self._waiting = b""  # lines that could not be written, e.g. on a full disk
 
     def write(self, update: int, global_step: int, metrics: Mapping[str, float]) -> None:
-        """Append one line, whole, and hand it to the operating system."""
+        """Append one complete line. Raise OSError if that fails; the line is written with the next one then."""
         line = json.dumps({"update": update, "global_step": global_step, **metrics}, allow_nan=False)
         self._waiting += line.encode() + b"\n"
         self._write_waiting()
@@ -59,7 +62,7 @@ class JsonLines:
         self._waiting = b""
 
     def amend(self, update: int, global_step: int, metrics: Mapping[str, float]) -> None:
-        """Put them into the last line. Raises RunError if that is another update's."""
+        """Add metrics to the last line. Raise RunError if that line belongs to another update."""
         self.flush()
         lines = whole_lines(self.path)
         row = json.loads(lines[-1]) if lines else {}
@@ -69,7 +72,7 @@ class JsonLines:
         replace_synced(self.path, "".join(f"{line}\n" for line in lines).encode())
 
     def flush(self) -> None:
-        """Try again what the disk did not take."""
+        """Write the lines that could not be written before."""
         if self._waiting:
             self._write_waiting()
 
@@ -81,7 +84,7 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Event files for TensorBoard; opened with the first number, because importing it takes a second."""
+    """TensorBoard event files, opened at the first write, because importing TensorBoard takes a second."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -89,7 +92,7 @@ class TensorBoard:
         self._purge_step: int | None = None
 
     def write(self, update: int, global_step: int, metrics: Mapping[str, float]) -> None:
-        """Write one scalar for each metric, over env steps."""
+        """Write one scalar per metric, with env steps as the x axis."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -102,25 +105,26 @@ class TensorBoard:
         self.write(update, global_step, metrics)
 
     def flush(self) -> None:
-        """Hand over what is waiting; event files are a view, they need not survive a power cut."""
+        """Pass buffered data to the operating system. Without sync: event files need not survive a power cut."""
         if self._writer is not None:
             self._writer.flush()
 
     def go_back_to(self, global_step: int) -> None:
-        """Let TensorBoard leave out points after this step in older files of the folder."""
+        """Make TensorBoard ignore points after this step in the older files of the folder."""
         self.close()
         self._purge_step = global_step + 1
 
     def close(self) -> None:
-        """Write out what is waiting; writing again opens a new file."""
+        """Write buffered data and close the file. The next write opens a new one."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
 
 def read_rows(folder: str | Path) -> list[dict[str, float]]:
-    """Return every update's numbers, in order. A torn last line is left out; raise RunError for any other invalid
-    line.
+    """Return the metrics of every update, in order. Raise RunError for an invalid line.
+
+    An incomplete last line is left out.
     """
     path = Path(folder) / "metrics.jsonl"
     rows = []
@@ -129,24 +133,30 @@ def read_rows(folder: str | Path) -> list[dict[str, float]]:
             row = json.loads(line)
             rows.append({**row, "update": int(row["update"]), "global_step": int(row["global_step"])})
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            raise RunError(f"{path}: line {number} is no update's metrics") from None
+            raise RunError(f"{path}: line {number} does not hold the metrics of an update") from None
     return rows
 
 
 def read_metrics(folder: str | Path) -> dict[str, np.ndarray]:
-    """Return every metric of a run as an array over its updates, NaN where it did not exist. Raise RunError."""
+    """Return each metric of a run as an array (updates,), NaN where an update lacks it.
+
+    Raises RunError for an invalid line of metrics.jsonl.
+    """
     return as_columns(read_rows(folder))
 
 
 def trim_metrics(folder: Path, update: int) -> None:
-    """Leave out the lines after `update`, and a torn last one."""
+    """Remove the lines after `update` from metrics.jsonl, and an incomplete last line."""
     rows = [row for row in read_rows(folder) if row["update"] <= update]
     if (folder / "metrics.jsonl").exists():
         replace_synced(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 def export_csv(folder: str | Path, path: str | Path) -> None:
-    """Write the metrics of a run as a table with a header; empty where one did not exist yet."""
+    """Write the metrics of a run to a CSV file with a header, one row per update; a missing metric is an empty cell.
+
+    Raises RunError for an invalid line of metrics.jsonl.
+    """
     rows = read_rows(folder)
     names = list(dict.fromkeys(name for row in rows for name in row))
     with Path(path).open("w", newline="", encoding="utf-8") as file:
@@ -156,6 +166,6 @@ def export_csv(folder: str | Path, path: str | Path) -> None:
 
 
 def as_columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
-    """Convert rows of named numbers to one float64 array for each name, NaN where a row lacks it."""
+    """Convert rows of named numbers to one float64 array (rows,) per name, NaN where a row lacks it."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: np.array([row.get(name, np.nan) for row in rows], dtype=np.float64) for name in names}

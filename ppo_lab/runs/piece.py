@@ -1,4 +1,4 @@
-"""Rows that never change again: written to disk once, and linked into every later checkpoint that needs them."""
+"""Immutable blocks of tensors: written to disk once, and hard-linked into every later checkpoint that needs them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-PREFIX = "piece-"  # of the file's name in a checkpoint
+PREFIX = "piece-"  # of the file name in a checkpoint
 
 
 class Piece:
-    """An immutable block of tensors with its SHA-256. In a checkpoint's tree it is a leaf with a file of its own."""
+    """An immutable block of tensors and its SHA-256: a leaf of a checkpoint's tree that has a file of its own."""
 
     def __init__(self, rows: Mapping[str, Tensor], path: Path | None = None) -> None:
-        """Hold rows: {name: tensor}, which must not be written to again. path: the file that holds them already."""
+        """Keep rows, {name: tensor}, which must not be modified afterwards. path: a file that holds them already."""
         self.rows, self.path = dict(rows), path
         data = to_safetensors(self.rows)
         self.size, self.sha256 = len(data), hashlib.sha256(data).hexdigest()
@@ -28,16 +28,19 @@ class Piece:
 
     @property
     def name(self) -> str:
-        """Of its file: it follows from the content."""
+        """The name of its file, derived from the content."""
         return f"{PREFIX}{self.sha256[:32]}.safetensors"
 
     def write(self, folder: Path) -> bool:
-        """Put it into a folder. True: as a hard link to a file that was written, synced and read back before."""
+        """Write the piece into a folder. Return True if a hard link to its existing file was enough.
+
+        Such a file was synced and verified when it was written. A new file is not synced here.
+        """
         target = folder / self.name
         if self.path is not None:
             try:
                 os.link(self.path, target)
-            except OSError:  # it was pruned, or this file system has no links
+            except OSError:  # the file was pruned, or the file system does not support hard links
                 target.unlink(missing_ok=True)
             else:
                 return True
@@ -46,5 +49,5 @@ class Piece:
 
 
 def read_piece(path: Path, data: bytes) -> Piece:
-    """Return the piece that `data`, the content of the file at `path`, holds."""
+    """Return the piece stored in `data`, the content of the file at `path`."""
     return Piece(from_safetensors(data), path)

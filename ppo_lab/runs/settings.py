@@ -1,4 +1,4 @@
-"""The settings that a checkpoint holds, and how the config.yaml next to it differs from them."""
+"""The settings stored in a checkpoint, and how the config.yaml of its run differs from them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ppo_lab.config.env import auto_num_envs
 from ppo_lab.config.loading import RENAMED, setting_text
 from ppo_lab.config.yaml_text import parse_yaml, render_scalar
 
-# Settings that change nothing that training changes: they may be edited in the config.yaml of a run, and a resumed run
-# takes them from there. Whatever does not stand here counts.
+# Settings that do not affect the result of training, and why. They may be edited in the config.yaml of a run, and a
+# resumed run uses the new values. All other settings are stored in checkpoints and compared.
 BESIDE = {
     "run.name": "a folder can be renamed",
-    "run.root": "and moved",
-    "run.tensorboard": "what is written beside metrics.jsonl",
+    "run.root": "a folder can be moved",
+    "run.tensorboard": "what is written in addition to metrics.jsonl",
     "run.checkpoint_every": "saving does not disturb",
     "run.keep_*": "which checkpoints stay on disk",
     "run.best_by": "which checkpoint is called the best",
@@ -26,11 +26,11 @@ BESIDE = {
     "env.workers": "which process steps an environment: the same results",
     "env.allow_import": "a permission, not a setting of the task",
 }
-SHOWN = 4  # settings that a message names
+SHOWN = 4  # the number of settings that a message names
 
 
 def recorded(config: Config) -> dict[str, Any]:
-    """Return what a checkpoint holds of the settings: the text of each that counts, and the hash of them all."""
+    """Return what a checkpoint stores of the settings: the text of each one that affects training, and their hash."""
     texts = _texts(config)
     canonical = json.dumps({key: _canonical(text) for key, text in texts.items()}, sort_keys=True)
     return {"settings": texts, "settings_sha256": hashlib.sha256(canonical.encode()).hexdigest()}
@@ -39,8 +39,8 @@ def recorded(config: Config) -> dict[str, Any]:
 def edits(about: Mapping[str, Any], config: Config) -> dict[str, tuple[str, str]]:
     """Return the settings in which a checkpoint and the config.yaml of its run differ: {"ppo.gamma": ("0.99", "0.9")}.
 
-    One that the checkpoint does not know (it is of an older version) had its default; checkpoints without settings, of
-    versions before there were any in them, agree with everything.
+    A setting that is not in the checkpoint (of an older version) had its default value. Still older checkpoints store
+    no settings; for them the result is {}. about: the entry "about" of the checkpoint.
     """
     then, now = about.get("settings"), _texts(config)
     if then is None or about.get("settings_sha256") == recorded(config)["settings_sha256"]:
@@ -56,7 +56,7 @@ def edits(about: Mapping[str, Any], config: Config) -> dict[str, tuple[str, str]
 
 
 def edited_text(found: Mapping[str, tuple[str, str]]) -> str:
-    """Describe the settings that were edited; "" if none was."""
+    """Describe the result of `edits` in one line, for a message; "" if nothing was edited."""
     words = [
         f"{key}: {_short(then)} in the checkpoint, {_short(now)} in config.yaml" for key, (then, now) in found.items()
     ]
@@ -64,7 +64,7 @@ def edited_text(found: Mapping[str, tuple[str, str]]) -> str:
 
 
 def _texts(config: Config) -> dict[str, str]:
-    """Return {"ppo.gamma": "0.99"}: each setting that counts, as config.yaml has it, env.num_envs as a number."""
+    """Return the text of each setting that affects training, {"ppo.gamma": "0.99"}; env.num_envs is a number."""
     keys = [(section, name) for section, model in SECTIONS.items() for name in model.model_fields]
     texts = {f"{section}.{name}": setting_text(config, section, name) for section, name in keys}
     texts["env.num_envs"] = str(auto_num_envs(config.env))
@@ -72,7 +72,7 @@ def _texts(config: Config) -> dict[str, str]:
 
 
 def _canonical(text: str) -> str:
-    """Return the same text for equal values, whoever wrote them and in whatever order the keys of dictionaries are."""
+    """Return a normal form of the text of a setting: the same for equal values, whatever the order of their keys."""
     return render_scalar(_ordered(parse_yaml(text)), tuples=True)
 
 

@@ -1,4 +1,4 @@
-"""All runs in a folder: what they are, how far they got, and who descends from whom."""
+"""A table of all runs in a folder: environment, progress, best score, state, and which run was forked from which."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from ppo_lab.runs.run import read_best, read_config, read_lineage
 
 
 class RunSummary(NamedTuple):
-    """One line of the table."""
+    """One run, as a row of the table."""
 
     name: str
     env: str
     steps: int  # env steps recorded
-    total: int  # env steps asked for, in the settings or by extending the run
+    total: int  # the total of env steps, as configured or extended
     best: float | None  # score of the best checkpoint
     state: str  # "running", "finished", "stopped" (resume it), "no checkpoint", or "unreadable: why"
     parent: str | None
-    forked_at: int | None  # env step at which it left its parent
+    forked_at: int | None  # env step of the parent at which it was forked
 
 
 def list_runs(root: str | Path = "runs") -> list[RunSummary]:
-    """List every run under `root`, oldest first. One that cannot be read is listed with the reason."""
+    """List all runs in `root`, oldest first. A run that cannot be read is listed with the reason as its state."""
     places = [path.parent for path in Path(root).glob("*/config.yaml")]
     return [summarize(folder) for folder in sorted(places, key=lambda place: (place / "config.yaml").stat().st_mtime)]
 
 
 def summarize(folder: Path) -> RunSummary:
-    """Summarize one run in one line."""
+    """Summarize the run in `folder`. If it cannot be read, its state says why."""
     try:
         config, lineage = read_config(folder), read_lineage(folder)
         total = _total(config, lineage, read_journal(folder))
@@ -55,7 +55,7 @@ def summarize(folder: Path) -> RunSummary:
 
 
 def lineage(root: str | Path = "runs") -> dict[str, list[str]]:
-    """Return the tree of runs: each name with the names of its forks. A run without a parent here is a root."""
+    """Return the tree of runs in `root`: {name: names of its forks}. A run whose parent is not there is a root."""
     summaries = list_runs(root)
     tree: dict[str, list[str]] = {run.name: [] for run in summaries}
     for run in summaries:
@@ -65,9 +65,7 @@ def lineage(root: str | Path = "runs") -> dict[str, list[str]]:
 
 
 def _total(config: Config, lineage: dict[str, Any] | None, journal: list[Change]) -> int:
-    """Return the env steps in all: as configured or extended; a fork with no value of its own goes as far as its
-    parent.
-    """
+    """Return the total of env steps, as configured or extended. A fork inherits it unless its settings change it."""
     own = lineage is not None and "ppo.total_timesteps" in lineage["changes"]
     begin = lineage["update"] if lineage is not None and own else 0
     extended = [change.new for change in journal if change.key == "total_timesteps" and change.update > begin]

@@ -1,4 +1,4 @@
-"""Evaluation: exact quotas, no bias, nothing disturbed. Environments and policies are scripted."""
+"""Evaluation: exact quotas, no bias, no side effects. Environments and policies are scripted."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ScriptedEnvs(Envs):
 
 
 class Constant:
-    """Acts 1, always; drawn actions are uniform in 0..1."""
+    """A policy with the constant action 1; sampled actions are uniform in 0..1."""
 
     def initial_memory(self, num_envs: int) -> None:
         return None
@@ -93,7 +93,7 @@ class Counting:
 
 
 def expected_episodes(episodes: int, num_envs: int, lengths: Callable[[int, int], int]) -> tuple[list, list]:
-    """Lengths and endings by environment, then episode: what each plays for itself."""
+    """Return the expected lengths and terminations, by environment, then by episode."""
     quotas = [episodes // num_envs + (1 if i < episodes % num_envs else 0) for i in range(num_envs)]
     played = [(i, k) for i in range(num_envs) for k in range(quotas[i])]
     return [lengths(i, k) for i, k in played], [k % 2 == 0 for _, k in played]
@@ -127,7 +127,7 @@ def test_every_environment_plays_its_quota(episodes, num_envs, next_step_autores
 
 
 def first_to_end(envs: ScriptedEnvs, episodes: int) -> list[float]:
-    """The naive way: lengths of the first episodes that end anywhere."""
+    """Return the lengths of the first episodes that end in any environment: the naive method."""
     envs.reset(0)
     steps, lengths = [0] * envs.num_envs, []
     while len(lengths) < episodes:
@@ -141,7 +141,7 @@ def first_to_end(envs: ScriptedEnvs, episodes: int) -> list[float]:
 
 
 def test_short_episodes_are_not_over_represented():
-    """Half of all episodes last 1 step, half 101: the mean is 51. The first 16 to end on 16 envs say half of that."""
+    """Half of all episodes last 1 step, half 101: the mean is 51. The first 16 to end on 16 envs give half of that."""
     ours, naive = [], []
     for seed in range(20):
         draws = np.random.default_rng(seed).integers(0, 2, (16, 200))
@@ -162,7 +162,7 @@ def test_a_fast_environment_does_not_crowd_out_a_slow_one():
 
 
 def test_more_episodes_begin_with_the_same_ones():
-    """What an environment plays first depends neither on how long the others take nor on how many are asked for."""
+    """The first episodes of an environment depend neither on the length of others nor on the number requested."""
     script = np.random.default_rng(1).integers(1, 9, (3, 4))
     few = run_episodes(Constant(), ScriptedEnvs(3, lambda i, k: int(script[i, k % 4])), episodes=6)
     many = run_episodes(Constant(), ScriptedEnvs(3, lambda i, k: int(script[i, k % 4])), episodes=12)
@@ -214,7 +214,7 @@ def test_deterministic_draws_nothing():
 
 
 def test_the_environments_get_the_seed_and_actions_another():
-    """With one seed for both, action noise would repeat the numbers that a torch environment draws from its own."""
+    """With the same seed for both, sampled actions would use the random numbers of a torch environment."""
     envs = ScriptedEnvs(1, lambda i, k: 1)
     first = run_episodes(Constant(), envs, 1, seed=5, deterministic=False).returns[0]
     assert envs.seed == 5
@@ -250,7 +250,7 @@ def test_gradients_stay_on_outside_and_off_inside():
 
 @pytest.fixture
 def made(monkeypatch):
-    """Settings and environments that `evaluate` asked for."""
+    """Record the settings and environments that `evaluate` creates."""
     asked: list[tuple[Config, ScriptedEnvs, torch.device]] = []
 
     def make(config: Config, device: torch.device, env_factory: None, before_each: Any) -> ScriptedEnvs:
@@ -330,7 +330,7 @@ def test_a_return_that_is_not_finite_names_its_environment():
 
 
 class Leaning:
-    """Pushes the cart to the side to which the pole leans."""
+    """A policy that pushes the cart to the side to which the pole leans."""
 
     def initial_memory(self, num_envs: int) -> None:
         return None
@@ -373,7 +373,7 @@ def test_evaluate_by_id():
 
 
 class Ten:
-    """Always acts 0."""
+    """A policy with the constant action 0."""
 
     def initial_memory(self, num_envs):
         return None

@@ -29,7 +29,7 @@ EVER = 10**9
 
 
 class Rounds(ScriptedEnvs):
-    """As those, with episode k of environment i after reset r lasting lengths(r, i, k) steps."""
+    """The same environments, but episode k of environment i after reset r lasts lengths(r, i, k) steps."""
 
     def __init__(self, num_envs: int, lengths: Callable[[int, int, int], int], next_step_autoreset: bool = False):
         super().__init__(num_envs, lambda i, k: lengths(len(self.seeds) - 1, i, k), next_step_autoreset)
@@ -48,7 +48,7 @@ class Rounds(ScriptedEnvs):
 
 
 def by_hand(episodes: int, num_envs: int, lengths: Callable[[int, int, int], int], limit: int) -> list[tuple]:
-    """(length, terminated, cut off) of what counts: every environment for itself, one after the other."""
+    """Return the expected (length, terminated, cut off) of the episodes that count, by environment."""
     played = []
     for i in range(num_envs):
         mine: list[tuple] = []
@@ -82,7 +82,7 @@ def test_every_quota_is_played_whatever_is_cut_off(episodes, num_envs, next_step
     result = run_episodes(Counting(), envs, episodes, max_steps=limit)
     expected = by_hand(episodes, num_envs, lengths, limit)
     assert list(zip(*(rows.tolist() for rows in result[1:]), strict=True)) == expected
-    np.testing.assert_array_equal(result.returns, [n * (n + 1) / 2 for n, _, _ in expected])  # memory began anew
+    np.testing.assert_array_equal(result.returns, [n * (n + 1) / 2 for n, _, _ in expected])  # memory was reset
     assert envs.steps <= 2 * episodes * (limit + 1)
     assert envs.seeds[0] == 1
     assert len(set(envs.seeds)) == len(envs.seeds)
@@ -104,7 +104,7 @@ def test_episodes_that_end_by_themselves_are_what_they_were():
 
 
 def test_short_episodes_are_not_over_represented_beside_endless_ones():
-    """A quarter never ends: with a limit of 40 the mean length is 3/4 x 4 + 1/4 x 40 = 13."""
+    """A quarter of the episodes never end: with a limit of 40 the mean length is 3/4 x 4 + 1/4 x 40 = 13."""
     lengths = []
     for seed in range(40):
         draws = np.random.default_rng(seed).integers(0, 4, (12, 8, 12))
@@ -147,7 +147,7 @@ def test_rows_that_are_never_experience_do_not_hang():
 
 
 class Endless(gymnasium.Env):
-    """Goes on for ever, or for three steps where its seed is odd. The reward is 1."""
+    """An environment whose episodes never end, or last three steps if its seed is odd. The reward is 1."""
 
     observation_space = spaces.Box(-1, 1, (1,), np.float32)
     action_space = spaces.Discrete(2)
@@ -210,7 +210,7 @@ def test_stop_is_asked_before_every_step_and_closes_what_was_made():
     with pytest.raises(EvaluationStopped, match=r"\d of 5 episodes were played"):
         evaluate(Zero(), "unused", 5, env_factory=lambda i: Watched(), stop=stop)
     assert len(asked) == 8
-    assert len(closed) == 6  # five that played, and the one that was asked for its masks
+    assert len(closed) == 6  # five that played, and one that was made to check for masks
 
 
 def test_stop_that_never_comes_is_asked_once_a_step():

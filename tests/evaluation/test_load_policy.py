@@ -1,4 +1,4 @@
-"""A policy from a run: the one the trainer had, without an environment and without touching a file."""
+"""`load_policy` gives the trainer's policy, without an environment and without changing a file."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ BASE = {
 
 @pytest.fixture(params=ENVS)
 def trained(request, tmp_path):
-    """A trainer that is done and closed, and the policies it had, by step."""
+    """Make a run that is finished and closed. Return it and its policies by step."""
     trainer = Trainer(override(override(Config(), BASE), {"run.root": str(tmp_path), "env.id": request.param}))
     policies = {update.global_step: trainer.policy() for update in trainer}
     trainer.close()
@@ -68,7 +68,7 @@ def forbid_environments(monkeypatch):
 
 
 def listing(folder):
-    """Every path with its times of change (of the entry too) and its size."""
+    """Return every path with its modification times (of the entry, too) and its size."""
     paths = sorted([folder, *folder.rglob("*")])
     return [(p, p.stat().st_mtime_ns, p.stat().st_ctime_ns, p.stat().st_size) for p in paths]
 
@@ -78,7 +78,7 @@ def observations(trainer):
 
 
 def agree(a, b, obs):
-    """Alike for a batch and one by one, NumPy and torch, and in drawing."""
+    """Assert equal actions for a batch and single observations, NumPy and torch, and when sampled."""
     assert a.predict(obs).tolist() == b.predict(obs).tolist()
     assert a.predict(obs).dtype == b.predict(obs).dtype
     assert [a.predict(row).tolist() for row in obs[:9]] == [b.predict(row).tolist() for row in obs[:9]]

@@ -1,4 +1,4 @@
-"""A policy for use: one in, one out, and the same answer by every route."""
+"""A policy for use: one observation gives one action, and all ways to call it agree."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ SHAPED = {
 
 
 class Shaped(gymnasium.Env):
-    """Takes actions of any space, and nothing else. An episode lasts 4 steps."""
+    """An environment that checks that actions are in its space. An episode lasts 4 steps."""
 
     def __init__(self, action_space):
         self.observation_space, self.action_space = spaces.Box(-1, 1, (4,), np.float32), action_space

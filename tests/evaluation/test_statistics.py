@@ -1,4 +1,4 @@
-"""Statistics of scores against hand cases, slow oracles, SciPy, and simulated truth."""
+"""Statistics of scores against cases computed by hand, slow oracles, SciPy, and simulations with a known result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SCORES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
         ([7.0], 7.0),
         ([1.0, 2.0, 6.0], 3.0),  # a quarter of three is no whole score: nothing is cut
         ([4.0, 1.0, 3.0, 2.0], 2.5),
-        ([-1e9, 1.0, 2.0, 1e9], 1.5),  # deaf to one outlier on each side
+        ([-1e9, 1.0, 2.0, 1e9], 1.5),  # ignores one outlier on each side
         ([0.0, 1.0, 2.0, 3.0, 100.0], 2.0),
         ([0, 0, 1, 2, 3, 4, 9, 9], 2.5),
         ([True, True, True, False], 1.0),
@@ -75,7 +75,7 @@ def test_interval_equals_the_percentiles_of_every_resample(runs, tasks, t, expan
     for ours, theirs in ((iqm, oracle.interquartile_mean), (np.mean, oracle.mean)):
         exact = np.sort(oracle.every_resample(scores, theirs))
         interval = stratified_interval(scores, ours, resamples=40_000, expand=expand)
-        # drawn resamples, not all: between the exact percentiles a little further in and a little further out
+        # a sample of all resamples: the result is between the exact percentiles slightly inside and slightly outside
         for value, at in zip(interval, (tail, 1.0 - tail), strict=True):
             near = np.quantile(exact, np.clip([at - 0.3 * tail, at + 0.3 * tail], 0.0, 1.0), method="inverted_cdf")
             assert near[0] - 1e-9 <= value <= near[1] + 1e-9
@@ -94,11 +94,11 @@ def test_one_task_is_the_plain_bootstrap():
 
 
 def test_strata_keep_differences_between_tasks_out_of_the_interval():
-    """Tasks far apart, runs close together: only runs are drawn anew, so the interval stays as narrow as the runs."""
+    """Tasks far apart, runs close together: only runs are resampled, so the interval is as narrow as the runs."""
     scores = np.random.default_rng(3).normal(scale=0.01, size=(10, 8)) + 100.0 * np.arange(8)
     low, high = stratified_interval(scores, np.mean)
     assert high - low < 0.02
-    low, high = bootstrap_interval(scores.ravel(), np.mean)  # what one gets by mixing up tasks and runs
+    low, high = bootstrap_interval(scores.ravel(), np.mean)  # the result of mixing tasks and runs
     assert high - low > 50.0
 
 
@@ -159,7 +159,7 @@ def test_more_confidence_is_wider():
 
 
 def test_batches_do_not_change_one_sample():
-    """2000 scores are resampled 500 at a time; the answer is that of one batch."""
+    """2000 scores are resampled 500 at a time; the result is that of one batch."""
     x = np.random.default_rng(6).normal(size=2000)
     theirs = stats.bootstrap((x,), np.mean, n_resamples=1200, method="percentile", rng=np.random.default_rng(0))
     expected = (theirs.confidence_interval.low, theirs.confidence_interval.high)

@@ -1,4 +1,4 @@
-"""Settings that adapt: the learning rate follows the KL divergence, the entropy weight the entropy."""
+"""Adaptive settings: the learning rate follows the KL divergence, the entropy weight the entropy."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_dial_that_is_turned_rules_from_there():
 
 
 def test_a_dial_set_back_to_where_it_began_rules_too():
-    """The start is no longer what is in force: wishing for it is a change."""
+    """After adaptation the initial value is no longer the current one, so setting it again is a change."""
     trainer = Trainer(override(Config(), {**BASE, "ppo.learning_rate_schedule": "adaptive"}))
     for update in trainer:
         if update.update == 3:

@@ -1,4 +1,4 @@
-"""GAE equals its definition exactly; what an ending means; normalisation that survives anything."""
+"""GAE equals its definition exactly, at terminations and truncations, too; normalisation handles all inputs."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_sums_by_doubling_are_those_of_a_loop(T, N, seed):
     given_term, given_decay = torch.from_numpy(term.copy()), torch.from_numpy(decay.copy())
     found = discounted_sums(given_term, given_decay)
     assert np.allclose(found.numpy(), expected, rtol=1e-12, atol=1e-12)
-    assert np.array_equal(given_term.numpy(), term)  # what came in stays
+    assert np.array_equal(given_term.numpy(), term)  # the input is not modified
     assert np.array_equal(given_decay.numpy(), decay)
 
 

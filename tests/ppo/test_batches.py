@@ -1,4 +1,4 @@
-"""Minibatches: every row of experience once a pass, chunks in the order of time with the memory they began with."""
+"""Minibatches: each valid row once per pass; chunks keep the order of time and the memory recorded at their start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ppo_lab.ppo.rollout import Rollout
 
 
 def numbered(T: int, N: int, L: int = 1, dict_obs: bool = False) -> Rollout:
-    """A rollout in which obs, action, value and memory say which row they are of: 100 t + n."""
+    """Make a rollout in which obs, action, value and memory encode their row: 100 t + n."""
     number = (100 * torch.arange(T + 1)[:, None] + torch.arange(N)).float()  # (T + 1, N)
     row, flag = number[:T], torch.zeros(T, N, dtype=torch.bool)
     obs = number[..., None]

@@ -1,4 +1,4 @@
-"""Episode returns and lengths equal a count by hand, wherever the rollout was cut."""
+"""Episode returns and lengths equal those of a step-by-step loop, wherever one rollout ends and the next starts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ppo_lab.ppo.episodes import EpisodeStatistics
 
 
 def by_hand(reward, done, valid):
-    """(returns, lengths) in the order of their ends, environments in order within a step."""
+    """Return (returns, lengths) in the order of their ends, by environment within a step."""
     T, N = reward.shape
     total, steps = [0.0] * N, [0] * N
     returns, lengths = [], []

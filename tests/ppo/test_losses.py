@@ -117,8 +117,8 @@ def test_dual_clip_bounds_the_loss_and_stops_the_gradient_far_outside():
     """Ye et al. 2020: where A < 0 the objective is at least c A, so a ratio that has exploded has no gradient."""
     for ratio, advantage, expected, moves in (
         (50.0, -2.0, 3.0 * 2.0, False),  # -50 A without it
-        (2.0, -2.0, 2.0 * 2.0, True),  # inside the second clip: as ever
-        (50.0, 2.0, -1.2 * 2.0, False),  # A > 0 is none of its business
+        (2.0, -2.0, 2.0 * 2.0, True),  # within the second clip: unchanged
+        (50.0, 2.0, -1.2 * 2.0, False),  # no effect where A > 0
         (0.5, -2.0, 0.8 * 2.0, False),
     ):
         r = torch.tensor([ratio], dtype=torch.float64, requires_grad=True)

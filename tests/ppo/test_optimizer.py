@@ -1,4 +1,4 @@
-"""The optimizer: who is decayed, what low precision does, and that no step is taken on a gradient that is none."""
+"""The optimizer: which parameters have weight decay, low precision, and no step with a non-finite gradient."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_low_precision_is_the_same_on_both_sides(precision, tolerance, core):
             break
     losses = []
     for update in trainer:
-        losses.append(update.metrics.get("loss/value"))  # none while float16's scale comes down
+        losses.append(update.metrics.get("loss/value"))  # missing while the float16 scale is reduced
         assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in trainer.state.model.parameters())
     assert losses[-1] > 0
 
@@ -100,7 +100,7 @@ def test_float16_scales_gradients_and_skips_what_overflows(tmp_path):
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_a_step_on_a_gradient_that_is_not_finite_is_called_off(optimizer):
-    """Moments and their number of steps included: the next step is the one that would have been taken instead."""
+    """Moments and step counts are restored, too: the next step is the same as without the interruption."""
     ours, twin = made(ppo__optimizer=optimizer), made(ppo__optimizer=optimizer)
     for trainer, factors in ((ours, (1.0, torch.nan, torch.inf, 1.0)), (twin, (1.0, 1.0))):
         for group in trainer.state.optimizer.param_groups:
@@ -114,7 +114,7 @@ def test_a_step_on_a_gradient_that_is_not_finite_is_called_off(optimizer):
 
 
 def stepped(trainer, optimizer, turn, flat=None):
-    """Two steps on random gradients, by torch or on `flat`."""
+    """Take two steps with random gradients, by torch or on `flat`."""
     random = torch.Generator().manual_seed(turn)
     for group in optimizer.param_groups:
         group["lr"] *= 0.5
@@ -136,7 +136,7 @@ def stepped(trainer, optimizer, turn, flat=None):
     "changes", [{}, {"ppo__optimizer": "adamw", "ppo__weight_decay": 0.1}, {"ppo__optimizer": "sgd"}]
 )
 def test_one_call_for_all_parameters_is_the_step_of_torch(changes, critic):
-    """Moments and their number of steps included, from the first one on, after a checkpoint, and with a new head."""
+    """Moments and step counts are equal, too: from the first step, after a checkpoint, and with a new head."""
     ours, twin = (made(model__hidden_sizes=[16, 16], **changes) for _ in range(2))
     flat = FlatParameters(ours.state.model.parameters())
     for trainer in (ours, twin):
@@ -155,7 +155,7 @@ def test_one_call_for_all_parameters_is_the_step_of_torch(changes, critic):
         assert mine.keys() == theirs.keys()
         for name, kept in [("parameter", other), *theirs.items()]:
             found = one if name == "parameter" else mine[name]
-            # eight steps of a dozen operations, on a vector or number by number where torch comes to a tensor's end
+            # eight steps of a dozen operations; torch handles the end of a tensor without vector instructions
             torch.testing.assert_close(found, kept, rtol=rounding(torch.float32, 8 * 12), atol=1e-8)
             assert name != "step" or torch.equal(found, kept)
 

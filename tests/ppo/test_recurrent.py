@@ -1,4 +1,4 @@
-"""Memory through rollout and update: what was recorded is reproduced, values are those of a step-by-step loop."""
+"""Memory in rollout and update: recorded outputs are reproduced, and values equal those of a step-by-step loop."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def test_values_are_those_of_a_loop_that_steps_the_critic(core, shared):
         assert torch.allclose(value[0], rollout.value[t], atol=1e-6)
         mattering = ~rollout.terminated[t]
         assert torch.allclose(led_to[0][mattering], rollout.next_value[t][mattering], atol=1e-6)
-    assert torch.allclose(state.memory[key], memory, atol=1e-6)  # what V(final_obs) looked at left no trace
+    assert torch.allclose(state.memory[key], memory, atol=1e-6)  # V(final_obs) did not change the memory
 
 
 @torch.no_grad()
 def test_the_memory_matters_to_all_of_this():
-    """What the tests above compare would differ: a wrong memory is seen."""
+    """With a wrong memory the quantities that the tests above compare differ."""
     state, rollout, _ = collected("gru")
     batch = whole(rollout, rollout.value, rollout.value)
     wrong = {key: rows + 0.5 for key, rows in batch.memory.items()}
@@ -143,7 +143,7 @@ def test_the_policy_remembers_from_call_to_call_and_forgets_when_told():
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("core", ["none", "gru", "lstm", "window"])
 def test_the_policy_s_values_along_episodes_are_those_of_the_rollout(core, shared):
-    """One observation after the other, against the batches in which `collect` has them."""
+    """Values of one observation at a time equal those of the batches in `collect`."""
     settings = {"model.core": core, "model.shared": shared, "env.kwargs": {"max_episode_steps": 7}}
     trainer = Trainer(override(Config(), {**SMALL, **settings}))
     policy, rollout = trainer.policy(), trainer.rollout
@@ -170,7 +170,7 @@ def test_evaluating_a_policy_with_memory_changes_nothing():
 
 @pytest.mark.parametrize("core", ["none", "gru"])
 def test_advantages_are_recomputed_from_the_critic_as_it_is_before_every_pass(core):
-    """Each pass's returns are GAE on values of the critic of that moment; without the option those of the first."""
+    """The returns of each pass are GAE with values of the current critic; without the option, of the first."""
     settings = {
         **SMALL,
         "model.core": core,
@@ -183,7 +183,7 @@ def test_advantages_are_recomputed_from_the_critic_as_it_is_before_every_pass(co
         trainer = Trainer(config)
         expected, seen = [], []
         for event in trainer.events():
-            if isinstance(event, AdvantagesEstimated | MinibatchStepped):  # the critic as the next pass finds it
+            if isinstance(event, AdvantagesEstimated | MinibatchStepped):  # the critic that the next pass uses
                 fresh = copy.deepcopy(trainer.rollout)
                 estimate_values(trainer.state.model, fresh, fresh.first_memory())
                 expected.append(fresh.value.flatten().sort().values)

@@ -1,4 +1,4 @@
-"""Reward scaling equals a loop over episodes; endings of both kinds start the return anew."""
+"""Reward scaling equals a loop over episodes; termination and truncation both reset the discounted return."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def learned(**ppo):
         flags, flags, ~flags, flags, flags,
     )  # fmt: skip
     seen = rewards_to_learn(rollout, PPOConfig(**ppo), RewardScaler(N, torch.device("cpu")))
-    assert torch.equal(rollout.reward, reward)  # what is logged stays raw
+    assert torch.equal(rollout.reward, reward)  # the recorded rewards stay raw
     return reward, seen
 
 

@@ -1,4 +1,4 @@
-"""What is collected is what happened, row by row; minibatches hold every valid row once."""
+"""A rollout records exactly what happened, row by row; minibatches have every valid row once."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_recorded_log_probs_and_values_are_those_of_the_policy():
 
 def test_the_value_after_a_cut_is_that_of_the_final_observation_and_after_a_step_that_of_the_next():
     state, rollout = collected(Script(["..", "C.", ".T", "B."]), 4)
-    expected = state.model.value(rollout.final_obs)  # (T, N) what each action led to
+    expected = state.model.value(rollout.final_obs)  # (T, N) value after each action
     cut = rollout.done & ~rollout.terminated
     assert cut.sum() == 1
     assert torch.allclose(rollout.next_value[cut], expected[cut], atol=1e-6)
@@ -73,7 +73,7 @@ def test_the_value_after_a_cut_is_that_of_the_final_observation_and_after_a_step
 
 @pytest.mark.parametrize("gae_lambda", [0.0, 0.95])
 def test_the_same_advantages_through_both_kinds_of_reset(gae_lambda):
-    """Reset rows more or less: the real transitions and what is learned from them are the same."""
+    """With or without reset rows, the transitions and what is computed from them are the same."""
     ends = ["...", "T.C", ".B.", "C..", "...", "T.T"]
     rows = []
     for next_step in (False, True):
@@ -93,7 +93,7 @@ def test_the_same_advantages_through_both_kinds_of_reset(gae_lambda):
 
 
 class Still:
-    """A model that never moves and values an observation by a fixed sum of it."""
+    """A model without learning, whose value is a fixed weighted sum of the observation."""
 
     actor_head = SimpleNamespace(action_shape=(1,), action_dtype=torch.float32)
 
@@ -126,7 +126,7 @@ def test_the_same_advantages_through_every_autoreset_mode_of_gymnasium(gae_lambd
         return lambda: ScriptedEnv(who, tuple(script[who:] + script[:who]))
 
     def learned(envs):
-        """Every real row of the whole episodes: observation, reward, endings, advantage, returns."""
+        """Return every valid row of complete episodes: observation, reward, flags, advantage, returns."""
         ones = torch.ones(3, dtype=torch.bool)
         state = SimpleNamespace(obs=envs.reset(1), memory=None, starts=ones, action_rng=None)
         rollout = Rollout.empty(60, 3, state.obs, Still())
@@ -157,7 +157,7 @@ def test_reset_rows_of_a_next_step_environment_are_no_experience():
     _, rollout = collected(Script(["..", "T.", ".C", "..", ".."], next_step=True), 5)
     assert rollout.valid.T.tolist() == [[True, True, False, True, True], [True, True, True, False, True]]
     assert rollout.starts.T.tolist() == [[True, False, False, True, False], [True, False, False, False, True]]
-    # at the cut, the row after it still shows the final observation: its value is the bootstrap
+    # at a truncation, the next row still has the final observation: its value is the bootstrap
     assert torch.equal(rollout.next_value[2, 1], rollout.value[3, 1])
 
 
@@ -200,7 +200,7 @@ def test_every_valid_row_once_a_pass_in_parts_that_differ_by_one(T, N, parts, se
     sizes = [batch.advantage.shape[1] for batch in batches]
     assert max(sizes) - min(sizes) <= 1
     assert len(sizes) == min(parts, int(valid.sum()))
-    for batch in batches:  # the columns stay together
+    for batch in batches:  # the columns belong to the same row
         assert torch.equal(batch.obs[0, :, 0], batch.advantage[0])
         assert torch.equal(batch.action.float(), batch.log_prob)
 
@@ -223,7 +223,7 @@ def test_values_in_blocks_are_the_values(monkeypatch):
 
     obs = {"a": torch.randn(5, 3, 4), "b": torch.randn(5, 3)}
     whole = rollouts._in_blocks(model_of, obs)
-    for rows, sizes in ((7, [5, 5, 5]), (8, [8, 7]), (14, [5]), (15, [5])):  # one row over is no block; (T, N) as it is
+    for rows, sizes in ((7, [5, 5, 5]), (8, [8, 7]), (14, [5]), (15, [5])):  # one extra row gets no block of its own
         seen = []
         monkeypatch.setattr(rollouts, "ROWS", rows)
         blocks = rollouts._in_blocks(lambda few, seen=seen: seen.append(len(few["b"])) or model_of(few), obs)
@@ -234,4 +234,4 @@ def test_values_in_blocks_are_the_values(monkeypatch):
 def test_large_rows_go_through_in_smaller_blocks():
     assert rollouts.rows_at_once(torch.zeros(2, 4)) == rollouts.ROWS
     assert rollouts.rows_at_once(torch.zeros(2, 84, 84, 4, dtype=torch.uint8)) == rollouts.BLOCK // (84 * 84 * 4)
-    assert rollouts.rows_at_once(torch.zeros(2, 4, device="meta")) > 1e9  # a GPU takes all of them
+    assert rollouts.rows_at_once(torch.zeros(2, 4, device="meta")) > 1e9  # no limit on a GPU

@@ -1,4 +1,4 @@
-"""Schedules at their known points; live changes from the moment they were made."""
+"""Schedules at known points; live changes apply from the step at which they were made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint is what was saved, byte for byte, or it is refused: whatever happened to its files."""
+"""A checkpoint is read back exactly as saved, or rejected, whatever happened to its files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TREE = {"model": {"w": torch.arange(3.0)}, "optimizer": {"m": torch.ones(2)}, "o
 
 @st.composite
 def tensors(draw):
-    """Any bytes as any dtype (so NaNs with payloads too), of any shape, also as views of a larger one."""
+    """Generate tensors of any bytes, dtype and shape (also NaNs with payloads), and views of larger ones."""
     dtype = draw(st.sampled_from(DTYPES))
     shape = draw(st.lists(st.integers(0, 3), max_size=3))
     size = int(np.prod(shape)) * dtype.itemsize
@@ -58,7 +58,7 @@ TREES = st.recursive(
 
 
 def same(a, b):
-    """Equal to the last bit, types included."""
+    """Assert that two trees are equal to the last bit, types included."""
     if isinstance(a, torch.Tensor):
         assert isinstance(b, torch.Tensor)
         assert (a.dtype, a.shape) == (b.dtype, b.shape)
@@ -95,7 +95,7 @@ def saved(tmp_path):
 
 
 def refused(path):
-    """The one line that says why."""
+    """Return the one-line reason for which a checkpoint is rejected."""
     with pytest.raises(RunError) as caught:
         load_checkpoint(path)
     assert "\n" not in str(caught.value)
@@ -105,7 +105,7 @@ def refused(path):
 
 
 def test_every_flipped_byte_is_noticed(saved):
-    """A bit of it, a blank for another blank, something random: every byte of the manifest, samples of the others."""
+    """Change a bit, a kind of white space, or random bytes: every byte of the manifest, samples of the other files."""
     chance = np.random.default_rng(0)
     for name in (*FILES, MANIFEST):
         data = (saved / name).read_bytes()
@@ -146,7 +146,7 @@ def test_a_file_of_another_checkpoint_is_noticed(saved, tmp_path, name):
 
 
 def test_a_folder_named_by_another_step_is_noticed(saved):
-    assert "its manifest is of step 5" in refused(saved.rename(saved.with_name("6")))
+    assert "its manifest belongs to step 5" in refused(saved.rename(saved.with_name("6")))
 
 
 def test_a_format_of_the_future_is_named(saved):
@@ -156,7 +156,7 @@ def test_a_format_of_the_future_is_named(saved):
 
 
 def consistent(path, name, data):
-    """Put `data` in place of a file with a manifest that vouches for it: damage by intent."""
+    """Replace a file by `data` and make the manifest match: a deliberate manipulation."""
     contents = {file: (path / file).read_bytes() for file in FILES} | {name: data}
     for file, content in contents.items():
         (path / file).write_bytes(content)
@@ -165,7 +165,7 @@ def consistent(path, name, data):
 
 
 class Evil:
-    """A pickle that makes a folder where it is loaded."""
+    """A pickle that creates a folder when it is loaded."""
 
     def __init__(self, marker):
         self.marker = marker
@@ -175,7 +175,7 @@ class Evil:
 
 
 def payloads(marker):
-    """As `pickle` and as `torch.save` would write it."""
+    """Return the payload as written by `pickle` and by `torch.save`."""
     import io
 
     buffer = io.BytesIO()
@@ -194,7 +194,7 @@ def test_a_pickle_is_never_run(saved, tmp_path, name, vouched):
         with pytest.raises(RunError):
             load_checkpoint(saved)
         assert not (tmp_path / "marker").exists()
-    pickle.loads(payloads(tmp_path / "marker")[0])  # the payload is a live one
+    pickle.loads(payloads(tmp_path / "marker")[0])  # the payload works
     assert (tmp_path / "marker").exists()
 
 
@@ -228,7 +228,7 @@ BASE = {
 
 @pytest.fixture
 def run(tmp_path):
-    """A closed run with checkpoints at 16, 32 and 48, and the fingerprints there."""
+    """Make a closed run with checkpoints at 16, 32 and 48, and the fingerprints of their states."""
     trainer = Trainer(override(override(Config(), BASE), {"run.root": str(tmp_path)}))
     prints = {}
     for update in trainer:
@@ -253,7 +253,7 @@ def test_resume_falls_back_to_the_newest_whole_one_and_says_why(run, caplog):
     assert len(told) == 2
     assert "48: state.safetensors is not what was written" in told[0]
     assert "32: MANIFEST.json: No such file" in told[1]
-    for update in trainer:  # and the broken ones are replaced on the way
+    for update in trainer:  # the broken checkpoints are replaced during training
         trainer.save()
         if update.update == 3:
             break

@@ -29,7 +29,7 @@ def test_names_count_up_from_the_preset_or_the_environment(config):
 def test_a_name_is_given_once(config):
     named = override(config, {"run.name": "mine"})
     Run.create(named)
-    with pytest.raises(RunError, match=r"run 'mine' exists already in .*; choose another run.name"):
+    with pytest.raises(RunError, match=r"run 'mine' already exists in .*; choose another run.name"):
         Run.create(named)
 
 

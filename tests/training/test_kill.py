@@ -177,7 +177,7 @@ def test_a_second_process_on_a_run_is_refused_with_one_line(tmp_path):
     )
     command = [sys.executable, "-c", code, str(tmp_path / "one")]
     refused = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
-    expected = f"run {tmp_path / 'one'} is in use by process {os.getpid()}; or fork the run\n"
+    expected = f"run {tmp_path / 'one'} is in use by process {os.getpid()}; close its trainer, or fork the run\n"
     assert refused.stdout == expected, refused.stderr
     assert {path: path.read_bytes() for path in (tmp_path / "one").rglob("*") if path.is_file()} == before
     next(iter(trainer))

@@ -122,7 +122,7 @@ def test_only_total_timesteps_can_be_extended(make, tmp_path):
 def test_two_trainers_on_one_run_are_refused_and_one_after_the_other_is_fine(make, tmp_path):
     first = go(make("one"), updates=1)
     first.save()
-    with pytest.raises(RunError, match=r"is in use by process \d+ \(this one"):
+    with pytest.raises(RunError, match=r"is in use by process \d+ \(this process\); close its trainer"):
         Trainer.resume(tmp_path / "one")
     first.close()
     Trainer.resume(tmp_path / "one").close()
@@ -224,7 +224,7 @@ def test_a_place_without_a_run_or_a_checkpoint_is_named(make, tmp_path):
         Trainer.resume(tmp_path / "empty")
     with pytest.raises(RunError, match=r"no run at .*nothing; runs in .*: empty"):
         Trainer.resume(tmp_path / "nothing")
-    with pytest.raises(RunError, match=r"has no checkpoint at 7; there are: none"):
+    with pytest.raises(RunError, match=r"has no checkpoint at 7; available: none"):
         Trainer.fork(tmp_path / "empty", at=7)
 
 

@@ -222,7 +222,7 @@ def test_runs_of_the_same_name_are_told_apart_by_their_folders(root):
         (["else/where"], {}, RunError, "no run at else/where"),
         ("void", {}, RunError, "no runs in void"),
         ("empty", {}, RunError, "no metrics recorded yet in empty"),
-        ("torn", {}, RunError, "line 1 is no update's metrics"),
+        ("torn", {}, RunError, "line 1 does not hold the metrics of an update"),
         ("a", {"metric": "loss/entrpy"}, ConfigError, "known: episode/return_mean, loss/entropy"),
         ("a", {"metric": "episode/retrun"}, ConfigError, "known: "),
     ],
