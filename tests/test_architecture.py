@@ -32,7 +32,7 @@ LEVEL = {name: i for i, names in enumerate(PACKAGES) for name in names.split()}
 BELOW_ENVIRONMENTS = {"envs", "errors", "evaluation", "selfplay"}  # what our environments may use
 BELOW_CHALLENGE = {*BELOW_ENVIRONMENTS, "models", "runs"}  # it writes a trained run as a controller of one file
 ENTRIES_ALLOWED, LEVELS_ALLOWED = 22, 12  # what a reader can hold in the head
-LONG_FILE, LONG_FUNCTION = 300, 50  # lines
+LONG_FILE, LONG_FUNCTION = 300, 45  # lines; of a function without its docstring
 SPACES_ALLOWED = (
     "ppo_lab/envs/checks.py",
     "ppo_lab/envs/spaces.py",
@@ -183,7 +183,8 @@ def test_functions_stay_readable():
         text = path.read_text(encoding="utf-8")
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
-                lines = node.end_lineno - node.lineno  # without its first
+                text = ast.get_docstring(node, clean=False)
+                lines = node.end_lineno - node.lineno - (0 if text is None else text.count("\n") + 1)
                 assert lines <= LONG_FUNCTION, f"{name(path)}: {node.name} has {lines} lines"
 
 
