@@ -22,7 +22,7 @@ from ppo_lab.models.networks.entities import SetEncoder
 from ppo_lab.models.networks.images import impala_cnn, plain_cnn, small_cnn
 from ppo_lab.models.networks.mlp import ACTIVATIONS, MLP, orthogonal, width
 from ppo_lab.models.networks.observation import DictInput, LeafInput, ObsInput, visible
-from ppo_lab.models.networks.trunk import Blinkers, make_trunk
+from ppo_lab.models.networks.trunk import WithoutKeys, make_trunk
 
 Factory = Callable[[Space, ModelConfig], nn.Module]
 
@@ -96,7 +96,7 @@ def make_body(space: Space, config: ModelConfig, hidden: Collection[str] = ()) -
     seen = visible(space, hidden)
     module = find_body(config.body).make(seen, config)
     width(module)  # raises if a registered body has no num_features
-    return Blinkers(module, tuple(leaf_spaces(seen))) if hidden else module
+    return WithoutKeys(module, tuple(leaf_spaces(seen))) if hidden else module
 
 
 def find_body(name: str) -> Body:

@@ -68,7 +68,7 @@ class Trunk(nn.Module):
 
 
 @final
-class Blinkers(nn.Module):
+class WithoutKeys(nn.Module):
     """A body that gets only some keys of its inputs, so that keys hidden from the actor cannot reach it."""
 
     def __init__(self, body: nn.Module, keys: tuple[str, ...]) -> None:
