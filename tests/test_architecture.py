@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import warnings
@@ -28,6 +29,7 @@ PACKAGES = [
     "cli notebook",
     "__main__",
 ]
+FOR_ALL = set(PACKAGES[0].split())
 LEVEL = {name: i for i, names in enumerate(PACKAGES) for name in names.split()}
 BELOW_ENVIRONMENTS = {"envs", "errors", "evaluation", "selfplay"}  # what our environments may use
 BELOW_CHALLENGE = {*BELOW_ENVIRONMENTS, "models", "runs"}  # it writes a trained run as a controller of one file
@@ -139,6 +141,18 @@ def test_imports_run_downwards():
         assert package in LEVEL, f"{package} has no level yet: give it one in PACKAGES and in docs/architecture.md"
         above = {one for one in used if LEVEL.get(one, len(PACKAGES)) >= LEVEL[package]}
         assert not above, f"ppo_lab/{package} imports from above: {sorted(above)}"
+
+
+def test_the_drawing_shows_every_import():
+    """docs/architecture.md draws each package with those that it imports; any may import `FOR_ALL`."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    drawn = dict(re.findall(r"^  (\w+)/ .*?(?:--> (.*))?$", text.partition("```text\n")[2].partition("```")[0], re.M))
+    edges = {package: used - FOR_ALL for package, used in between_packages().items()}
+    assert {package: set(used.split()) for package, used in drawn.items()} == {
+        package: used for package, used in edges.items() if package not in FOR_ALL | {"__main__"}
+    }
+    places = [LEVEL.get(package, -1) for package in drawn]
+    assert places == sorted(places, reverse=True)
 
 
 def test_few_entries_and_few_levels():
