@@ -29,7 +29,7 @@ class Rollout:
     action: Tensor  # (T, N, *action) as sampled from the policy, before it is mapped to the environment's range
     log_prob: Tensor  # (T, N) log pi_old(a_t | s_t)
     value: Tensor  # (T, N) V(s_t)
-    next_value: Tensor  # (T, N) V(final_obs): the value after the action, also where the environment was then reset
+    next_value: Tensor  # (T, N) V(final_obs); of no meaning in terminated rows, where nothing reads it
     reward: Tensor  # (T, N) as the environment gave it
     terminated: Tensor  # (T, N) bool
     done: Tensor  # (T, N) bool: terminated or truncated
