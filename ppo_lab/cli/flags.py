@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin
 
 from ppo_lab.config import SECTIONS
-from ppo_lab.config.loading import allowed_text
+from ppo_lab.config.loading import RENAMED, allowed_text
 from ppo_lab.config.yaml_text import render_scalar
 
 HOW = "Flags take values as in config.yaml, e.g. false, null, 3e-4 or '[64, 64]'; their names may have - or _."
@@ -65,6 +65,9 @@ def unknown_flag(name: str, takes_settings: bool) -> str:
     name = name.partition("=")[0]
     if not takes_settings and name in ALL:
         return f"{name} cannot be changed here; to train with another value make a new run: `fork RUN {name} ...`"
+    for old, (new, _) in RENAMED.items():
+        if takes_settings and name == flag(*old.split(".")):
+            return f"unknown flag {name}; it is now {flag(*new.split('.'))}"
     dotted = {known.partition(".")[2]: known for known in ALL}
     close = [dotted[name[2:]]] if name[2:] in dotted else difflib.get_close_matches(name, ALL, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]}?" if close and takes_settings else ""

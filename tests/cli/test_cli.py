@@ -128,6 +128,7 @@ def test_a_wrong_value_is_one_line(flags, text, capsys, tmp_path, root, monkeypa
     ("arguments", "text"),
     [
         (["train", "--ppo.gama", "0.9"], "unknown flag --ppo.gama; did you mean --ppo.gamma?"),
+        (["train", "--run.gradient", "autograd"], "unknown flag --run.gradient; it is now --run.engine"),
         (["train", "--learning_rate", "0.9"], "unknown flag --learning-rate; did you mean --ppo.learning-rate?"),
         (["train", "--ppo.gamma"], "expected one argument"),
         (["train", "cartpole"], "unexpected 'cartpole'"),
